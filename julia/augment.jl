@@ -1,0 +1,72 @@
+"""
+    Augmentation(flip_x, flip_y, angle, zoom)
+
+One drawn transformation of an image, the composition of Keras' `RandomFlip`, `RandomRotation` and `RandomZoom`.
+
+# Fields
+- `flip_x::Bool`, `flip_y::Bool`: mirrored left to right, top to bottom.
+- `angle::Float32`: radians, from x towards y (downwards).
+- `zoom::Float32`: factor on coordinates: above 1 zooms out, below 1 zooms in.
+"""
+struct Augmentation
+    flip_x::Bool
+    flip_y::Bool
+    angle::Float32
+    zoom::Float32
+end
+
+const MAX_ANGLE = 0.1f0 * 2.0f0 * Float32(π)
+const MAX_ZOOM = 0.1f0
+
+"""
+    draw_augmentation(rng)
+
+Draw flips (each with probability ½), an angle (uniform, ±36°) and a zoom (uniform, ±10 %).
+"""
+function draw_augmentation(rng::AbstractRNG)
+    symmetric() = 2.0f0 * rand(rng, Float32) - 1.0f0
+    return Augmentation(rand(rng, Bool), rand(rng, Bool), MAX_ANGLE * symmetric(), 1.0f0 + MAX_ZOOM * symmetric())
+end
+
+"""
+    augment!(out, image, augmentation)
+
+Write the transformed image: flip, then rotation, then zoom, all about the centre, in one pass over the output.
+
+Each output pixel is mapped back into the image and interpolated bilinearly; outside, the nearest pixel is taken. The
+coordinate maps are those of `keras.layers.RandomFlip`, `RandomRotation` and `RandomZoom` with `fill_mode="nearest"`,
+which interpolate once a layer; one pass blurs less.
+
+# Arguments
+- `out`: `W×H×C`, floating point.
+- `image`: `W×H×C`, 0 to 255.
+- `augmentation::Augmentation`
+
+# Returns
+- `out`
+"""
+function augment!(out::AbstractArray{T,3}, image::AbstractArray{<:Any,3}, a::Augmentation) where {T<:AbstractFloat}
+    size(out) == size(image) || throw(DimensionMismatch("`out` is $(size(out)), the image $(size(image))."))
+    width, height, channels = size(image)
+    cx, cy = T(width - 1) / 2, T(height - 1) / 2
+    s, c = sincos(T(a.angle))
+    zoom = T(a.zoom)
+    # An output step in x or y is this step in the image; the flips come last, so they change signs only.
+    sx, sy = a.flip_x ? -one(T) : one(T), a.flip_y ? -one(T) : one(T)
+    xx, xy, yx, yy = sx * c * zoom, -sx * s * zoom, sy * s * zoom, sy * c * zoom
+    @inbounds for j in 1:height, i in 1:width
+        dx, dy = T(i - 1) - cx, T(j - 1) - cy
+        x = clamp(cx + xx * dx + xy * dy, zero(T), T(width - 1))
+        y = clamp(cy + yx * dx + yy * dy, zero(T), T(height - 1))
+        i₀, j₀ = unsafe_trunc(Int, x), unsafe_trunc(Int, y)
+        fx, fy = x - i₀, y - j₀
+        i₁, j₁ = min(i₀ + 1, width - 1) + 1, min(j₀ + 1, height - 1) + 1
+        i₀, j₀ = i₀ + 1, j₀ + 1
+        for k in 1:channels
+            top = (1 - fx) * T(image[i₀, j₀, k]) + fx * T(image[i₁, j₀, k])
+            bottom = (1 - fx) * T(image[i₀, j₁, k]) + fx * T(image[i₁, j₁, k])
+            out[i, j, k] = (1 - fy) * top + fy * bottom
+        end
+    end
+    return out
+end

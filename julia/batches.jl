@@ -1,0 +1,83 @@
+"""
+    Item(index, copy)
+
+An image of an epoch: `copy` 0 is the image as it is, 1 and above are augmented copies of it.
+"""
+struct Item
+    index::Int
+    copy::Int
+end
+
+const BALANCES = ("none", "weights", "augment")
+
+"""
+    epoch_items(data, seed, epoch, balance)
+
+Return the training images of an epoch, in the order in which they are used.
+
+# Arguments
+- `data::PreparedDataset`
+- `seed::Integer`, `epoch::Integer`: fix the order and the copies.
+- `balance::AbstractString`: with `"augment"` every smaller class is topped up to the size of the largest with augmented
+  copies, each image copied equally often, give or take one; otherwise each image comes once.
+
+# Returns
+- `Vector{Item}`
+"""
+function epoch_items(data::PreparedDataset, seed, epoch, balance)
+    training = indices(data, :train)
+    items = [Item(i, 0) for i in training]
+    if balance == "augment"
+        classes = [filter(i -> data.labels[i] == class, training) for class in unique(data.labels[training])]
+        largest = maximum(length, classes)
+        for members in classes
+            chosen = shuffle(derived_rng(seed, "copies", epoch, data.labels[first(members)]), members)
+            append!(items, (Item(chosen[mod1(k, end)], cld(k, length(chosen))) for k in 1:(largest - length(members))))
+        end
+    end
+    return shuffle(derived_rng(seed, "order", epoch), items)
+end
+
+"""
+    class_weights(data, balance)
+
+Return the factor of each class in the data loss: 1, or with `"weights"` `N / (K·Nₖ)` over the training part.
+"""
+function class_weights(data::PreparedDataset, balance)
+    K = length(data.classes)
+    balance == "weights" || return ones(Float32, K)
+    labels = data.labels[indices(data, :train)]
+    counts = [count(==(k), labels) for k in 0:(K - 1)]
+    return Float32[n == 0 ? 0 : length(labels) / (count(>(0), counts) * n) for n in counts]
+end
+
+"""
+    gather(data, items; seed, epoch)
+
+Return the images of a batch, `W×H×C×B` of `Float32`, 0 to 255, the copies augmented; threads share the images.
+
+The augmentation of an item is drawn per (seed, epoch, image, copy), so it does not depend on the order of the threads.
+"""
+function gather(data::PreparedDataset, items::AbstractVector{Item}; seed, epoch)
+    x = Array{Float32}(undef, image_shape(data)..., length(items))
+    Threads.@threads for b in eachindex(items)
+        item = items[b]
+        out, image = view(x, :, :, :, b), view(data.images, :, :, :, item.index)
+        if item.copy == 0
+            copyto!(out, image)
+        else
+            augment!(out, image, draw_augmentation(derived_rng(seed, "augment", epoch, item.index, item.copy)))
+        end
+    end
+    return x
+end
+
+"""
+    targets(labels, classes)
+
+Return the targets, `outputs×B` of `Float32`: 0 or 1 for two classes, else one-hot columns. Labels count from 0.
+"""
+function targets(labels::AbstractVector{<:Integer}, classes::Integer)
+    classes == 2 && return reshape(Float32.(labels), 1, :)
+    return Float32.(onehotbatch(labels, 0:(classes - 1)))
+end

@@ -1,0 +1,192 @@
+"""
+    PreparedDataset
+
+Decoded, split images.
+
+# Fields
+- `images::Array{UInt8,4}`: `W×H×C×N`, 0 to 255; memory-mapped from `images.npy` where it was prepared by Python.
+- `labels::Vector{Int32}`: class of each image, from 0.
+- `split::Vector{UInt8}`: 0 train, 1 validation, 2 test.
+- `classes::Vector{String}`: names; of two classes, the second is the positive one.
+- `name::String`, `fingerprint::String`: what it is called, and what its contents are known by.
+"""
+struct PreparedDataset
+    images::Array{UInt8,4}
+    labels::Vector{Int32}
+    split::Vector{UInt8}
+    classes::Vector{String}
+    name::String
+    fingerprint::String
+
+    function PreparedDataset(images, labels, split, classes, name, fingerprint)
+        n = size(images, 4)
+        if length(labels) != n || length(split) != n
+            throw(DimensionMismatch("$name: $n images, but $(length(labels)) labels and $(length(split)) split marks."))
+        end
+        length(classes) >= 2 || throw(ArgumentError("$name: 2 or more classes are needed; found: $(length(classes))."))
+        all(in(eachindex(classes) .- 1), labels) ||
+            throw(ArgumentError("$name: labels must be 0 to $(length(classes) - 1); found: $(extrema(labels))."))
+        all(<=(2), split) || throw(ArgumentError("$name: split marks must be 0, 1 or 2; found: $(maximum(split))."))
+        return new(images, labels, split, classes, name, fingerprint)
+    end
+end
+
+const SPLITS = (:train, :validation, :test)
+
+Base.length(data::PreparedDataset) = length(data.labels)
+
+"""
+    image_shape(data)
+
+Return width, height and channels of a prepared dataset's images.
+"""
+image_shape(data::PreparedDataset) = size(data.images)[1:3]
+
+"""
+    indices(data, part)
+
+Return the indices of the images of `:train`, `:validation` or `:test`.
+
+# Throws
+- `ArgumentError`: another part.
+"""
+function indices(data::PreparedDataset, part::Symbol)
+    mark = findfirst(==(part), SPLITS)
+    mark === nothing && throw(unknown_name("part", string(part), string.(SPLITS)))
+    return findall(==(mark - 1), data.split)
+end
+
+function Base.show(io::IO, data::PreparedDataset)
+    w, h, c = image_shape(data)
+    parts = join(("$part $(length(indices(data, part)))" for part in SPLITS), ", ")
+    print(io, "PreparedDataset(\"", data.name, "\", ", length(data), " images ", w, "×", h, "×", c, ", ")
+    print(io, length(data.classes), " classes, ", parts, ")")
+end
+
+"""
+    open_dataset(folder; seed = 42)
+
+Open a prepared dataset by memory map, or read a folder of CIFAR-10's binary version.
+
+# Arguments
+- `folder::AbstractString`: what `photoflux prepare` wrote (`images.npy`, `labels.npy`, `split.npy`, `meta.json`), or a
+  folder with `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`.
+- `seed::Integer`: for CIFAR-10, chooses the tenth of the training images of each class that becomes the validation
+  part. A prepared dataset carries its split.
+
+# Returns
+- [`PreparedDataset`](@ref)
+
+# Throws
+- `ArgumentError`: the folder is missing or is neither, or a file in it is missing, truncated or of another format.
+"""
+function open_dataset(folder::AbstractString; seed::Integer=42)
+    isdir(folder) || throw(ArgumentError("`folder` must be a prepared dataset; there is no folder: $folder"))
+    isfile(joinpath(folder, "meta.json")) && return open_prepared(folder)
+    isfile(joinpath(folder, "data_batch_1.bin")) && return open_cifar10(folder; seed)
+    throw(ArgumentError(
+        "$folder is neither a prepared dataset (it has no meta.json) nor CIFAR-10's binary version (no " *
+        "data_batch_1.bin). `photoflux prepare SOURCE DEST` makes a prepared dataset from a folder of images.",
+    ))
+end
+
+function open_prepared(folder)
+    meta = try
+        JSON.parsefile(joinpath(folder, "meta.json"))
+    catch err
+        err isa InterruptException && rethrow()
+        throw(ArgumentError("$(joinpath(folder, "meta.json")) is not JSON; prepare the dataset again."))
+    end
+    version = get(meta, "format", nothing)
+    version == 1 || throw(ArgumentError("$folder: prepared-dataset format $(repr(version)); this PhotoFlux reads 1."))
+    return PreparedDataset(
+        mmap_npy(joinpath(folder, "images.npy"), UInt8, 4),
+        Vector{Int32}(mmap_npy(joinpath(folder, "labels.npy"), Int32, 1)),
+        Vector{UInt8}(mmap_npy(joinpath(folder, "split.npy"), UInt8, 1)),
+        Vector{String}(meta["classes"]),
+        String(meta["name"]),
+        String(meta["fingerprint"]),
+    )
+end
+
+const NPY_CODES = Dict(UInt8 => "|u1", Int32 => "<i4")
+
+# numpy/lib/format.py: magic, version, header length, a Python dict, then the data. A C-order (N, C, H, W) array is, read
+# in Julia's column order, a W×H×C×N one: the same bytes, no copy.
+function mmap_npy(path, ::Type{T}, dimensions) where {T}
+    wrong(what) = throw(ArgumentError("$path $what; prepare the dataset again."))
+    isfile(path) || wrong("is missing")
+    return open(path) do io
+        read(io, 6) == b"\x93NUMPY" || wrong("is not a .npy file")
+        eof(io) && wrong("is truncated")
+        major = read(io, 2)[1]
+        width = major == 1 ? UInt16 : UInt32
+        bytesavailable(io) < 0 && wrong("is truncated")
+        length_ = ltoh(read(io, width))
+        header = String(read(io, length_))
+        code = match(r"'descr': '([^']+)'", header)
+        order = match(r"'fortran_order': (True|False)", header)
+        shape = match(r"'shape': \(([\d, ]*)\)", header)
+        any(isnothing, (code, order, shape)) && wrong("has a header that cannot be read")
+        sizes = [parse(Int, s) for s in split(shape[1], r",\s*"; keepempty=false)]
+        if code[1] != NPY_CODES[T] || order[1] != "False" || length(sizes) != dimensions
+            wrong("holds $(code[1]) of shape ($(shape[1])); expected C-order $(NPY_CODES[T]) of $dimensions dimensions")
+        end
+        needed = position(io) + prod(sizes) * sizeof(T)
+        filesize(path) < needed && wrong("is truncated: $(filesize(path)) bytes of $needed")
+        prod(sizes) == 0 && return Array{T,dimensions}(undef, reverse(sizes)...)
+        return Mmap.mmap(io, Array{T,dimensions}, Tuple(reverse(sizes)), position(io))
+    end
+end
+
+const CIFAR10_CLASSES =
+    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+const CIFAR10_RECORD = 1 + 3 * 32 * 32
+
+function open_cifar10(folder; seed)
+    train = [read_cifar10_batch(joinpath(folder, "data_batch_$i.bin")) for i in 1:5]
+    images, labels = cat(first.(train)...; dims=4), reduce(vcat, last.(train))
+    test = read_cifar10_batch(joinpath(folder, "test_batch.bin"))
+    return dataset_of((images, labels), test, CIFAR10_CLASSES; name="cifar10", seed)
+end
+
+# A record is a label byte and 3072 bytes, channel by channel, row by row.
+function read_cifar10_batch(path)
+    isfile(path) || throw(ArgumentError("CIFAR-10's binary version needs the file $path, which is missing."))
+    bytes = read(path)
+    if isempty(bytes) || length(bytes) % CIFAR10_RECORD != 0
+        throw(ArgumentError("$path: $(length(bytes)) bytes are no whole number of records of $CIFAR10_RECORD; it is " *
+                            "truncated or not CIFAR-10's binary version."))
+    end
+    records = reshape(bytes, CIFAR10_RECORD, :)
+    return reshape(records[2:end, :], 32, 32, 3, :), Vector{Int32}(records[1, :])
+end
+
+"""
+    dataset_of(train, test, classes; name, seed = 42)
+
+Make a prepared dataset in memory from arrays; a tenth of the training images of each class becomes the validation part.
+
+# Arguments
+- `train`, `test`: tuples of images, `W×H×C×N` of `UInt8`, and labels, integers from 0.
+- `classes::Vector{String}`: their names.
+- `name::AbstractString`: what to call it.
+- `seed::Integer`: chooses the validation part.
+
+# Returns
+- [`PreparedDataset`](@ref)
+
+# Throws
+- `ArgumentError`, `DimensionMismatch`: labels that do not fit images or classes.
+"""
+function dataset_of((x, y), (x_test, y_test), classes; name, seed::Integer=42)
+    split = zeros(UInt8, length(y))
+    for class in unique(y)
+        members = findall(==(class), y)
+        chosen = shuffle(derived_rng(seed, "validation", class), members)
+        split[chosen[1:round(Int, length(members) / 10)]] .= 1
+    end
+    images, labels = cat(x, x_test; dims=4), Int32[y; y_test]
+    fingerprint = bytes2hex(sha256(vcat(sha256(vec(images)), reinterpret(UInt8, labels))))
+    return PreparedDataset(images, labels, [split; fill(0x02, length(y_test))], classes, name, fingerprint)
+end

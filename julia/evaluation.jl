@@ -1,0 +1,94 @@
+"""
+    logits(model, images; batch_size = 32)
+
+Return the logits of images, in batches of bounded memory, with dropout off whatever the state of the model.
+
+# Arguments
+- `model::Chain`
+- `images::AbstractArray{<:Real,4}`: `W×H×C×N`, 0 to 255.
+- `batch_size::Integer`: images at a time, 1 or more.
+
+# Returns
+- `Matrix{Float32}`: `outputs×N`.
+"""
+function logits(model::Chain, images::AbstractArray{<:Real,4}; batch_size::Integer=32)
+    return batched_logits(model, axes(images, 4), batch_size) do batch
+        Float32.(view(images, :, :, :, batch))
+    end
+end
+
+function batched_logits(images_of, model::Chain, numbers, batch_size)
+    batch_size >= 1 || throw(ArgumentError("`batch_size` must be 1 or more; received: $batch_size."))
+    chain = without_dropout(model)
+    parts = [chain(images_of(batch)) for batch in Iterators.partition(numbers, batch_size)]
+    return isempty(parts) ? zeros(Float32, size(model[:output].weight, 1), 0) : reduce(hcat, parts)
+end
+
+"""
+    predict(run, images; batch_size = 32)
+
+Return the probability of every class for each image.
+
+# Arguments
+- `run`: a [`Run`](@ref), or a model of [`build_model`](@ref).
+- `images`: `W×H×C×N`, 0 to 255, of the size that the model was built for.
+- `batch_size::Integer`: images at a time; it bounds the memory.
+
+# Returns
+- `Matrix{Float32}`: `classes×N`, columns that sum to 1.
+
+# Throws
+- `DimensionMismatch`: images of another size.
+"""
+function predict(model::Chain, images::AbstractArray{<:Real,4}; batch_size::Integer=32)
+    p = probabilities(logits(model, images; batch_size))
+    return size(p, 1) == 1 ? [1 .- p; p] : p
+end
+
+"""
+    evaluate(run, data; part = :test, batch_size = 32)
+    evaluate(model, data, variant; part = :test, batch_size = 32)
+
+Measure a model on a part of a prepared dataset, with dropout off.
+
+# Arguments
+- `run`: a [`Run`](@ref), or a model and its [`Variant`](@ref).
+- `data::PreparedDataset`: or a folder for [`open_dataset`](@ref).
+- `part::Symbol`: `:train`, `:validation` or `:test`.
+- `batch_size::Integer`: images at a time; it bounds the memory.
+
+# Returns
+- `NamedTuple`: `loss` (mean data loss), `penalty`, `total`, `accuracy`; `confusion[i, j]`, the images of class `i` taken
+  for class `j`; `precision` and `recall` of each class (`NaN` where nothing was taken for it, or it has no image).
+
+# Throws
+- `ArgumentError`: the part has no images; `DimensionMismatch`: images or classes do not fit the model.
+"""
+function evaluate(model::Chain, data::PreparedDataset, v::Variant; part::Symbol=:test, batch_size::Integer=32)
+    chosen = indices(data, part)
+    isempty(chosen) && throw(ArgumentError("The part :$part of $(data.name) has no images."))
+    K = length(data.classes)
+    if size(model[:output].weight, 1) != outputs(K)
+        throw(DimensionMismatch("$(data.name) has $K classes; the model has $(size(model[:output].weight, 1)) outputs."))
+    end
+    z = batched_logits(model, chosen, batch_size) do batch
+        Float32.(view(data.images, :, :, :, batch))
+    end
+    labels = data.labels[chosen]
+    confusion = zeros(Int, K, K)
+    for (truth, decision) in zip(labels, decisions(z))
+        confusion[truth + 1, decision + 1] += 1
+    end
+    loss = Float64(mean(Float64, image_losses(v.loss, z, targets(labels, K))))
+    penalty = Float64(penalty_value(kernel_penalties(v, model), model))
+    hits = [confusion[k, k] for k in 1:K]
+    return (;
+        loss,
+        penalty,
+        total=loss + penalty,
+        accuracy=sum(hits) / length(labels),
+        confusion,
+        precision=hits ./ vec(sum(confusion; dims=1)),
+        recall=hits ./ vec(sum(confusion; dims=2)),
+    )
+end

@@ -1,0 +1,117 @@
+"""
+    save_run(folder, run)
+
+Write a run: `run.json`, `history.csv` and `weights.safetensors`, the files that `photoflux evaluate` and `predict` read.
+
+# Arguments
+- `folder::AbstractString`: is made if it is missing; a folder that has other files and no `run.json` is refused.
+- `run::Run`
+
+# Returns
+- `folder`
+
+# Throws
+- `ArgumentError`: `folder` exists and is not a run.
+"""
+function save_run(folder::AbstractString, run::Run)
+    if ispath(folder) && !isfile(joinpath(folder, "run.json")) && !(isdir(folder) && isempty(readdir(folder)))
+        throw(ArgumentError("$folder exists and is not a run (it has no run.json); choose another folder."))
+    end
+    mkpath(folder)
+    write_weights(joinpath(folder, "weights.safetensors"), run.model, run.input; metadata=weights_metadata(run))
+    replace_file(joinpath(folder, "history.csv")) do io
+        isempty(run.history) || println(io, join(keys(first(run.history)), ','))
+        foreach(row -> println(io, join(values(row), ',')), run.history)
+    end
+    w, h, c = run.input
+    description = Dict(
+        "format" => 1,
+        "engine" => "flux",
+        "variant" => as_dict(run.variant),
+        "settings" => run.settings,
+        "data" => merge(run.data, (; run.classes, channels=c, height=h, width=w)),
+        "versions" => Dict("photoflux" => string(pkgversion(PhotoFlux)), "julia" => string(VERSION),
+            "flux" => string(pkgversion(Flux))),
+        "kept_epoch" => run.kept_epoch,
+        "ended" => run.ended,
+        "seconds" => sum(row -> row.seconds, run.history; init=0.0),
+    )
+    replace_file(io -> JSON.print(io, description, 2), joinpath(folder, "run.json"))
+    return folder
+end
+
+function weights_metadata(run::Run)
+    return Dict(
+        "variant" => run.variant.name,
+        "architecture" => run.variant.architecture,
+        "classes" => string(length(run.classes)),
+        "input" => join(reverse(run.input), ','),
+    )
+end
+
+"""
+    load_run(folder)
+
+Read a run that Julia or Python wrote. No code from it is executed.
+
+# Arguments
+- `folder::AbstractString`
+
+# Returns
+- [`Run`](@ref)
+
+# Throws
+- `ArgumentError`: `folder` is not a run, or a file in it cannot be read.
+- `DimensionMismatch`: the weights are those of another variant.
+"""
+function load_run(folder::AbstractString)
+    path = joinpath(folder, "run.json")
+    isfile(path) || throw(ArgumentError("$folder is not a run: it has no run.json."))
+    d = try
+        JSON.parsefile(path)
+    catch err
+        err isa InterruptException && rethrow()
+        throw(ArgumentError("$path is not JSON."))
+    end
+    get(d, "format", nothing) == 1 ||
+        throw(ArgumentError("$folder: run format $(repr(get(d, "format", nothing))); this PhotoFlux reads 1."))
+    v, data = Variant(d["variant"]["name"], d["variant"]), d["data"]
+    input = (Int(data["width"]), Int(data["height"]), Int(data["channels"]))
+    model = build_model(v, input, length(data["classes"]))
+    load_weights!(model, joinpath(folder, "weights.safetensors"), input)
+    settings = NamedTuple(Symbol(k) => value for (k, value) in d["settings"])
+    names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]))
+    history = read_history(joinpath(folder, "history.csv"))
+    return Run(v, model, history, d["kept_epoch"], Symbol(d["ended"]), input, Vector{String}(data["classes"]), settings, names)
+end
+
+function read_history(path)
+    lines = isfile(path) ? readlines(path) : String[]
+    length(lines) < 2 && return NamedTuple[]
+    names = Tuple(Symbol.(split(lines[1], ',')))
+    number(name, text) = name === :epoch ? parse(Int, text) : parse(Float64, text)
+    return NamedTuple[NamedTuple{names}(number.(names, Tuple(split(line, ',')))) for line in lines[2:end]]
+end
+
+predict(run::Run, images::AbstractArray{<:Real,4}; kwargs...) = predict(checked(run, size(images)[1:3]), images; kwargs...)
+
+evaluate(run::Run, folder::AbstractString; kwargs...) =
+    evaluate(run, open_dataset(folder; seed=run.settings.seed); kwargs...)
+
+evaluate(run::Run, data::PreparedDataset; kwargs...) =
+    evaluate(checked(run, image_shape(data)), data, run.variant; kwargs...)
+
+function checked(run::Run, input)
+    input == run.input ||
+        throw(DimensionMismatch("The run's images are $(join(run.input, '×')) (W×H×C); received: $(join(input, '×'))."))
+    return run.model
+end
+
+# What the Python package passes and asks.
+variant_from_json(text::AbstractString) = (row = JSON.parse(text); Variant(row["name"], row))
+settings_from_json(text::AbstractString) = NamedTuple(Symbol(k) => value for (k, value) in JSON.parse(text))
+
+function package_version(name::AbstractString)
+    modules = (; Flux, Flux.NNlib, Optimisers, Flux.Zygote)
+    return string(pkgversion(modules[Symbol(name)]))
+end

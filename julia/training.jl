@@ -1,0 +1,271 @@
+"""
+    Run
+
+What [`train`](@ref) returns.
+
+# Fields
+- `variant::Variant`
+- `model::Chain`: with the kept weights.
+- `history::Vector{NamedTuple}`: a row per finished epoch: `epoch`, `seconds`, and `train_…` and `validation_…` `loss`,
+  `penalty`, `total`, `accuracy`.
+- `kept_epoch::Int`: the epoch whose weights the model has; 0 if none was finished.
+- `ended::Symbol`: `:epochs`, `:early_stopping` or `:interrupted`.
+- `input::NTuple{3,Int}`: width, height and channels of its images.
+- `classes::Vector{String}`
+- `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`.
+- `data::NamedTuple`: `name` and `fingerprint` of the prepared dataset.
+"""
+struct Run
+    variant::Variant
+    model::Chain
+    history::Vector{NamedTuple}
+    kept_epoch::Int
+    ended::Symbol
+    input::NTuple{3,Int}
+    classes::Vector{String}
+    settings::NamedTuple
+    data::NamedTuple
+end
+
+function Base.show(io::IO, ::MIME"text/plain", run::Run)
+    print(io, "Run of \"", run.variant.name, "\" on ", run.data.name, ": ", length(run.history), " epochs")
+    run.ended === :epochs || print(io, " (ended by ", replace(string(run.ended), '_' => ' '), ")")
+    if run.kept_epoch > 0
+        row = run.history[run.kept_epoch]
+        print(io, "\n  epoch ", run.kept_epoch, " kept: validation total ", @sprintf("%.4f", row.validation_total))
+        print(io, ", accuracy ", @sprintf("%.4f", row.validation_accuracy))
+    end
+end
+
+"""
+    DivergedError(epoch, batch, loss, kept_epoch, run)
+
+The loss became NaN or infinite. `run` has the last good weights, those of the end of epoch `kept_epoch` (0: the initial).
+"""
+struct DivergedError <: Exception
+    epoch::Int
+    batch::Int
+    loss::Float32
+    kept_epoch::Int
+    run::Run
+end
+
+function Base.showerror(io::IO, err::DivergedError)
+    print(io, "The loss became ", err.loss, " in epoch ", err.epoch, ", batch ", err.batch, ". Try a smaller ")
+    print(io, "`learning_rate` (it was ", err.run.settings.learning_rate, "). The weights of ")
+    print(io, err.kept_epoch == 0 ? "the start" : "the end of epoch $(err.kept_epoch)", " were kept.")
+end
+
+# Watches the total validation loss as keras.callbacks.EarlyStopping does: only a strictly smaller value is better.
+mutable struct EarlyStopping
+    const patience::Int
+    best::Float64
+    best_epoch::Int
+    best_weights::Any
+end
+
+EarlyStopping(patience::Int) = EarlyStopping(patience, Inf, 0, nothing)
+
+function should_stop!(stopping::EarlyStopping, epoch, total, model)
+    if total < stopping.best
+        stopping.best, stopping.best_epoch = total, epoch
+        stopping.best_weights = copy_weights!(stopping.best_weights, model)
+    end
+    return epoch - stopping.best_epoch >= stopping.patience
+end
+
+should_stop!(::Nothing, epoch, total, model) = false
+
+copy_weights!(::Nothing, model) = deepcopy(Flux.trainables(model))
+copy_weights!(kept, model) = (foreach(copyto!, kept, Flux.trainables(model)); kept)
+restore_weights!(model, kept) = foreach(copyto!, Flux.trainables(model), kept)
+
+"""
+    train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance = "none", on_batch, on_epoch)
+
+Train a variant's model on the training part of a prepared dataset.
+
+Initial weights, batch order, dropout and augmentation are fixed by `seed`. The last, short batch of an epoch is used.
+Where the variant stops early, the best epoch's weights are restored, also when the epochs run out first.
+Ctrl-C ends the fit after the running batch and returns the run so far.
+
+# Arguments
+- `variant`: a name of the table, or a [`Variant`](@ref).
+- `data`: a [`PreparedDataset`](@ref), or a folder for [`open_dataset`](@ref).
+- `epochs::Integer`, `batch_size::Integer`, `learning_rate::Real`: the variant's own unless given.
+- `seed::Integer`: any integer.
+- `balance::AbstractString`: `"none"`; `"weights"`, each image's loss times N / (K · size of its class); or `"augment"`,
+  every smaller class topped up each epoch with augmented copies ([`epoch_items`](@ref)).
+- `on_batch`: called after every batch with a `NamedTuple` (`epoch`, `epochs`, `batch`, `batches`, `images`, and the
+  means of this epoch so far `loss`, `accuracy`); the fit ends there if it returns `true`.
+- `on_epoch`: called with each new row of the history.
+
+# Returns
+- [`Run`](@ref)
+
+# Throws
+- `ArgumentError`: a value that cannot be used.
+- [`DivergedError`](@ref): the loss became NaN or infinite.
+
+# Examples
+```julia
+run = train("l2", "prepared/"; epochs = 5, on_epoch = println)
+evaluate(run, "prepared/").accuracy
+```
+"""
+train(name::AbstractString, data; kwargs...) = train(variant(name), data; kwargs...)
+
+function train(v::Variant, folder::AbstractString; seed::Integer=42, kwargs...)
+    return train(v, open_dataset(folder; seed); seed, kwargs...)
+end
+
+function train(
+    v::Variant,
+    data::PreparedDataset;
+    epochs::Integer=v.epochs,
+    batch_size::Integer=v.batch_size,
+    learning_rate::Real=v.learning_rate,
+    seed::Integer=42,
+    balance::AbstractString="none",
+    on_batch=Returns(false),
+    on_epoch=Returns(nothing),
+)
+    epochs >= 1 || throw(ArgumentError("`epochs` must be 1 or more; received: $epochs."))
+    batch_size >= 1 || throw(ArgumentError("`batch_size` must be 1 or more; received: $batch_size."))
+    isfinite(learning_rate) && learning_rate > 0 ||
+        throw(ArgumentError("`learning_rate` must be a finite number above 0; received: $learning_rate."))
+    balance in BALANCES || throw(unknown_name("balance", balance, BALANCES))
+    for part in (:train, :validation)
+        isempty(indices(data, part)) && throw(ArgumentError("The $part part of $(data.name) has no images."))
+    end
+
+    model = build_model(v, image_shape(data), length(data.classes); rng=derived_rng(seed, "weights"))
+    optimiser = Optimisers.setup(KerasAdam(learning_rate), model)
+    stopping = v.patience === nothing ? nothing : EarlyStopping(v.patience)
+    settings = (; epochs=Int(epochs), batch_size=Int(batch_size), learning_rate=Float64(shortest(Float32(learning_rate))),
+        seed=Int(seed), balance=String(balance))
+    history = NamedTuple[]
+    good = copy_weights!(nothing, model)
+    ended = :epochs
+    finished(kept_epoch) = Run(v, model, history, kept_epoch, ended, image_shape(data), data.classes, settings,
+        (; data.name, data.fingerprint))
+    function diverged(epoch, batch, loss)
+        restore_weights!(model, good)
+        throw(DivergedError(epoch, batch, loss, epoch - 1, finished(epoch - 1)))
+    end
+
+    try
+        for epoch in 1:epochs
+            start = time()
+            training = train_epoch!(model, optimiser, v, data, epoch, settings, on_batch)
+            if training === :interrupted
+                ended = :interrupted
+                break
+            end
+            isfinite(training.loss) || diverged(epoch, training.batch, training.loss)
+            validation = evaluate(model, data, v; part=:validation, batch_size)
+            # The epoch's last step can spoil the weights too, which only the validation loss shows.
+            isfinite(validation.total) || diverged(epoch, training.batch, validation.total)
+            copy_weights!(good, model)
+            push!(history, history_row(epoch, time() - start, training, validation))
+            on_epoch(last(history))
+            if should_stop!(stopping, epoch, validation.total, model)
+                ended = epoch < epochs ? :early_stopping : :epochs
+                break
+            end
+        end
+    catch err
+        err isa InterruptException || rethrow()
+        ended = :interrupted
+    end
+    if stopping !== nothing && stopping.best_weights !== nothing
+        restore_weights!(model, stopping.best_weights)
+        return finished(stopping.best_epoch)
+    end
+    return finished(length(history))
+end
+
+history_row(epoch, seconds, training, validation) = (;
+    epoch,
+    seconds,
+    train_loss=training.loss,
+    train_penalty=training.penalty,
+    train_total=training.loss + training.penalty,
+    train_accuracy=training.accuracy,
+    validation_loss=validation.loss,
+    validation_penalty=validation.penalty,
+    validation_total=validation.total,
+    validation_accuracy=validation.accuracy,
+)
+
+# Returns the epoch's means over images and its last batch, or :interrupted. A loss that is not finite ends it.
+function train_epoch!(model, optimiser, v, data, epoch, settings, on_batch)
+    (; seed, batch_size, balance, epochs) = settings
+    items = epoch_items(data, seed, epoch, balance)
+    factors = class_weights(data, balance)
+    penalties = kernel_penalties(v, model)
+    K = length(data.classes)
+    start_dropout!(model, seed, epoch)
+    loss, penalty, hits, seen = 0.0, 0.0, 0, 0
+    batches = cld(length(items), batch_size)
+    for (batch, chosen) in enumerate(Iterators.partition(items, batch_size))
+        labels = [data.labels[item.index] for item in chosen]
+        # Ctrl-C waits for the end of the batch: a half-made step would leave half-changed weights.
+        step = disable_sigint() do
+            x = gather(data, chosen; seed, epoch)
+            train_step!(model, optimiser, v.loss, penalties, x, targets(labels, K), factors[labels .+ 1])
+        end
+        n = length(chosen)
+        loss += n * Float64(step.loss)
+        penalty += n * Float64(step.penalty)
+        hits += count(decisions(step.logits) .== labels)
+        seen += n
+        isfinite(loss + penalty) || return (; batch, loss=loss + penalty)
+        so_far = (; epoch, epochs, batch, batches, images=n, loss=(loss + penalty) / seen, accuracy=hits / seen)
+        on_batch(so_far) === true && return :interrupted
+    end
+    return (; batch=batches, loss=loss / seen, penalty=penalty / seen, accuracy=hits / seen)
+end
+
+# Dropout is on whatever mode the layers were left in, and draws from its own generator of this epoch.
+function start_dropout!(model, seed, epoch)
+    for (number, name) in enumerate(keys(model))
+        layer = model[name]
+        layer isa Dropout || continue
+        layer.active = true
+        copy!(layer.rng, derived_rng(seed, "dropout", epoch, number))
+    end
+end
+
+"""
+    train_step!(model, optimiser, loss, penalties, x, y, weights)
+
+Make one step of Adam on the total loss of a batch, in place.
+
+# Arguments
+- `model::Chain`, `optimiser`: of `Optimisers.setup`.
+- `loss::AbstractString`: as in [`data_loss`](@ref).
+- `penalties`: of [`kernel_penalties`](@ref).
+- `x`: `W×H×C×B`, 0 to 255; `y`: `outputs×B`; `weights`: of each image in the loss.
+
+# Returns
+- `NamedTuple`: `loss`, `penalty` and `logits` before the step.
+"""
+function train_step!(model, optimiser, loss, penalties, x, y, weights)
+    result, gradient = total_gradient(model, loss, penalties, x, y, weights)
+    isfinite(result.loss + result.penalty) && Optimisers.update!(optimiser, model, gradient)
+    return result
+end
+
+# The gradient of data loss + penalty: Zygote's of the first, the second's added analytically.
+function total_gradient(model, loss, penalties, x, y, weights)
+    w = reshape(weights, 1, :)
+    (value, z), (gradient,) = Flux.withgradient(model) do m
+        z = m(x)
+        data_loss(loss, z, y, w), z
+    end
+    for (name, p) in penalties
+        add_gradient!(gradient.layers[name].weight, p, model[name].weight)
+    end
+    return (; loss=value, penalty=penalty_value(penalties, model), logits=z), gradient
+end

@@ -1,0 +1,210 @@
+# safetensors (https://huggingface.co/docs/safetensors): a little-endian UInt64 with the length of a JSON header, the
+# header, the data. Arrays on disk are C-ordered and in Keras' layout: (kh, kw, in, out) for a convolution, (in, out) for
+# Dense, flattened in the order (h, w, c). Read in Julia's column order, the dimensions come reversed: an array here is
+# always "Keras' layout, reversed".
+
+const WEIGHTS_FORMAT = "photoflux-weights-1"
+const MAX_HEADER = 100_000_000
+
+"""
+    canonical_weights(model, input)
+
+Return the weights as they are stored: pairs of a name (`"conv1.kernel"`, `"conv1.bias"`, …) and an array of `Float32` in
+Keras' layout with the dimensions reversed, because Julia's arrays are column-major.
+
+# Arguments
+- `model::Chain`: of [`build_model`](@ref).
+- `input::NTuple{3,Int}`: width, height and channels of its images; tells the flatten order.
+"""
+function canonical_weights(model::Chain, input)
+    return canonical_arrays(model, input) do name
+        model[name].weight, model[name].bias
+    end
+end
+
+# Also for what has the shape of the weights: gradients and moments.
+function canonical_arrays(arrays_of, model::Chain, input)
+    pairs = Pair{String,Array{Float32}}[]
+    for name in kernels(model)
+        kernel, bias = arrays_of(name)
+        push!(pairs, "$name.kernel" => to_keras(model, name, kernel, input), "$name.bias" => Array(bias))
+    end
+    return pairs
+end
+
+# Flux's (kw, kh, in, out) ↔ reversed Keras (out, in, kw, kh); the first Dense after a convolution counts its inputs in
+# the order (w, h, c) in Flux and (c, w, h) in reversed Keras.
+function to_keras(model, name, kernel, input)
+    kernel = Array{Float32}(kernel)
+    ndims(kernel) == 4 && return permutedims(kernel, (4, 3, 1, 2))
+    shape = flat_shape(model, name, input)
+    shape === nothing && return kernel
+    w, h, c = shape
+    units = size(kernel, 1)
+    return reshape(permutedims(reshape(kernel, units, w, h, c), (1, 4, 2, 3)), units, :)
+end
+
+function to_flux(model, name, stored, input)
+    ndims(stored) == 4 && return permutedims(stored, (3, 4, 2, 1))
+    shape = flat_shape(model, name, input)
+    shape === nothing && return stored
+    w, h, c = shape
+    units = size(stored, 1)
+    return reshape(permutedims(reshape(stored, units, c, w, h), (1, 3, 4, 2)), units, :)
+end
+
+# Width, height and channels of what is flattened before this layer, if it is the layer behind the flattening.
+function flat_shape(model, name, (w, h, c))
+    behind = findfirst(==(:flatten), keys(model)) + 1
+    keys(model)[behind] === name || return nothing
+    return :pool in keys(model) ? (w ÷ 2, h ÷ 2, size(model[:conv3].weight, 4)) : (w, h, c)
+end
+
+"""
+    write_weights(path, model, input; metadata = Dict())
+
+Write a model's weights as safetensors in Keras' layout: to a temporary file first, then renamed.
+
+# Arguments
+- `path::AbstractString`
+- `model::Chain`, `input::NTuple{3,Int}`: as in [`canonical_weights`](@ref).
+- `metadata::AbstractDict`: strings for the file's header, such as the variant's name.
+
+# Returns
+- `path`
+
+# Throws
+- `SystemError`: the file cannot be written; an older file of that name is left as it was.
+"""
+function write_weights(path::AbstractString, model::Chain, input; metadata=Dict{String,String}())
+    return write_arrays(path, canonical_weights(model, input); metadata=merge(Dict("format" => WEIGHTS_FORMAT), metadata))
+end
+
+function write_arrays(path, pairs; metadata=Dict{String,String}())
+    header, offset = Dict{String,Any}("__metadata__" => metadata), 0
+    for (name, array) in pairs
+        ending = offset + sizeof(array)
+        header[name] = Dict("dtype" => "F32", "shape" => collect(reverse(size(array))), "data_offsets" => [offset, ending])
+        offset = ending
+    end
+    json = JSON.json(header)
+    json *= " "^mod(-ncodeunits(json), 8)
+    return replace_file(path) do io
+        write(io, htol(UInt64(ncodeunits(json))), json)
+        foreach(pair -> write(io, htol.(last(pair))), pairs)
+    end
+end
+
+# Old content stays until the new file is whole.
+function replace_file(write_to, path)
+    temporary, io = mktemp(dirname(abspath(path)); cleanup=false)
+    try
+        write_to(io)
+        close(io)
+        chmod(temporary, 0o666 & ~umask())
+        mv(temporary, path; force=true)
+    catch
+        close(io)
+        rm(temporary; force=true)
+        rethrow()
+    end
+    return path
+end
+
+function umask()
+    Sys.iswindows() && return 0
+    mask = ccall(:umask, UInt32, (UInt32,), 0)
+    ccall(:umask, UInt32, (UInt32,), mask)
+    return mask
+end
+
+"""
+    read_weights(path)
+
+Read a safetensors file of `Float32` arrays, checking every bound.
+
+# Arguments
+- `path::AbstractString`
+
+# Returns
+- `Dict{String,Array{Float32}}`: by name, dimensions reversed as in [`canonical_weights`](@ref).
+- `Dict{String,String}`: the metadata of its header.
+
+# Throws
+- `ArgumentError`: the file is missing, truncated, or not a safetensors file of `Float32` arrays.
+"""
+function read_weights(path::AbstractString)
+    wrong(what) = throw(ArgumentError("$path is not a weights file of PhotoFlux: $what."))
+    isfile(path) || throw(ArgumentError("There is no weights file $path."))
+    total = filesize(path)
+    total >= 8 || wrong("it has $total bytes")
+    return open(path) do io
+        length_ = ltoh(read(io, UInt64))
+        length_ <= min(MAX_HEADER, total - 8) || wrong("it is truncated or its header's length is wrong")
+        header = try
+            JSON.parse(String(read(io, Int(length_))))
+        catch err
+            err isa InterruptException && rethrow()
+            wrong("its header is not JSON")
+        end
+        header isa AbstractDict || wrong("its header is not a JSON object")
+        start = position(io)
+        arrays = Dict{String,Array{Float32}}()
+        for (name, entry) in header
+            name == "__metadata__" && continue
+            shape, (from, to) = tensor_entry(entry, name, total - start, wrong)
+            seek(io, start + from)
+            arrays[name] = ltoh.(read!(io, Array{Float32}(undef, reverse(shape)...)))
+            position(io) == start + to || wrong("$name is truncated")
+        end
+        metadata = get(header, "__metadata__", Dict())
+        return arrays, Dict{String,String}(string(k) => string(v) for (k, v) in metadata)
+    end
+end
+
+function tensor_entry(entry, name, available, wrong)
+    entry isa AbstractDict && all(in(keys(entry)), ("dtype", "shape", "data_offsets")) || wrong("no entry for $name")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    dtype == "F32" || wrong("$name is $dtype; expected F32")
+    natural(values) = values isa AbstractVector && all(n -> n isa Integer && n >= 0, values)
+    natural(shape) && natural(offsets) && length(offsets) == 2 || wrong("the shape or place of $name cannot be read")
+    size_ = 4 * prod(big.(shape); init=big(1))
+    from, to = offsets
+    from <= to <= available && to - from == size_ || wrong("$name does not lie in the file; it is truncated")
+    return Tuple(Int.(shape)), (Int(from), Int(to))
+end
+
+"""
+    load_weights!(model, arrays, input; source = "the weights")
+
+Copy stored weights into a model.
+
+# Arguments
+- `model::Chain`: of [`build_model`](@ref).
+- `arrays::AbstractDict`: of [`read_weights`](@ref); or the path of a weights file.
+- `input::NTuple{3,Int}`: width, height and channels of the model's images.
+- `source::AbstractString`: what the error names.
+
+# Returns
+- `model`
+
+# Throws
+- `DimensionMismatch`: other names or shapes than the model's, as in a file of another variant; both are listed.
+"""
+function load_weights!(model::Chain, arrays::AbstractDict, input; source="the weights")
+    expected = Dict(name => size(array) for (name, array) in canonical_weights(model, input))
+    found = Dict(name => size(array) for (name, array) in arrays)
+    if expected != found
+        listed(shapes) = join(("$name $(reverse(shape))" for (name, shape) in sort(collect(shapes))), ", ")
+        throw(DimensionMismatch("$source do not fit this model. Expected: $(listed(expected)). Found: $(listed(found))."))
+    end
+    for name in kernels(model)
+        copyto!(model[name].weight, to_flux(model, name, arrays["$name.kernel"], input))
+        copyto!(model[name].bias, arrays["$name.bias"])
+    end
+    return model
+end
+
+function load_weights!(model::Chain, path::AbstractString, input)
+    return load_weights!(model, first(read_weights(path)), input; source="the weights in $path")
+end

@@ -1,0 +1,31 @@
+"""PhotoFlux: image classifiers on Flux.jl, proved equal to a Keras reference."""
+
+from photoflux.api import Prediction, evaluate, load_run, predict, prepare, train
+from photoflux.data.prepared import PreparedDataset
+from photoflux.errors import DataError, DivergedError, EngineError, PhotoFluxError, RunError, SettingError
+from photoflux.evaluation import Metrics
+from photoflux.runs import Run
+from photoflux.variants import Variant, variant, variants
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DataError",
+    "DivergedError",
+    "EngineError",
+    "Metrics",
+    "PhotoFluxError",
+    "Prediction",
+    "PreparedDataset",
+    "Run",
+    "RunError",
+    "SettingError",
+    "Variant",
+    "evaluate",
+    "load_run",
+    "predict",
+    "prepare",
+    "train",
+    "variant",
+    "variants",
+]

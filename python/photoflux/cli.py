@@ -1,0 +1,256 @@
+"""The command line: results on stdout, progress and messages on stderr, no traceback without ``--debug``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+import photoflux
+from photoflux import api, doctor
+from photoflux.errors import PhotoFluxError, SettingError
+from photoflux.progress import say
+
+DONE, ERROR, USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="photoflux",
+    help="Train, evaluate and apply image classifiers on Flux.jl.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+P = ParamSpec("P")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Seed = Annotated[int, typer.Option(help="Fixes split, weights, batch order, dropout and augmentation.")]
+ImageSize = Annotated[int | None, typer.Option(help="Height and width in pixels, 8 or more.  [default: the variant's]")]
+Positive = Annotated[
+    str, typer.Option(help="The folder that counts as photo; 'none' keeps all classes; 'auto' takes a folder Photo.")
+]
+EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras.  [default: the run's]")]
+
+
+def command(name: str) -> Callable[[Callable[P, int]], Callable[P, None]]:
+    """Register a function as a command: its result is the exit code, and its errors are printed as one message."""
+
+    def register(function: Callable[P, int]) -> Callable[P, None]:
+        @wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                code = function(*args, **kwargs)
+            except Exception as error:
+                if kwargs.get("debug"):
+                    traceback.print_exc()
+                known = isinstance(error, PhotoFluxError | OSError)
+                hint = "" if known else "\nThis is a fault in PhotoFlux; `--debug` shows where."
+                say(f"Error: {error if known else f'{type(error).__name__}: {error}'}{hint}")
+                code = USAGE if isinstance(error, SettingError) else ERROR
+            except KeyboardInterrupt:
+                say("Interrupted.")
+                code = INTERRUPTED
+            raise typer.Exit(code)
+
+        app.command(name)(run)
+        return run
+
+    return register
+
+
+def emit(as_json: bool, values: Any, text: str) -> None:
+    """Print the result on stdout, as one JSON object or as text."""
+    print(json.dumps(values, ensure_ascii=False) if as_json else text)
+
+
+@command("prepare")
+def prepare(
+    source: Annotated[str, typer.Argument(help="Folder of class folders, CIFAR-10 or idx folder, 'cifar10', 'demo'.")],
+    dest: Annotated[Path, typer.Argument(help="The prepared dataset's folder.")],
+    positive: Positive = "auto",
+    image_size: ImageSize = None,
+    seed: Seed = 42,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Decode, resize and split images into a prepared dataset."""
+    prepared = api.prepare(source, dest, positive=positive, image_size=image_size, seed=seed)
+    counts = prepared.counts()
+    values = {
+        "path": str(prepared.path),
+        "images": len(prepared),
+        "classes": prepared.classes,
+        "positive": prepared.positive,
+        "image_size": [prepared.height, prepared.width],
+        "split": counts,
+        "rejected": len(prepared.rejected),
+    }
+    lines = [f"{prepared.path}: {len(prepared)} images of {prepared.height}×{prepared.width}"]
+    lines += [
+        f"  {part:<10}  " + ", ".join(f"{name} {count}" for name, count in row.items()) for part, row in counts.items()
+    ]
+    emit(as_json, values, "\n".join(lines))
+    return REJECTED if prepared.rejected else DONE
+
+
+@command("train")
+def train(
+    variant: Annotated[str, typer.Argument(help="A name from `photoflux variants`.")],
+    data: Annotated[str, typer.Argument(help="A source as in `photoflux prepare`, or a prepared dataset.")] = "demo",
+    engine: Annotated[str, typer.Option(help="auto, flux or keras.")] = "auto",
+    epochs: Annotated[int | None, typer.Option(help="The most epochs.  [default: the variant's]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.  [default: the variant's]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's step size.  [default: the variant's]")] = None,
+    seed: Seed = 42,
+    image_size: ImageSize = None,
+    positive: Positive = "auto",
+    balance: Annotated[str, typer.Option(help="none, weights or augment.")] = "none",
+    l1: Annotated[float | None, typer.Option(help="L1 coefficient in place of the variant's.")] = None,
+    l2: Annotated[float | None, typer.Option(help="L2 coefficient in place of the variant's.")] = None,
+    loss: Annotated[str | None, typer.Option(help="cross_entropy or squared_error.  [default: the variant's]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: a new one under runs/]")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Train a variant and write a run."""
+    prepared_rejected: list[int] = []
+    run = api.train(
+        variant,
+        data,
+        engine=engine,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        image_size=image_size,
+        positive=positive,
+        balance=balance,
+        l1=l1,
+        l2=l2,
+        loss=loss,
+        out=out,
+        on_prepared=lambda prepared: prepared_rejected.append(len(prepared.rejected)),
+    )
+    brief = ("loss", "penalty", "total", "accuracy", "balanced_accuracy")
+    values: dict[str, Any] = {
+        "engine": run.engine,
+        "variant": run.variant.name,
+        "data": run.data["name"],
+        "run": str(run.path),
+        "epochs": len(run.history),
+        "kept_epoch": run.kept_epoch,
+        "ended": run.ended,
+        "seconds": round(run.seconds, 3),
+        "rejected": sum(prepared_rejected),
+        **{
+            part: {name: run.metrics[part][name] for name in brief if name in run.metrics[part]}
+            for part in ("train", "validation", "test")
+            if part in run.metrics
+        },
+    }
+    emit(as_json, values, str(run))
+    if run.ended == "interrupted":
+        return INTERRUPTED
+    return REJECTED if sum(prepared_rejected) else DONE
+
+
+@command("evaluate")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    data: Annotated[str | None, typer.Option(help="A source as in `prepare`.  [default: the run's data]")] = None,
+    part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    engine: EngineName = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Score a run on a part of a dataset."""
+    opened = api.load_run(run)
+    metrics = api.evaluate(opened, data, part=part, engine=engine)
+    values = {"run": str(run), "part": part, "classes": opened.classes, **metrics.as_dict()}
+    lines = [
+        f"{part}: {metrics.images} images, loss {metrics.loss:.4f}, penalty {metrics.penalty:.4f}, "
+        f"accuracy {metrics.accuracy:.4f}, balanced {metrics.balanced_accuracy:.4f}"
+    ]
+    lines += [
+        f"  {name:<16}  precision {precision:.3f}  recall {recall:.3f}"
+        for name, precision, recall in zip(opened.classes, metrics.precision, metrics.recall, strict=True)
+    ]
+    if sorted(metrics.folders) != sorted(opened.classes):
+        lines += [
+            f"  of folder {name:<12}  {row['images']:.0f} images, accuracy {row['accuracy']:.3f}"
+            for name, row in metrics.folders.items()
+        ]
+    emit(as_json, values, "\n".join(lines))
+    return DONE
+
+
+@command("predict")
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    paths: Annotated[list[Path], typer.Argument(help="Image files and folders.")],
+    engine: EngineName = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Say what a run takes images for."""
+    predictions = api.predict(run, paths, engine=engine)
+    values = {
+        "run": str(run),
+        "predictions": [
+            {"path": p.path, "label": p.label, "probabilities": dict(p.probabilities), "rejected": p.rejected}
+            for p in predictions
+        ],
+    }
+    lines = [
+        f"{p.path}\t{p.label}\t{p.probabilities[p.label]:.4f}" if p.label else f"{p.path}\trejected\t{p.rejected}"
+        for p in predictions
+    ]
+    emit(as_json, values, "\n".join(lines))
+    return REJECTED if any(p.rejected for p in predictions) else DONE
+
+
+@command("variants")
+def variants(as_json: Json = False, debug: Debug = False) -> int:
+    """List the variants."""
+    rows = api.variants()
+
+    def words(groups: Any) -> str:
+        parts = [f"{group} {value}" for group, value in groups.items()]
+        return ", ".join(parts).replace("{", "").replace("}", "").replace("'", "") or "none"
+
+    lines = [
+        f"{v.name:<23} {v.architecture:<10} penalty {words(v.penalty)}; dropout {words(v.dropout)}; "
+        + (f"early stopping after {v.patience}, " if v.patience else "")
+        + f"at most {v.epochs} epochs; for {v.made_for}"
+        for v in rows.values()
+    ]
+    emit(as_json, {name: v.as_dict() for name, v in rows.items()}, "\n".join(lines))
+    return DONE
+
+
+@command("doctor")
+def check(as_json: Json = False, debug: Debug = False) -> int:
+    """Show what is installed, what is missing, and how to get it."""
+    report = doctor.examine(say)
+    emit(as_json, report, doctor.as_text(report))
+    return DONE if report["engine"] else ERROR
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Train, evaluate and apply image classifiers on Flux.jl."""
+    if version:
+        print(photoflux.__version__)
+        raise typer.Exit(DONE)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(args=sys.argv[1:])

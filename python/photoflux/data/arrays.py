@@ -1,0 +1,260 @@
+"""Images in memory to a prepared dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from photoflux.data.checks import SMALLEST, OnProgress, check_image_size, check_seed
+from photoflux.data.duplicates import number_groups
+from photoflux.data.labels import AUTO, check_trainable, resolve_positive
+from photoflux.data.prepared import PreparedDataset
+from photoflux.data.splitting import missing_parts, split_groups
+from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.errors import DataError
+
+_BATCH = 512
+
+
+def prepare_arrays(
+    x: Any,
+    y: Any,
+    dest: str | Path,
+    *,
+    seed: int = 42,
+    classes: Sequence[str] | None = None,
+    positive: str | None = AUTO,
+    image_size: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> PreparedDataset:
+    """Split and write images that are in memory.
+
+    Parameters
+    ----------
+    x : array
+        uint8, (N, H, W, C) with 1 or 3 channels, or (N, H, W).
+    y : array
+        Integer labels from 0, (N,).
+    dest : str or Path
+        The prepared dataset to make.
+    seed : int
+        Fixes the split, 70 / 10 / 20, stratified; equal images stay on one side.
+    classes : sequence of str, optional
+        Class names in the order of the labels; by default "0", "1", …
+    positive : str or None
+        The positive class, as in `prepare_folder`.
+    image_size : int, optional
+        Height and width to resize to; by default the images keep their size.
+    on_progress : callable, optional
+        Called with (images done, images in all, what is being done).
+
+    Raises
+    ------
+    DataError
+        If the arrays are not such images and labels.
+    """
+    images, labels = _check_images(x), _check_labels(y)
+    if len(images) != len(labels):
+        raise DataError(
+            f"`x` and `y` must have one entry per image; received {len(images)} images, {len(labels)} labels."
+        )
+    if not len(images):
+        raise DataError("`x` must hold images; received none.")
+    names = _check_classes(classes, labels)
+    codes = labels.astype(np.int32)
+    return write_images(
+        dest,
+        images,
+        codes,
+        names,
+        paths=[f"x#{number}" for number in range(1, len(images) + 1)],
+        name="arrays",
+        source="arrays",
+        positive=positive,
+        image_size=image_size,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def write_images(
+    dest: str | Path,
+    images: np.ndarray,
+    codes: np.ndarray,
+    names: Sequence[str],
+    *,
+    paths: Sequence[str],
+    name: str,
+    source: str,
+    seed: int,
+    positive: str | None = AUTO,
+    image_size: int | None = None,
+    test_from: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> PreparedDataset:
+    """Write decoded images as a prepared dataset: resized, grouped by equal pixels, split and labelled.
+
+    Parameters
+    ----------
+    dest : str or Path
+        The prepared dataset to make.
+    images : numpy.ndarray
+        uint8, (N, C, H, W).
+    codes : numpy.ndarray
+        Position of each image's class in `names`.
+    names : sequence of str
+        The class names.
+    paths : sequence of str
+        What ``files.csv`` calls each image.
+    name, source, seed, positive
+        As in `PreparedWriter.finish` and `prepare_folder`.
+    image_size : int, optional
+        Height and width to resize to; by default the images keep their size.
+    test_from : int, optional
+        The images from this position on are the test part, as their publisher meant, and a tenth of the others
+        validates; by default everything is split 70 / 10 / 20.
+    on_progress : callable, optional
+        Called with (images done, images in all, what is being done).
+    """
+    check_seed(seed)
+    count, channels, height, width = images.shape
+    original = (width, height)
+    if image_size is not None:
+        check_image_size(image_size)
+        height = width = int(image_size)
+    if min(height, width) < SMALLEST:
+        raise DataError(f"The images of {name} are {width} × {height}, expected {SMALLEST} or more a side.")
+    positive = resolve_positive(positive, names)
+    digests: list[str] = []
+    with PreparedWriter(dest, channels=channels, height=height, width=width) as writer:
+        for start in range(0, count, _BATCH):
+            batch = np.ascontiguousarray(images[start : start + _BATCH])
+            digests += [hashlib.sha256(image.data).hexdigest() for image in batch]
+            writer.append(_resize(batch, height, width))
+            if on_progress is not None:
+                on_progress(start + len(batch), count, "Writing images")
+        groups = number_groups(np.asarray(digests))
+        split = _split(codes, groups, seed, test_from)
+        labels = codes if positive is None else (codes == list(names).index(positive)).astype(np.int32)
+        classes = list(names) if positive is None else [f"not {positive}", positive]
+        check_trainable(classes, labels, split, name)
+        return writer.finish(
+            name=name,
+            source=source,
+            classes=classes,
+            positive=positive,
+            labels=labels,
+            split=split,
+            files=(
+                ImageRecord(path, names[code], digest, group, *original)
+                for path, code, digest, group in zip(paths, codes.tolist(), digests, groups.tolist(), strict=True)
+            ),
+            seed=seed,
+            warnings=missing_parts(codes, split, names),
+        )
+
+
+def _split(codes: np.ndarray, groups: np.ndarray, seed: int, test_from: int | None) -> np.ndarray:
+    if test_from is None:
+        return split_groups(codes, groups, seed)
+    split = np.full(len(codes), 2, dtype=np.uint8)
+    split[:test_from] = split_groups(codes[:test_from], groups[:test_from], seed, (0.9, 0.1, 0.0))
+    return split
+
+
+def _resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    if images.shape[2:] == (height, width):
+        return images
+    result = np.empty((*images.shape[:2], height, width), dtype=np.uint8)
+    for position, image in enumerate(images):
+        for channel, plane in enumerate(image):
+            resized = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
+            result[position, channel] = np.asarray(resized)
+    return result
+
+
+def _check_images(x: Any) -> np.ndarray:
+    images = as_array("x", x)
+    if images.dtype != np.uint8:
+        raise DataError(
+            f"`x` must be uint8 with values from 0 to 255; received {images.dtype}{_how_to_convert(images)}"
+        )
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4:
+        raise DataError(f"`x` must have the shape (N, H, W, C) or (N, H, W); received {np.shape(x)}.")
+    if images.shape[-1] not in (1, 3):
+        hint = " The channels must be last: np.moveaxis(x, 1, -1)." if images.shape[1] in (1, 3) else ""
+        raise DataError(f"`x` must have 1 or 3 channels, (N, H, W, C); received the shape {np.shape(x)}.{hint}")
+    return images.transpose(0, 3, 1, 2)
+
+
+def as_array(argument: str, value: Any) -> np.ndarray:
+    """Return a value as an array.
+
+    Raises
+    ------
+    DataError
+        If it cannot be one; the message names the argument.
+    """
+    try:
+        return np.asarray(value)
+    # A tensor on a GPU, or with a gradient, raises what its library likes.
+    except Exception as error:
+        raise DataError(
+            f"`{argument}` must be a NumPy array or convert to one; received {type(value).__name__}: {error}."
+        ) from error
+
+
+def _how_to_convert(images: np.ndarray) -> str:
+    if not np.issubdtype(images.dtype, np.number) or not images.size:
+        return "."
+    if np.issubdtype(images.dtype, np.complexfloating):
+        return "."
+    bad = images.size - np.count_nonzero(np.isfinite(images))
+    if bad:
+        return f", of which {bad} values are NaN or infinite. Find out where they come from before converting."
+    low, high = images.min(), images.max()
+    if np.issubdtype(images.dtype, np.floating) and low >= 0 and high <= 1:
+        return " from 0 to 1. Convert with (x * 255).round().astype('uint8')."
+    if low >= 0 and high <= 255:
+        return ". Convert with x.round().astype('uint8')."
+    return f" from {low} to {high}. Scale it to 0..255, then x.round().astype('uint8')."
+
+
+def _check_labels(y: Any) -> np.ndarray:
+    labels = as_array("y", y)
+    if labels.ndim != 1:
+        hint = " One-hot labels: y.argmax(axis=1)." if labels.ndim == 2 and labels.shape[1] > 1 else ""
+        hint = " Flatten it: y.ravel()." if labels.ndim == 2 and labels.shape[1] == 1 else hint
+        raise DataError(f"`y` must have the shape (N,); received {labels.shape}.{hint}")
+    if labels.dtype == np.bool_:
+        labels = labels.astype(np.int32)
+    if labels.size and not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"`y` must hold integer labels from 0; received {labels.dtype}.")
+    if labels.size and labels.min() < 0:
+        raise DataError(f"`y` must hold labels from 0; received {labels.min()}.")
+    return labels
+
+
+def _check_classes(classes: Sequence[str] | None, labels: np.ndarray) -> list[str]:
+    top = int(labels.max())
+    if classes is None:
+        if top >= len(labels):
+            raise DataError(f"`y` must hold labels from 0 without gaps; received {top} among {len(labels)} labels.")
+        classes = [str(label) for label in range(top + 1)]
+    names = list(classes)
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise DataError(f"`classes` must be different strings; received {names!r}.")
+    if top >= len(names):
+        raise DataError(
+            f"`y` must hold labels from 0 to {len(names) - 1}, as there are {len(names)} classes; received {top}."
+        )
+    if len(names) < 2 or len(np.unique(labels)) < 2:
+        raise DataError("`y` must hold two or more classes; received one: there is nothing to tell apart.")
+    return names

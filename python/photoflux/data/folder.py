@@ -1,0 +1,137 @@
+"""A folder of class folders to a prepared dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from photoflux.data.checks import OnProgress, check_image_size, check_seed
+from photoflux.data.decoding import DecodedFile
+from photoflux.data.duplicates import group_duplicates
+from photoflux.data.labels import AUTO, check_trainable, resolve_positive, to_labels
+from photoflux.data.parallel import decode_files
+from photoflux.data.prepared import PreparedDataset
+from photoflux.data.scanning import Found, Scan, scan_folder
+from photoflux.data.splitting import missing_parts, split_groups
+from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.errors import DataError
+
+IMAGE_SIZE = 180
+
+
+def prepare_folder(
+    source: str | Path,
+    dest: str | Path,
+    *,
+    positive: str | None = AUTO,
+    image_size: int = IMAGE_SIZE,
+    seed: int = 42,
+    on_progress: OnProgress | None = None,
+    processes: int | None = None,
+    scan: Scan | None = None,
+) -> PreparedDataset:
+    """Decode, group, split and write the images of a folder that holds one folder per class.
+
+    Parameters
+    ----------
+    source, dest : str or Path
+        The folder of class folders, which is only read, and the prepared dataset to make.
+    positive : str or None
+        The positive class; ``"auto"``: Photo or Photos if there is one; None: all classes as they are.
+    image_size : int
+        Height and width of the prepared images.
+    seed : int
+        Fixes the split.
+    on_progress : callable, optional
+        Called with (files done, files in all, what is being done).
+    processes : int, optional
+        How many processes decode; the result is the same for any.
+    scan : Scan, optional
+        What `scan_folder` returned for the source, where the caller has it already.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be read or its classes cannot be trained, or the destination cannot be written.
+    """
+    check_image_size(image_size)
+    check_seed(seed)
+    source = Path(source)
+    files, rejected, folders = scan or scan_folder(source)
+    rejected = list(rejected)
+    _check_folders(source, folders)
+    resolve_positive(positive, folders)
+    records: list[ImageRecord] = []
+    hashes: list[int] = []
+    results = _decode(source, files, image_size, processes)
+    # Closed here, not when the exception that ended the work is forgotten: it holds processes.
+    with PreparedWriter(dest, channels=3, height=image_size, width=image_size) as writer, closing(results):
+        for done, found, decoded in results:
+            for page, reason in decoded.rejected:
+                rejected.append((_page_name(found, page), reason))
+            if decoded.images:
+                writer.append(np.stack([image.pixels for image in decoded.images]))
+            for image in decoded.images:
+                name = _page_name(found, image.page)
+                records.append(ImageRecord(name, found.folder, image.sha256, 0, image.width, image.height))
+                hashes.append(image.phash)
+            if on_progress is not None:
+                on_progress(done, len(files), "Decoding images")
+        if not records:
+            raise DataError(_nothing_readable(source, rejected))
+        names, codes = to_labels([record.folder for record in records], None)
+        _check_folders(source, names, "with readable images ")
+        positive = resolve_positive(positive, names)
+        classes, labels = to_labels([record.folder for record in records], positive)
+        groups = group_duplicates([record.sha256 for record in records], np.array(hashes, dtype=np.uint64), codes)
+        split = split_groups(codes, groups, seed)
+        check_trainable(classes, labels, split, str(source))
+        return writer.finish(
+            name=source.resolve().name,
+            source="folder",
+            classes=classes,
+            positive=positive,
+            labels=labels,
+            split=split,
+            files=(record._replace(group=int(group)) for record, group in zip(records, groups, strict=True)),
+            rejected=sorted(rejected),
+            seed=seed,
+            warnings=missing_parts(codes, split, names),
+        )
+
+
+def _decode(
+    source: Path, files: list[Found], image_size: int, processes: int | None
+) -> Generator[tuple[int, Found, DecodedFile], None, None]:
+    paths = [source / found.path for found in files]
+    with closing(decode_files(paths, height=image_size, width=image_size, processes=processes)) as results:
+        for done, (found, decoded) in enumerate(zip(files, results, strict=True), start=1):
+            yield done, found, decoded
+
+
+def _page_name(found: Found, page: int) -> str:
+    return f"{found.path}#{page}" if page else found.path
+
+
+def _check_folders(source: Path, folders: list[str], which: str = "") -> None:
+    if not folders:
+        raise DataError(
+            f"{source} has no class folders with files in them. Expected one folder of images per class, "
+            f"such as {source}/Photo and {source}/Text."
+        )
+    if len(folders) == 1:
+        raise DataError(
+            f"{source} has a single class folder {which}({folders[0]}), expected two or more: there is nothing to "
+            "tell apart. Add a folder of images of another class."
+        )
+
+
+def _nothing_readable(source: Path, rejected: list[tuple[str, str]]) -> str:
+    name, reason = rejected[0]
+    return (
+        f"No image in {source} can be read; {len(rejected)} files were rejected, the first is {name}: {reason}. "
+        "Expected JPEG, PNG, WebP, TIFF, BMP or GIF images."
+    )

@@ -1,0 +1,73 @@
+"""Reading CIFAR-10's pickled batches without running what a pickle may ask for."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+
+from photoflux.errors import DataError
+
+_reconstruct = np.empty(0).__reduce__()[0]
+
+
+def _dtype(code: Any, align: Any = False, copy: Any = False) -> np.dtype[Any]:
+    # The batches say align=0, which NumPy 2.4 warns about; and object arrays are none of a batch's business.
+    dtype: np.dtype[Any] = np.dtype(code, bool(align), bool(copy))
+    if dtype.hasobject:
+        raise pickle.UnpicklingError("an array of objects")
+    return dtype
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"text encoded as {encoding}")
+    return text.encode("latin1")
+
+
+_ADMITTED = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): _encode,
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Admits plain containers and numeric arrays; every other name in the pickle is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return one of the few admitted names."""
+        try:
+            return _ADMITTED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+
+
+def load_batch(data: bytes, file: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels, uint8 (N, 3072), and labels, int32 (N,), of a pickled batch.
+
+    Parameters
+    ----------
+    data : bytes
+        The pickle.
+    file : str
+        What the error message calls it.
+
+    Raises
+    ------
+    DataError
+        If it holds anything but numbers, text and arrays, or is no batch.
+    """
+    try:
+        batch = ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
+        pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"]).astype(np.int32)
+    # A damaged pickle raises almost anything.
+    except Exception as error:
+        raise DataError(f"{file} is not a CIFAR-10 batch: {error or type(error).__name__}. It was not run.") from error
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{file} must hold uint8 pixels; found {pixels.dtype}.")
+    return pixels, labels

@@ -1,0 +1,263 @@
+"""A prepared dataset: the folder of decoded, split images that both engines read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from photoflux.errors import DataError, unknown_name
+
+FORMAT = 1
+SPLITS = ("train", "validation", "test")
+FILES = ("images.npy", "labels.npy", "split.npy", "files.csv", "meta.json", "rejected.csv")
+FILE_COLUMNS = ("path", "folder", "sha256", "group", "width", "height", "split")
+REJECTED_COLUMNS = ("file", "reason")
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedDataset:
+    """An opened prepared dataset; `open_prepared` has checked it.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    images : numpy.ndarray
+        uint8, (N, C, H, W), memory-mapped and read-only.
+    labels : numpy.ndarray
+        int32, (N,), from 0: positions in `classes`.
+    split : numpy.ndarray
+        uint8, (N,): positions in ``SPLITS``.
+    meta : dict
+        What ``meta.json`` holds.
+    """
+
+    path: Path
+    images: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    split: np.ndarray = field(repr=False)
+    meta: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def name(self) -> str:
+        """The name of the source."""
+        return str(self.meta["name"])
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, in the order of the labels."""
+        return list(self.meta["classes"])
+
+    @property
+    def positive(self) -> str | None:
+        """The positive class (label 1) of a binary dataset that was made from folders; None otherwise."""
+        positive = self.meta["positive"]
+        return None if positive is None else str(positive)
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (RGB)."""
+        return int(self.images.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height of every image."""
+        return int(self.images.shape[2])
+
+    @property
+    def width(self) -> int:
+        """Width of every image."""
+        return int(self.images.shape[3])
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over pixels, labels, split and class names: two datasets that share it train alike."""
+        return str(self.meta["fingerprint"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know of the split, such as a class that is too small for every part."""
+        return list(self.meta.get("warnings", []))
+
+    @property
+    def rejected(self) -> list[tuple[str, str]]:
+        """The files that were left out, each with the reason."""
+        rows = _read_csv(self.path / "rejected.csv", REJECTED_COLUMNS)
+        return [(_printable(row["file"]), row["reason"]) for row in rows]
+
+    def indices(self, split: str) -> np.ndarray:
+        """Return the positions of the images of one part, ascending.
+
+        Parameters
+        ----------
+        split : str
+            ``"train"``, ``"validation"`` or ``"test"``.
+
+        Raises
+        ------
+        SettingError
+            If there is no such part.
+        """
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of images of each class in each part."""
+        return {
+            split: dict(
+                zip(
+                    self.classes,
+                    np.bincount(self.labels[self.indices(split)], minlength=len(self.classes)).tolist(),
+                    strict=True,
+                )
+            )
+            for split in SPLITS
+        }
+
+    def files(self) -> list[dict[str, str]]:
+        """Return the rows of ``files.csv``, one an image, in the images' order.
+
+        Raises
+        ------
+        DataError
+            If there is not one row an image.
+        """
+        rows = list(_read_csv(self.path / "files.csv", FILE_COLUMNS))
+        if len(rows) != len(self):
+            raise _broken(self.path, f"files.csv has {len(rows)} rows for {len(self)} images")
+        return rows
+
+    def folder_labels(self) -> list[str]:
+        """Return the folder class of each image: the hidden class, where a binary dataset was made of several."""
+        return [row["folder"] for row in self.files()]
+
+    def folder_counts(self) -> dict[str, int]:
+        """Return the number of images of each folder class."""
+        return dict(sorted(Counter(self.folder_labels()).items()))
+
+
+def is_prepared(path: str | Path) -> bool:
+    """Say whether a folder looks like a prepared dataset; `open_prepared` says whether it is a good one."""
+    folder = Path(path)
+    return (folder / "meta.json").is_file() and (folder / "images.npy").exists()
+
+
+def open_prepared(path: str | Path) -> PreparedDataset:
+    """Open a prepared dataset by memory map, after checking it.
+
+    Parameters
+    ----------
+    path : str or Path
+        Its folder.
+
+    Returns
+    -------
+    PreparedDataset
+
+    Raises
+    ------
+    DataError
+        If a file is missing, truncated or of another type, shape or format version, or there is nothing to train on.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"No prepared dataset at {folder}: there is no such folder. Make one with `photoflux prepare`.")
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise _broken(folder, f"{', '.join(missing)} missing")
+    meta = _read_meta(folder)
+    images = _load(folder, "images.npy", np.uint8, 4)
+    labels = _load(folder, "labels.npy", np.int32, 1)
+    split = _load(folder, "split.npy", np.uint8, 1)
+    for name, array in (("labels.npy", labels), ("split.npy", split)):
+        if len(array) != len(images):
+            raise _broken(folder, f"{name} has {len(array)} entries for {len(images)} images")
+    expected = (meta["images"], meta["channels"], *meta["image_size"])
+    if images.shape != expected:
+        raise _broken(folder, f"images.npy has shape {images.shape}, meta.json says {expected}")
+    if images.shape[1] not in (1, 3):
+        raise _broken(folder, f"images.npy has {images.shape[1]} channels, expected 1 or 3")
+    classes = meta["classes"]
+    if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
+        raise _broken(
+            folder, f"labels.npy has labels from {labels.min()} to {labels.max()}, expected 0 to {len(classes) - 1}"
+        )
+    if len(split) and split.max() >= len(SPLITS):
+        raise _broken(folder, f"split.npy has the value {split.max()}, expected 0, 1 or 2 ({', '.join(SPLITS)})")
+    if not np.any(split == 0):
+        raise _broken(folder, "it has no training images")
+    return PreparedDataset(folder, images, labels, split, meta)
+
+
+def _broken(folder: Path, found: str) -> DataError:
+    return DataError(f"The prepared dataset {folder} cannot be used: {found}. Prepare it again from its source.")
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _broken(folder, f"meta.json cannot be read ({error})") from error
+    if not isinstance(meta, dict) or "format" not in meta:
+        raise _broken(folder, "meta.json has no format version")
+    if meta["format"] != FORMAT:
+        raise _broken(folder, f"it has format version {meta['format']!r}, this PhotoFlux reads version {FORMAT}")
+    absent = [key for key in ("name", "positive", "fingerprint", "seed") if key not in meta]
+    if absent:
+        raise _broken(folder, f"meta.json lacks {', '.join(absent)}")
+    classes, size = meta.get("classes"), meta.get("image_size")
+    if not (isinstance(classes, list) and len(classes) >= 2 and all(isinstance(name, str) for name in classes)):
+        raise _broken(folder, f"meta.json must list two or more classes, found {classes!r}")
+    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
+        raise _broken(folder, f"`image_size` in meta.json must be [height, width], found {size!r}")
+    for key in ("images", "channels"):
+        if not isinstance(meta.get(key), int):
+            raise _broken(folder, f"`{key}` in meta.json must be an integer, found {meta.get(key)!r}")
+    positive = meta["positive"]
+    if positive is not None and classes != [f"not {positive}", positive]:
+        raise _broken(folder, f"the positive class is {positive!r}, but the classes are {classes!r}")
+    return meta
+
+
+def _load(folder: Path, name: str, dtype: type[np.generic], dimensions: int) -> np.ndarray:
+    try:
+        array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _broken(folder, f"{name} is truncated or no .npy file ({error})") from error
+    if not isinstance(array, np.ndarray):
+        raise _broken(folder, f"{name} is an archive, expected one array")
+    if array.dtype != dtype or array.ndim != dimensions:
+        raise _broken(
+            folder,
+            f"{name} is {array.dtype} with {array.ndim} dimensions, expected {np.dtype(dtype)} with {dimensions}",
+        )
+    if not array.flags.c_contiguous:
+        raise _broken(folder, f"{name} is in Fortran order, expected C order")
+    return array
+
+
+def _printable(name: str) -> str:
+    # A file name need not be UTF-8, and printing such a one would fail.
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            reader = csv.DictReader(file, strict=True)
+            if tuple(reader.fieldnames or ()) != columns:
+                raise _broken(path.parent, f"{path.name} must have the columns {', '.join(columns)}")
+            yield from reader
+    except (OSError, csv.Error) as error:
+        raise _broken(path.parent, f"{path.name} cannot be read ({error})") from error

@@ -1,0 +1,205 @@
+"""Any source of images to a prepared dataset."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from photoflux.data.cache import cached
+from photoflux.data.checks import OnProgress, check_image_size, check_seed
+from photoflux.data.labels import AUTO, NONE
+from photoflux.data.prepared import PreparedDataset, is_prepared, open_prepared
+from photoflux.errors import DataError, SettingError
+
+NAMES = ("demo", "cifar10")
+Source = str | Path | PreparedDataset | tuple[Any, Any]
+
+
+def prepare(
+    source: Source,
+    dest: str | Path | None = None,
+    *,
+    positive: str | None = AUTO,
+    image_size: int | None = None,
+    seed: int = 42,
+    on_progress: OnProgress | None = None,
+) -> PreparedDataset:
+    """Return the prepared dataset of a source, made now or taken from the cache.
+
+    Parameters
+    ----------
+    source : str, Path, PreparedDataset or tuple
+        A folder of class folders; a folder or archive of CIFAR-10; a folder of MNIST-format idx files; a prepared
+        dataset; ``"demo"`` (generated); ``"cifar10"`` (downloaded); or arrays ``(x, y)``. A folder called demo or
+        cifar10 is written ``./demo``.
+    dest : str or Path, optional
+        The folder to make; by default one in the user's cache, reused as long as the source does not change.
+    positive : str or None
+        The class that counts as positive; ``"auto"``: Photo or Photos if there is one; None or ``"none"``: all classes
+        as they are.
+    image_size : int, optional
+        Height and width; by default 180 for a folder, and what the images have for the others.
+    seed : int
+        Fixes the split.
+    on_progress : callable, optional
+        Called with (done, in all, what is being done).
+
+    Raises
+    ------
+    DataError
+        If the source or the destination cannot be used.
+    SettingError
+        If an argument cannot be used.
+    """
+    check_seed(seed)
+    if image_size is not None:
+        check_image_size(image_size)
+    if positive is not None and not isinstance(positive, str):
+        raise SettingError(f"`positive` must be 'auto', None or the name of a class; received: {positive!r}.")
+    kind = kind_of(source)
+    if kind == "prepared":
+        return _as_prepared(source, dest, image_size, positive)
+    size = None if image_size is None else int(image_size)
+    settings: dict[str, Any] = {"positive": positive, "image_size": size, "seed": int(seed)}
+    if kind == "arrays":
+        return _from_arrays(source, dest, settings, on_progress)
+    if kind == "folder":
+        return _from_folder(Path(str(source)), dest, settings, on_progress)
+    return _from_files(kind, source, dest, settings, on_progress)
+
+
+def kind_of(source: Source) -> str:
+    """Return what a source is: prepared, arrays, demo, cifar10, idx or folder.
+
+    Raises
+    ------
+    DataError
+        If it is none of them.
+    """
+    if isinstance(source, PreparedDataset):
+        return "prepared"
+    if isinstance(source, tuple | list):
+        if len(source) != 2:
+            raise DataError(f"A source of arrays must be (x, y); received {len(source)} entries.")
+        return "arrays"
+    if not isinstance(source, str | Path):
+        raise DataError(
+            "A source must be a path, 'demo', 'cifar10', a prepared dataset or arrays (x, y); "
+            f"received: {type(source).__name__}."
+        )
+    if source in NAMES:
+        return str(source)
+    if not str(source).strip():
+        raise DataError("The source is empty, expected a folder of class folders, 'demo' or 'cifar10'.")
+    return _kind_of_path(Path(source))
+
+
+def _kind_of_path(path: Path) -> str:
+    from photoflux.data.cifar10 import find_cifar10
+    from photoflux.data.idx import find_idx
+
+    if not path.exists():
+        near = difflib.get_close_matches(str(path), NAMES, n=1, cutoff=0.7)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise DataError(f"No such folder: {path}. Expected a folder of images, 'demo' or 'cifar10'.{hint}")
+    if path.is_dir() and is_prepared(path):
+        return "prepared"
+    if find_cifar10(path) is not None:
+        return "cifar10"
+    if not path.is_dir():
+        raise DataError(f"{path} is a file, expected a folder that holds one folder of images per class.")
+    if find_idx(path):
+        return "idx"
+    return "folder"
+
+
+def _as_prepared(
+    source: Source, dest: str | Path | None, image_size: int | None, positive: str | None
+) -> PreparedDataset:
+    prepared = source if isinstance(source, PreparedDataset) else open_prepared(str(source))
+    if dest is not None and Path(dest).resolve() != prepared.path.resolve():
+        raise DataError(f"{prepared.path} is a prepared dataset already; copy the folder, or prepare from its source.")
+    if image_size is not None and (prepared.height, prepared.width) != (image_size, image_size):
+        raise DataError(
+            f"{prepared.path} holds images of {prepared.width} × {prepared.height}, `image_size` says {image_size}. "
+            "Leave `image_size` out, or prepare from its source."
+        )
+    if positive not in (AUTO, NONE, None, prepared.positive):
+        raise DataError(
+            f"{prepared.path} has the classes {', '.join(prepared.classes)}, `positive` says {positive!r}. "
+            "Leave `positive` out, or prepare from its source."
+        )
+    return prepared
+
+
+def _from_folder(
+    source: Path, dest: str | Path | None, settings: dict[str, Any], on_progress: OnProgress | None
+) -> PreparedDataset:
+    from photoflux.data.folder import IMAGE_SIZE, prepare_folder
+    from photoflux.data.scanning import scan_folder
+
+    settings = {**settings, "image_size": IMAGE_SIZE if settings["image_size"] is None else settings["image_size"]}
+    scan = scan_folder(source)
+
+    def make(path: str | Path) -> PreparedDataset:
+        return prepare_folder(source, path, scan=scan, on_progress=on_progress, **settings)
+
+    if dest is not None:
+        return make(dest)
+    digest = hashlib.sha256()
+    for line in (*scan.files, *scan.rejected):
+        digest.update(repr(line).encode("utf-8", errors="surrogateescape"))
+    return cached(source.resolve().name, ["folder", str(source.resolve()), digest.hexdigest(), settings], make)
+
+
+def _from_files(
+    kind: str, source: Source, dest: str | Path | None, settings: dict[str, Any], on_progress: OnProgress | None
+) -> PreparedDataset:
+    """Prepare one of the named datasets, or local files of one."""
+    from photoflux.data.cifar10 import cifar10_files, find_cifar10, prepare_cifar10
+    from photoflux.data.demo import IMAGE_SIZE, prepare_demo
+    from photoflux.data.idx import find_idx, prepare_idx
+
+    local = None if source in NAMES else Path(str(source))
+
+    def make(path: str | Path) -> PreparedDataset:
+        if kind == "demo":
+            size = IMAGE_SIZE if settings["image_size"] is None else settings["image_size"]
+            return prepare_demo(path, on_progress=on_progress, **{**settings, "image_size": size})
+        if kind == "cifar10":
+            return prepare_cifar10(local, path, on_progress=on_progress, **settings)
+        assert local is not None
+        return prepare_idx(local, path, on_progress=on_progress, **settings)
+
+    if dest is not None:
+        return make(dest)
+    if local is None:
+        return cached(kind, [kind, settings], make)
+    place = find_cifar10(local) if kind == "cifar10" else None
+    files = sorted(find_idx(local).values()) if place is None else cifar10_files(place)
+    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return cached(kind, [kind, states, settings], make)
+
+
+def _from_arrays(
+    source: Any, dest: str | Path | None, settings: dict[str, Any], on_progress: OnProgress | None
+) -> PreparedDataset:
+    from photoflux.data.arrays import as_array, prepare_arrays
+
+    x, y = as_array("x", source[0]), as_array("y", source[1])
+
+    def make(path: str | Path) -> PreparedDataset:
+        return prepare_arrays(x, y, path, on_progress=on_progress, **settings)
+
+    if dest is not None:
+        return make(dest)
+    digest = hashlib.sha256()
+    for array in (x, y):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        if not array.dtype.hasobject:
+            digest.update(np.ascontiguousarray(array).data)
+    return cached("arrays", ["arrays", digest.hexdigest(), settings], make)

@@ -1,0 +1,251 @@
+"""Writing a prepared dataset: into a temporary sibling folder, renamed once, so that no half-written one is seen."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, NamedTuple, Self
+
+import numpy as np
+from numpy.lib import format as npy
+
+from photoflux.data.prepared import (
+    FILE_COLUMNS,
+    FILES,
+    FORMAT,
+    REJECTED_COLUMNS,
+    SPLITS,
+    PreparedDataset,
+    is_prepared,
+    open_prepared,
+)
+from photoflux.errors import DataError
+
+# What file managers leave in folders; it does not make a dataset somebody else's folder.
+LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+
+
+class ImageRecord(NamedTuple):
+    """What ``files.csv`` says of an image, its split aside."""
+
+    path: str
+    folder: str
+    sha256: str
+    group: int
+    width: int
+    height: int
+
+
+class PreparedWriter:
+    """Writes one prepared dataset; use it as a context manager and end with `finish`.
+
+    Images are appended to the file and the count is put in its header last, so a million images never sit in memory
+    and nobody has to know beforehand how many can be decoded. Leaving the block without `finish`, whatever the
+    reason, removes the temporary folder; what was at the destination stays.
+
+    Parameters
+    ----------
+    dest : Path
+        The folder to make. An existing prepared dataset is replaced, any other folder that holds something is refused.
+    channels, height, width : int
+        Shape of every image.
+
+    Raises
+    ------
+    DataError
+        If the destination cannot be used, or the disk is full.
+    """
+
+    def __init__(self, dest: str | Path, *, channels: int, height: int, width: int) -> None:
+        self.dest = Path(dest).resolve()
+        self.shape = (channels, height, width)
+        self.count = 0
+        self._digest = hashlib.sha256()
+        self._temporary: Path | None = None
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        _check_destination(self.dest)
+        with self._writing():
+            self.dest.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary = self.dest.with_name(f".{self.dest.name}.{uuid.uuid4().hex[:12]}.tmp")
+            try:
+                self._temporary.mkdir()
+                self._file = (self._temporary / "images.npy").open("w+b")
+                self._write_header()
+            except BaseException:
+                self._discard()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._discard()
+
+    def append(self, images: np.ndarray) -> None:
+        """Append images, uint8 (n, C, H, W)."""
+        assert images.dtype == np.uint8 and images.shape[1:] == self.shape and self._file is not None
+        pixels = np.ascontiguousarray(images).data
+        with self._writing():
+            self._file.write(pixels)
+        self._digest.update(pixels)
+        self.count += len(images)
+
+    def finish(
+        self,
+        *,
+        name: str,
+        source: str,
+        classes: Sequence[str],
+        labels: np.ndarray,
+        split: np.ndarray,
+        files: Iterable[ImageRecord],
+        seed: int,
+        positive: str | None = None,
+        rejected: Iterable[tuple[str, str]] = (),
+        warnings: Sequence[str] = (),
+    ) -> PreparedDataset:
+        """Write the rest, move the folder into place and open it.
+
+        Parameters
+        ----------
+        name, source : str
+            What the dataset is called, and the kind of source: folder, cifar10, idx, demo or arrays.
+        classes : sequence of str
+            Class names in the order of the labels.
+        labels, split : numpy.ndarray
+            One entry for each appended image.
+        files : iterable of ImageRecord
+            One for each appended image.
+        seed : int
+            The seed of the split.
+        positive : str, optional
+            The positive class of a binary dataset.
+        rejected : iterable of (str, str)
+            Files left out, each with the reason.
+        warnings : sequence of str
+            What a user should know of the split.
+        """
+        assert self._temporary is not None and self._file is not None
+        labels, split = labels.astype(np.int32), split.astype(np.uint8)
+        assert len(labels) == len(split) == self.count
+        self._digest.update(labels.astype("<i4").tobytes() + split.tobytes())
+        self._digest.update(json.dumps([list(classes), positive, self.shape]).encode())
+        description = {
+            "format": FORMAT,
+            "name": name,
+            "source": source,
+            "classes": list(classes),
+            "positive": positive,
+            "image_size": list(self.shape[1:]),
+            "channels": self.shape[0],
+            "seed": seed,
+            "images": self.count,
+            "fingerprint": self._digest.hexdigest(),
+            "warnings": list(warnings),
+            "photoflux": _version(),
+        }
+        with self._writing():
+            self._write_header()
+            # Some file systems report a full disk only here.
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            np.save(self._temporary / "labels.npy", labels)
+            np.save(self._temporary / "split.npy", split)
+            rows = ((*record, SPLITS[part]) for record, part in zip(files, split.tolist(), strict=True))
+            _write_csv(self._temporary / "files.csv", FILE_COLUMNS, rows)
+            _write_csv(self._temporary / "rejected.csv", REJECTED_COLUMNS, rejected)
+            text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+            (self._temporary / "meta.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+            self._install()
+        return open_prepared(self.dest)
+
+    def _write_header(self) -> None:
+        """Write the .npy header for the present count; NumPy pads it so that a growing first axis keeps its length."""
+        assert self._file is not None
+        start = self._file.seek(0)
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}
+        npy.write_array_header_1_0(self._file, header)
+        if self.count == 0:
+            self._offset = self._file.tell()
+        assert start == 0 and self._file.tell() == self._offset, "the header of images.npy changed its length"
+
+    def _install(self) -> None:
+        assert self._temporary is not None
+        _check_destination(self.dest)
+        old = self._temporary.with_suffix(".old")
+        try:
+            if self.dest.exists():
+                self.dest.rename(old)
+            self._temporary.rename(self.dest)
+        except BaseException:
+            if old.exists() and not self.dest.exists():
+                old.rename(self.dest)
+            raise
+        self._temporary = None
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _discard(self) -> None:
+        if self._file is not None:
+            # Closing flushes, which fails again where the disk is full.
+            with contextlib.suppress(OSError):
+                self._file.close()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"The prepared dataset {self.dest} could not be written: {error.strerror or error}. "
+                "What was there before is untouched. Free some space or choose another destination."
+            ) from error
+
+
+def _check_destination(dest: Path) -> None:
+    if not os.path.lexists(dest):
+        return
+    if not dest.is_dir():
+        raise DataError(f"The destination {dest} is a file, expected a new folder or an old prepared dataset.")
+    try:
+        entries = {entry.name for entry in dest.iterdir()}
+    except OSError as error:
+        raise DataError(f"The destination {dest} cannot be read: {error.strerror}. Choose another.") from error
+    foreign = sorted(entries - set(FILES) - LITTER) if is_prepared(dest) else sorted(entries)
+    if foreign:
+        what = "holds other files beside a prepared dataset" if is_prepared(dest) else "is not a prepared dataset"
+        raise DataError(
+            f"The destination {dest} exists and {what} ({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}); "
+            "nothing was written. Choose a new folder, or empty this one."
+        )
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        plain = csv.writer(file, lineterminator="\n")
+        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain.writerow(columns)
+        for row in rows:
+            # Python leaves a lone carriage return unquoted, and then reads it as the end of the line.
+            (quoted if any("\r" in str(value) for value in row) else plain).writerow(row)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("photoflux")
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,53 @@
+"""What fits and predicts, and the choice between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from photoflux.engines.base import Engine
+from photoflux.errors import EngineError, unknown_name
+
+ENGINES = ("auto", "flux", "keras")
+
+
+def get_engine(name: str, say: Callable[[str], None]) -> Engine:
+    """Return a started engine.
+
+    Parameters
+    ----------
+    name : str
+        ``"flux"``, ``"keras"``, or ``"auto"``: Flux, or Keras where Julia cannot be had.
+    say : callable
+        Takes lines for the user: what is starting, and which engine was taken instead and why.
+
+    Raises
+    ------
+    SettingError
+        If there is no such engine.
+    EngineError
+        If it cannot be had; ``"flux"`` never falls back.
+    """
+    if name not in ENGINES:
+        raise unknown_name("engine", name, ENGINES)
+    if name != "keras":
+        from photoflux.engines.flux import FluxEngine
+
+        flux = FluxEngine(say)
+        try:
+            _ = flux.julia
+        except EngineError as error:
+            if name == "flux":
+                raise
+            no_flux = str(error)
+        else:
+            return flux
+    from photoflux.engines.keras import KerasEngine, why_unavailable
+
+    no_keras = why_unavailable()
+    if name == "auto":
+        if no_keras is not None:
+            raise EngineError(f"No engine can be had. Flux: {no_flux} Keras: {no_keras}")
+        say(f"Flux is not available, so Keras trains instead. {no_flux}")
+    elif no_keras is not None:
+        raise EngineError(no_keras)
+    return KerasEngine()

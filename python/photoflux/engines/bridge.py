@@ -1,0 +1,70 @@
+"""Starts Julia in this process, once, on first use; nothing else happens here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from photoflux.errors import EngineError
+from photoflux.variants import julia_package
+
+HOW_TO_GET_JULIA = (
+    "Julia 1.10 or later is needed. With a network connection it is downloaded on first use; otherwise install it "
+    "from https://julialang.org/downloads and put `julia` on PATH (`photoflux doctor` shows what is found), or train "
+    'with `engine="keras"` (pip install "photoflux[keras]").'
+)
+# Read by juliacall when it is imported. Julia must see Ctrl-C, on which a threaded Julia crashes otherwise, and use all
+# cores.
+DEFAULTS = {"PYTHON_JULIACALL_HANDLE_SIGNALS": "yes", "PYTHON_JULIACALL_THREADS": "auto"}
+
+
+@cache
+def start(say: Callable[[str], None]) -> Any:
+    """Start Julia and load the package PhotoFlux.
+
+    Parameters
+    ----------
+    say : callable
+        Takes the line that tells the user what is happening.
+
+    Returns
+    -------
+    juliacall.ModuleValue
+        A module of our own in which PhotoFlux and PythonCall are loaded.
+
+    Raises
+    ------
+    EngineError
+        If there is no Julia and none can be downloaded, or the package cannot be loaded.
+    """
+    if "juliacall" not in sys.modules:
+        for name, value in DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        for other in ("torch", "tensorflow"):
+            if other in sys.modules:
+                warnings.warn(
+                    f"{other} was imported before Julia was started; the two can crash in one process. "
+                    f"Train first, or import photoflux and start a fit before {other}.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        say("Starting Julia (the first time it also installs and compiles its packages, which takes minutes) …")
+    try:
+        import juliacall
+    except BaseException as error:  # juliapkg reports some failures by SystemExit
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        reason = str(error).strip() or type(error).__name__
+        raise EngineError(f"Julia could not be started: {reason}. {HOW_TO_GET_JULIA}") from error
+    module = juliacall.newmodule("PhotoFluxBridge")
+    try:
+        # The Julia package that came with this Python package, even where another is installed.
+        module.seval("path -> path in LOAD_PATH || pushfirst!(LOAD_PATH, path)")(str(julia_package()))
+        module.seval("using PhotoFlux, PythonCall")
+    except juliacall.JuliaError as error:
+        raise EngineError(f"Julia started, but its package PhotoFlux could not be loaded: {error}") from error
+    return module

@@ -1,0 +1,64 @@
+"""The one family of errors that PhotoFlux raises, so that users can catch ours and nothing else."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PhotoFluxError(Exception):
+    """Base class: the message names the argument or file, what was expected, what was found, and what to do."""
+
+
+class DataError(PhotoFluxError):
+    """Images, labels, a source or a prepared dataset cannot be used as given."""
+
+
+class SettingError(PhotoFluxError, ValueError):
+    """An argument has a value that cannot be used."""
+
+
+class EngineError(PhotoFluxError):
+    """An engine is missing, or failed."""
+
+
+class DivergedError(EngineError):
+    """The loss became NaN or infinite; the last good weights were kept.
+
+    Parameters
+    ----------
+    message : str
+        Names the epoch, the batch and what to try.
+    """
+
+
+class RunError(PhotoFluxError):
+    """A run folder or a weights file cannot be read or written."""
+
+
+def unknown_name(argument: str, value: object, known: Iterable[str]) -> SettingError:
+    """Return the error for a misspelt name.
+
+    Parameters
+    ----------
+    argument : str
+        The argument that took the name.
+    value : object
+        What was given.
+    known : iterable of str
+        The names that exist.
+
+    Returns
+    -------
+    SettingError
+        Its message lists the known names and proposes the nearest.
+
+    Examples
+    --------
+    >>> print(unknown_name("engine", "fluxx", ["flux", "keras"]))
+    `engine` must be one of flux, keras; received: 'fluxx'. Did you mean flux?
+    """
+    names = list(known)
+    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return SettingError(f"`{argument}` must be one of {', '.join(names)}; received: {value!r}.{hint}")

@@ -1,0 +1,127 @@
+"""What a person sees while something takes long: a rich bar in terminals and notebooks, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from photoflux.engines.base import BatchProgress, EpochRow
+
+PATIENCE = 2.0  # seconds before a bar, or another plain line, is shown
+
+
+def console() -> Console:
+    """Return a console on stderr, so that stdout stays for results."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a line for the user on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Display:
+    """Shows the progress of a preparation and a fit.
+
+    Parameters
+    ----------
+    visible : bool
+        False shows nothing.
+    """
+
+    def __init__(self, visible: bool = True) -> None:
+        self._console = console()
+        self._visible = visible
+        self._live = visible and (self._console.is_terminal or self._console.is_jupyter)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._title = ""
+        self._began = self._last = time.monotonic()
+        self._images = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._close()
+
+    def say(self, text: str) -> None:
+        """Print a line, above a bar that is running."""
+        if not self._visible:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False)
+        else:
+            say(text)
+
+    def step(self, done: int, total: int, what: str) -> None:
+        """Show that `done` of `total` items are done; nothing is shown in the first two seconds."""
+        if not self._visible:
+            return
+        now = time.monotonic()
+        if what != self._title:
+            self._close()
+            self._title, self._began, self._last = what, now, now
+        if now - self._began < PATIENCE and self._bar is None:
+            return
+        if self._live:
+            self._advance(what, done, total)
+        elif now - self._last >= 5 * PATIENCE or done == total:
+            self._last = now
+            say(f"{what}: {done} of {total}")
+        if done == total:
+            self._close()
+
+    def batch(self, progress: BatchProgress) -> None:
+        """Show where a fit stands."""
+        if not self._visible:
+            return
+        now = time.monotonic()
+        title = f"epoch {progress.epoch}/{progress.epochs}"
+        if title != self._title:
+            self._close()
+            self._title, self._began, self._last, self._images = title, now, now, 0
+        self._images += progress.images
+        rate = self._images / max(now - self._began, 1e-3) if progress.batch > 1 else 0.0
+        figures = f"loss {progress.loss:.4f}  accuracy {progress.accuracy:.4f}"
+        figures += f"  {rate:.0f} images/s" if rate else ""
+        if self._live:
+            self._advance(f"{title}  {figures}", progress.batch, progress.batches)
+        elif now - self._last >= 15 * PATIENCE:
+            self._last = now
+            say(f"{title}  batch {progress.batch}/{progress.batches}  {figures}")
+
+    def epoch(self, row: EpochRow, epochs: int) -> None:
+        """Print an epoch's line."""
+        self._close()
+        penalty = f"  penalty {row.train_penalty:.4f}" if row.train_penalty else ""
+        self.say(
+            f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}  {row.seconds:6.1f} s  train loss {row.train_loss:.4f}"
+            f"{penalty}  accuracy {row.train_accuracy:.4f}  |  validation loss {row.validation_loss:.4f}"
+            f"  accuracy {row.validation_accuracy:.4f}"
+        )
+
+    def _advance(self, text: str, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(text, total=total)
+        assert self._task is not None
+        self._bar.update(self._task, description=text, completed=done, total=total)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar, self._task, self._title = None, None, ""

@@ -1,0 +1,223 @@
+"""A run: the folder with everything about one training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from photoflux.engines.base import EpochRow, Settings
+from photoflux.errors import RunError
+from photoflux.variants import Variant
+
+FORMAT = 1
+COLUMNS = tuple(field.name for field in fields(EpochRow))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, as its folder holds it.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    engine : str
+        ``"flux"`` or ``"keras"``: what trained it.
+    variant : Variant
+        The recipe, with the penalty and loss that were used.
+    settings : Settings
+        Epochs, batch size, learning rate, seed, balance.
+    data : dict
+        ``name``, ``path``, ``fingerprint``, ``classes``, ``positive``, ``channels``, ``height``, ``width``.
+    history : list of EpochRow
+        A row per finished epoch.
+    kept_epoch : int
+        The epoch whose weights were kept; 0 if none was finished.
+    ended : str
+        ``"epochs"``, ``"early_stopping"``, ``"interrupted"`` or ``"diverged"``.
+    seconds : float
+        How long the fit took.
+    metrics : dict
+        For ``train``, ``validation`` and ``test`` what `photoflux.evaluation.Metrics` describes; ``train`` holds the
+        kept epoch's running means (dropout on) only.
+    versions : dict
+        Of what computed it.
+    created : str
+        When it was saved, ISO 8601, UTC.
+    """
+
+    path: Path
+    engine: str
+    variant: Variant
+    settings: Settings
+    data: dict[str, Any]
+    history: list[EpochRow]
+    kept_epoch: int
+    ended: str
+    seconds: float
+    metrics: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+    created: str = ""
+
+    @property
+    def weights(self) -> Path:
+        """The weights file."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, in the order of the labels."""
+        return list(self.data["classes"])
+
+    def __str__(self) -> str:
+        words = {"early_stopping": ", stopped early", "interrupted": ", interrupted", "diverged": ", diverged"}
+        head = f"Run {self.path}: {self.variant.name} on {self.data['name']}, engine {self.engine}, "
+        head += f"{len(self.history)} epochs{words.get(self.ended, '')}"
+        if self.kept_epoch and len(self.history) > 1:
+            head += f", epoch {self.kept_epoch} kept"
+        lines = [head] + [
+            f"  {part:<10}  loss {m['loss']:.4f}  penalty {m['penalty']:.4f}  accuracy {m['accuracy']:.4f}"
+            + (f"  balanced {m['balanced_accuracy']:.4f}" if "balanced_accuracy" in m else "")
+            for part, m in self.metrics.items()
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def train_metrics(history: list[EpochRow], kept_epoch: int) -> dict[str, Any]:
+    """Return the training part's row of ``metrics``: the kept epoch's running means."""
+    if not history:
+        return {}
+    row = history[max(kept_epoch, 1) - 1]
+    return {name: getattr(row, f"train_{name}") for name in ("loss", "penalty", "total", "accuracy")}
+
+
+def check_destination(path: Path) -> None:
+    """Refuse a folder to which a run must not be written, before anything is trained.
+
+    Raises
+    ------
+    RunError
+        If `path` is a file, or a folder with other content.
+    """
+    if path.is_dir() and ((path / "run.json").is_file() or not any(path.iterdir())):
+        return
+    if path.exists() or path.is_symlink():
+        kind = "a folder that is not a run (it has no run.json)" if path.is_dir() else "a file"
+        raise RunError(f"`out` must be a new folder or an earlier run; {path} is {kind}. Choose another.")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path` that replaces it, whole, when the block ends without an error.
+
+    An earlier run at `path` stays as it was until then, and for good if the block fails or the disk is full.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be made or written.
+    """
+    check_destination(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise RunError(
+            f"The run could not be written to {path}: {error.strerror or error}. Free space or choose another folder "
+            "with `out`; what was there before is unchanged."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_description(folder: Path, run: Run) -> None:
+    """Write ``run.json`` and ``history.csv`` into a folder."""
+    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in run.history)
+    values = {
+        "format": FORMAT,
+        "engine": run.engine,
+        "variant": run.variant.as_dict(),
+        "settings": asdict(run.settings),
+        "data": run.data,
+        "versions": run.versions,
+        "kept_epoch": run.kept_epoch,
+        "ended": run.ended,
+        "seconds": run.seconds,
+        "metrics": run.metrics,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    (folder / "run.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_run(path: str | Path) -> Run:
+    """Open a run folder, whichever of Python and Julia wrote it. No code from it is executed.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder.
+
+    Raises
+    ------
+    RunError
+        If it is not a run, or a file in it cannot be read.
+    """
+    folder = Path(path)
+    if not (folder / "run.json").is_file():
+        state = "it has no run.json" if folder.is_dir() else "there is no such folder"
+        raise RunError(f"{folder} is not a run: {state}. `photoflux train` makes one.")
+    try:
+        values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        if values.get("format") != FORMAT:
+            raise RunError(
+                f"{folder} has run format {values.get('format')!r}; this PhotoFlux reads {FORMAT}. Update photoflux."
+            )
+        history, data = read_history(folder / "history.csv"), {"positive": None, "path": None, **values["data"]}
+        kept = values["kept_epoch"]
+        return Run(
+            path=folder,
+            engine=values["engine"],
+            variant=Variant.from_dict(values["variant"]),
+            settings=Settings(**values["settings"]),
+            data=data,
+            history=history,
+            kept_epoch=kept,
+            ended=values["ended"],
+            seconds=values["seconds"],
+            metrics=values.get("metrics", {"train": train_metrics(history, kept)}),
+            versions=values["versions"],
+            created=values.get("created", ""),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"The run {folder} cannot be read: {type(error).__name__}: {error}.") from error
+
+
+def read_history(path: Path) -> list[EpochRow]:
+    """Return the rows of a ``history.csv``."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [EpochRow(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()}) for row in rows]

@@ -1,0 +1,2 @@
+# Where `Pkg.test` looks; the tests are in `tests/julia`.
+include("../tests/julia/runtests.jl")

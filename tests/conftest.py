@@ -1,0 +1,63 @@
+"""What all tests share: the engines, small data, and the line that says which Flux tests could not run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from photoflux.engines.flux import FluxEngine
+from photoflux.engines.keras import KerasEngine, why_unavailable
+from photoflux.errors import EngineError
+
+NO_FLUX = "Flux cannot run here"
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHOTOFLUX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def flux() -> FluxEngine:
+    """The Flux engine; where no Julia can be had, the test is skipped and counted."""
+    engine = FluxEngine(print)
+    try:
+        _ = engine.julia
+    except EngineError as error:
+        pytest.skip(f"{NO_FLUX}: {error}")
+    return engine
+
+
+@pytest.fixture(scope="session")
+def keras() -> Iterator[KerasEngine]:
+    """The Keras engine, one worker for all tests."""
+    missing = why_unavailable()
+    if missing is not None:
+        pytest.skip(missing)
+    with KerasEngine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def julia_command(flux: FluxEngine) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of the Julia that runs in this process, with this checkout's package in front."""
+    environment = os.environ | {"JULIA_LOAD_PATH": os.pathsep.join((str(ROOT), "@", "@stdlib"))}
+    julia = flux.julia
+    executable = str(julia.seval("joinpath(Sys.BINDIR, Base.julia_exename())"))
+    project = str(julia.seval("dirname(Base.active_project())"))
+    return [executable, "--startup-file=no", "--threads=auto", f"--project={project}"], environment
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many Flux tests were skipped, and why."""
+    reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []) if report.longrepr]
+    flux_reasons = [reason.removeprefix("Skipped: ") for reason in reasons if NO_FLUX in reason]
+    if flux_reasons:
+        terminalreporter.write_line(f"{len(flux_reasons)} Flux tests were skipped. {flux_reasons[0]}", yellow=True)

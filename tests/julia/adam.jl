@@ -1,0 +1,51 @@
+# keras/src/optimizers/adam.py in Float64, written out.
+function keras_adam(w, gradients; η=0.001, β₁=0.9, β₂=0.999, ϵ=1e-7)
+    m, v, w = zero(w), zero(w), copy(w)
+    for (t, g) in enumerate(gradients)
+        @. m += (g - m) * (1 - β₁)
+        @. v += (g^2 - v) * (1 - β₂)
+        α = η * sqrt(1 - β₂^t) / (1 - β₁^t)
+        @. w -= m * α / (sqrt(v) + ϵ)
+    end
+    return w
+end
+
+function steps(rule, w, gradients)
+    state, w = Optimisers.setup(rule, w), copy(w)
+    for g in gradients
+        state, w = Optimisers.update!(state, w, copy(g))
+    end
+    return w
+end
+
+const W = randn(Xoshiro(1), Float32, 20)
+# From far below ϵ to far above it, where the place of ϵ shows.
+const G = [randn(Xoshiro(10 + t), Float32, 20) .* exp10.(range(-9, 1, 20)) for t in 1:30]
+
+@testset "is Keras' formula" begin
+    # A step is at most about η; 1 − β₂ᵗ loses eps/(1 − β₂) ≈ 6e-5 of itself in Float32, its root half of that.
+    w = keras_adam(Float64.(W), G)
+    @test maximum(abs, steps(KerasAdam(0.001), Float32.(W), map(g -> Float32.(g), G)) .- w) <= 30 * (0.001 * 6e-5 + 2 * eps(Float32))
+    # In Float64 the two differ by rounding only.
+    @test steps(KerasAdam(0.001), Float64.(W), G) ≈ w rtol = 1e-12
+end
+
+@testset "is not Optimisers' form, whatever the ϵ" begin
+    w = steps(KerasAdam(0.001), Float64.(W), G)
+    @test all(ϵ -> !isapprox(steps(Optimisers.Adam(0.001, (0.9, 0.999), ϵ), Float64.(W), G), w; rtol=1e-6), (1e-7, 1e-8, 1e-6))
+end
+
+@testset "works as a rule of Optimisers" begin
+    model = small_model(variant("baseline"))
+    state = Optimisers.setup(KerasAdam(0.1), model)
+    gradient = Flux.gradient(m -> sum(m(pixels(variant("baseline"), 2))), model)[1]
+    before = arrays(model)
+    Optimisers.adjust!(state, 0.0)
+    Optimisers.update!(state, model, gradient)
+    @test arrays(model) == before
+    Optimisers.adjust!(state, 0.1)
+    Optimisers.update!(state, model, gradient)
+    @test arrays(model) != before
+    @test all(array -> eltype(array) == Float32, Flux.trainables(model))
+    @test state.layers.conv1.weight.state[3] == 2
+end

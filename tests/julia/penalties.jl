@@ -1,0 +1,59 @@
+using PhotoFlux: Penalty, add_gradient!, kernel_penalties, penalty, penalty_value
+using PhotoFlux.Flux: Zygote
+
+const w = randn(Xoshiro(1), Float32, 3, 3, 4, 5)
+
+# The sums of 180 terms in two orders: at most 180·eps(Float32) ≈ 2e-5 apart, relatively.
+@testset "values are Keras' sums" begin
+    @test NoPenalty()(w) === 0.0f0
+    @test L1(0.01)(w) ≈ 0.01 * sum(abs.(Float64.(w))) rtol = 2e-5
+    @test L2(0.01)(w) ≈ 0.01 * sum(Float64.(w) .^ 2) rtol = 2e-5
+    @test ElasticNet(0.005, 0.02)(w) ≈ 0.005 * sum(abs.(Float64.(w))) + 0.02 * sum(Float64.(w) .^ 2) rtol = 2e-5
+    @test all(p -> p(w) isa Float32, (NoPenalty(), L1(1), L2(1), ElasticNet(1, 1)))
+end
+
+# Both are one product and at most one sum a weight: two roundings.
+@testset "the analytic gradient is Zygote's of the written-out loss, $p" for (p, written) in (
+    L1(0.3) => w -> 0.3f0 * sum(abs, w),
+    L2(0.3) => w -> 0.3f0 * sum(w .^ 2),
+    ElasticNet(0.1, 0.2) => w -> 0.1f0 * sum(abs, w) + 0.2f0 * sum(w .^ 2),
+)
+    dw = ones(Float32, size(w))
+    @test add_gradient!(dw, p, w) === dw
+    @test dw ≈ 1 .+ only(Zygote.gradient(written, w)) rtol = 4 * eps(Float32)
+end
+
+@testset "no gradient where there is no penalty, or the weight is zero" begin
+    @test iszero(add_gradient!(zeros(Float32, 2), NoPenalty(), Float32[1, 2]))
+    @test add_gradient!(zeros(Float32, 3), L1(0.5), Float32[-2, 0, 3]) == [-0.5, 0, 0.5]
+end
+
+@testset "penalty" begin
+    @test penalty() isa NoPenalty
+    @test penalty(; l1=0.1) == L1(0.1)
+    @test penalty(; l2=0.1) == L2(0.1)
+    @test penalty(; l1=0.1, l2=0.2) == ElasticNet(0.1, 0.2)
+    @test_throws "`l1` must be a finite number, 0 or more; received: -1" penalty(; l1=-1)
+    @test_throws ArgumentError L2(Inf)
+    @test_throws ArgumentError ElasticNet(0.1, NaN)
+end
+
+# Written out here from the table of the design, kernel by kernel.
+const EXPECTED = Dict(
+    "l1" => w -> 0.01 * sum(sum(abs, w[k]) for k in (:conv1, :conv2, :conv3, :dense1)),
+    "l2" => w -> 0.01 * sum(sum(abs2, w[k]) for k in (:conv1, :conv2, :conv3, :dense1)),
+    "elastic_net" => w -> 0.005 * sum(sum(abs, w[k]) + sum(abs2, w[k]) for k in (:conv1, :conv2, :conv3)) +
+                          0.01 * sum(abs2, w[:dense1]),
+    "mlp" => w -> 0.0001 * sum(sum(abs2, w[k]) for k in (:dense1, :dense2, :output)),
+    "dense_l2" => w -> 0.001 * sum(abs2, w[:dense1]),
+)
+
+# 125,000 terms in Julia's pairwise Float32 sum against Float64: log2(125,000) ≈ 17 roundings.
+@testset "penalty of $(v.name)" for v in variants()
+    model = small_model(v)
+    foreach(array -> array .+= 0.1f0, Flux.trainables(model))  # biases too: they must not count
+    value = penalty_value(kernel_penalties(v, model), model)
+    weights = Dict(name => Float64.(model[name].weight) for name in PhotoFlux.kernels(model))
+    @test value isa Float32
+    @test value ≈ get(EXPECTED, v.name, Returns(0.0))(weights) rtol = 17 * eps(Float32)
+end

@@ -1,0 +1,41 @@
+mktempdir() do root
+    @testset "there and back, $(v.name)" for v in variants()
+        data = data_of(v; classes=3)
+        run = train(v, data; epochs=2, batch_size=16)
+        back = load_run(save_run(joinpath(root, v.name), run))
+        @test arrays(back.model) == arrays(run.model)
+        @test predict(back, data.images) == predict(run, data.images)
+        @test isequal(evaluate(back, data), evaluate(run, data))
+        @test back.history == run.history
+        @test (back.kept_epoch, back.ended, back.classes, back.data) == (run.kept_epoch, run.ended, run.classes, run.data)
+        @test Dict(pairs(back.settings)) == Dict(pairs(run.settings))
+        @test occursin("Run of \"$(v.name)\" on tiny: 2 epochs", sprint(show, MIME("text/plain"), back))
+    end
+
+    v = variant("baseline")
+    run = train(v, data_of(v); epochs=1)
+    folder = save_run(joinpath(root, "run"), run)
+
+    @testset "a folder that is not a run is refused" begin
+        write(joinpath(mkpath(joinpath(root, "other")), "thesis.tex"), "")
+        @test_throws "exists and is not a run" save_run(joinpath(root, "other"), run)
+        @test readdir(joinpath(root, "other")) == ["thesis.tex"]
+        @test save_run(folder, run) == folder
+        @test_throws "is not a run: it has no run.json" load_run(joinpath(root, "other"))
+    end
+
+    @testset "images of another size" begin
+        @test_throws "The run's images are 12×10×3" predict(run, zeros(UInt8, 8, 8, 3, 1))
+        @test_throws DimensionMismatch evaluate(run, tiny_data(; size=(8, 8, 3)))
+    end
+
+    @testset "damaged" begin
+        dense = train("dense_l2", data_of(variant("dense_l2")); epochs=1)
+        write_weights(joinpath(folder, "weights.safetensors"), dense.model, dense.input)
+        @test_throws DimensionMismatch load_run(folder)
+        write(joinpath(folder, "run.json"), "{\"format\": 7}")
+        @test_throws "run format 7" load_run(folder)
+        write(joinpath(folder, "run.json"), "{")
+        @test_throws "is not JSON" load_run(folder)
+    end
+end

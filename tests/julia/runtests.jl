@@ -1,0 +1,23 @@
+# Run by pytest (tests/python/test_julia.py) and by `Pkg.test`. With names as arguments, only those files.
+using Test
+
+const FILES = ["random", "penalties", "variants", "models", "adam", "datasets", "augment", "batches", "losses",
+    "weights", "evaluation", "training", "runs", "trace", "quality"]
+
+# Each file in a module of its own, so that no file lives on what another defined.
+function run_file(name)
+    scope = Module(Symbol(name))
+    Core.eval(scope, quote
+        using PhotoFlux, Test
+        using PhotoFlux: Flux, Optimisers
+        using Random: Xoshiro
+    end)
+    Base.include(scope, joinpath(@__DIR__, "fixtures.jl"))
+    Base.include(scope, joinpath(@__DIR__, "$name.jl"))
+end
+
+@testset verbose = true "PhotoFlux" begin
+    @testset "$name" for name in (isempty(ARGS) ? FILES : ARGS)
+        run_file(name)
+    end
+end

@@ -1,0 +1,37 @@
+using PhotoFlux: canonical_weights, trace
+
+# A trace is what training does: its last weights are those of the same steps made one by one.
+mktempdir() do root
+    @testset "$(v.name)" for v in (variant("l1"), variant("dropout"))
+        model = small_model(v)
+        path = write_weights(joinpath(root, "w"), model, input_of(v))
+        images, labels = rand(Xoshiro(1), UInt8, input_of(v)..., 4, 3), Int32[0 1 1; 1 0 1; 0 0 1; 1 1 0]
+        numbers = Dict(trace(v, path, images, labels, 2; learning_rate=0.01))
+        bare = PhotoFlux.without_dropout(model)
+        state = Optimisers.setup(KerasAdam(0.01), bare)
+        penalties = PhotoFlux.kernel_penalties(v, bare)
+        for step in 1:3
+            x, y = Float32.(images[:, :, :, :, step]), PhotoFlux.targets(labels[:, step], 2)
+            result = PhotoFlux.train_step!(bare, state, v.loss, penalties, x, y, ones(Float32, 4))
+            @test numbers["loss"][step] == result.loss
+            @test numbers["total"][step] == result.loss + result.penalty
+            step == 1 && @test numbers["logits"] == result.logits
+        end
+        @test all(numbers["final/$name"] == array for (name, array) in canonical_weights(bare, input_of(v)))
+        @test numbers["first/conv1.kernel"] != numbers["final/conv1.kernel"]
+    end
+
+    @testset "masks take the place of dropout" begin
+        v = variant("dropout")
+        path = write_weights(joinpath(root, "w"), small_model(v), input_of(v))
+        images, labels = rand(Xoshiro(1), UInt8, input_of(v)..., 2, 1), Int32[0; 1;;]
+        run(masks) = Dict(trace(v, path, images, labels, 2; learning_rate=0.01, masks))
+        pool, dense = ones(Float32, 16, 6, 5, 2, 1), ones(Float32, 128, 2, 1)
+        ones_ = run(Dict("pool_dropout" => pool, "dense1_dropout" => dense))
+        @test ones_["final/conv1.kernel"] == run(Dict())["final/conv1.kernel"]
+        dense[:, 1, 1] .= 0  # the first image's logit is the output's bias, 0
+        @test run(Dict("dense1_dropout" => dense))["logits"][1] == 0
+        pool[3, 2, 4, :, 1] .= 5
+        @test run(Dict("pool_dropout" => pool))["logits"] != ones_["logits"]
+    end
+end

@@ -1,0 +1,167 @@
+using PhotoFlux: DivergedError, EarlyStopping, kernel_penalties, should_stop!, start_dropout!, targets, total_gradient
+using PhotoFlux.Flux: Zygote
+
+quick(v, data=data_of(v); epochs=2, kwargs...) = train(v, data; epochs, batch_size=7, kwargs...)
+
+@testset "the loss falls, $(v.name), $classes classes" for v in variants(), classes in (2, 3)
+    data = data_of(v; classes)
+    rate = v.architecture == "dense" ? 0.01 : 0.003
+    run = train(v, data; epochs=8, batch_size=8, learning_rate=rate)
+    @test run.history[end].train_total < run.history[1].train_total
+    @test all(array -> eltype(array) == Float32, Flux.trainables(run.model))
+    @test all(row -> row.train_total ≈ row.train_loss + row.train_penalty, run.history)
+    @test (run.history[1].train_penalty > 0) == !isempty(v.penalty)
+    @test evaluate(run, data; part=:validation).total ≈ run.history[run.kept_epoch].validation_total
+end
+
+@testset "same seed, same run, bit for bit, $(v.name)" for v in variants()
+    runs = [quick(v; seed, balance="augment") for seed in (1, 1, 2)]
+    @test arrays(runs[1].model) == arrays(runs[2].model)
+    @test arrays(runs[1].model) != arrays(runs[3].model)
+    timeless(run) = [Base.structdiff(row, (; seconds=0)) for row in run.history]
+    @test timeless(runs[1]) == timeless(runs[2])
+end
+
+# The gradient of the total, penalty included, against Zygote's through the whole written-out loss; every weight's
+# gradient is a sum over a batch of 5 and at most 128·30 places.
+@testset "gradient of the total, $(v.name)" for v in variants()
+    model = PhotoFlux.without_dropout(small_model(v))
+    x, y = pixels(v, 5), targets(Int32[0, 1, 1, 0, 1], 2)
+    result, gradient = total_gradient(model, "cross_entropy", kernel_penalties(v, model), x, y, ones(Float32, 5))
+    coefficient(group, p) = p isa NoPenalty ? (0, 0) : PhotoFlux.coefficients(p)
+    function written(m)
+        z = m(x)
+        loss = sum(max.(z, 0) .- z .* y .+ log1p.(exp.(-abs.(z)))) / 5
+        for name in PhotoFlux.kernels(m)
+            λ₁, λ₂ = coefficient(name, get(v.penalty, PhotoFlux.penalty_group(name), NoPenalty()))
+            w = m[name].weight
+            loss += Float32(λ₁) * sum(abs, w) + Float32(λ₂) * sum(w .^ 2)
+        end
+        return loss
+    end
+    expected = only(Zygote.gradient(written, model))
+    @test result.loss + result.penalty ≈ written(model) rtol = 1e-5
+    for name in PhotoFlux.kernels(model), field in (:weight, :bias)
+        a, b = getfield(gradient.layers[name], field), getfield(expected.layers[name], field)
+        @test a ≈ b rtol = 1e-4 atol = 1e-7
+    end
+end
+
+@testset "the last short batch is used" begin
+    v = variant("dense_l2")
+    data = data_of(v)
+    seen = Int[]
+    train(v, data; epochs=1, batch_size=9, on_batch=p -> (push!(seen, p.images); false))
+    @test sum(seen) == length(indices(data, :train)) == 32
+    @test seen == [9, 9, 9, 5]
+end
+
+@testset "progress" begin
+    v = variant("dense_l2")
+    seen, rows = [], []
+    run = quick(v; on_batch=p -> (push!(seen, p); false), on_epoch=row -> push!(rows, row))
+    @test rows == run.history
+    @test [(p.epoch, p.batch) for p in seen] == [(e, b) for e in 1:2 for b in 1:5]
+    @test all(p -> p.epochs == 2 && p.batches == 5, seen)
+    @test seen[5].loss ≈ run.history[1].train_total
+    @test seen[5].accuracy ≈ run.history[1].train_accuracy
+end
+
+# The running means against every step made by hand: same batches, same order, same numbers.
+@testset "an epoch's figures are means over its images" begin
+    v = variant("l2")
+    data = data_of(v)
+    run = quick(v, data; epochs=1, learning_rate=1e-30)  # the weights stay
+    model = build_model(v, input_of(v), 2; rng=PhotoFlux.derived_rng(42, "weights"))
+    initial = evaluate(model, data, v; part=:train)
+    row = run.history[1]
+    @test row.train_loss ≈ initial.loss rtol = 1e-5
+    @test row.train_penalty ≈ initial.penalty rtol = 1e-5
+    @test row.train_accuracy ≈ initial.accuracy
+end
+
+@testset "dropout is on in training, new in each epoch, whatever mode it was left in" begin
+    v = variant("dropout")
+    model = Flux.testmode!(small_model(v))
+    x = pixels(v, 4)
+    draw(epoch) = (start_dropout!(model, 1, epoch); model(x))
+    @test draw(1) == draw(1) != draw(2)
+    @test draw(1) != PhotoFlux.without_dropout(model)(x)
+end
+
+@testset "early stopping" begin
+    # As keras.callbacks.EarlyStopping(patience=2): an equal value is no improvement.
+    stopping = EarlyStopping(2)
+    model = small_model(variant("dense_l2"))
+    @test [should_stop!(stopping, e, t, model) for (e, t) in enumerate([3.0, 2.0, 2.0, 1.0, 1.5, 1.0])] == [0, 0, 0, 0, 0, 1]
+    @test stopping.best_epoch == 4
+
+    v = variant("early_stopping")
+    data = data_of(v)
+    for (rate, ended) in ((0.02, nothing), (1e-5, :epochs))
+        run = train(v, data; epochs=14, batch_size=8, learning_rate=rate, seed=3)
+        totals = [row.validation_total for row in run.history]
+        @test run.kept_epoch == argmin(totals)
+        # Bit-equal to the kept epoch, also when the epochs ran out first.
+        @test evaluate(run, data; part=:validation, batch_size=8).total == totals[run.kept_epoch]
+        if run.ended === :early_stopping
+            @test length(run.history) == run.kept_epoch + 5
+        end
+        ended === nothing || @test run.ended === ended
+    end
+    stopped = train(v, data; epochs=14, batch_size=8, learning_rate=0.05, seed=3)
+    @test stopped.ended === :early_stopping
+end
+
+@testset "the fit ends at a batch when asked, or interrupted" begin
+    v = variant("dense_l2")
+    run = quick(v; epochs=5, on_batch=p -> p.epoch == 3 && p.batch == 2)
+    @test run.ended === :interrupted
+    @test length(run.history) == run.kept_epoch == 2
+    run = quick(v; epochs=5, on_batch=p -> p.epoch == 3 ? throw(InterruptException()) : false)
+    @test run.ended === :interrupted
+    @test length(run.history) == 2
+    @test all(array -> all(isfinite, array), Flux.trainables(run.model))
+    @test_throws "mine" quick(v; on_batch=_ -> error("mine"))
+end
+
+@testset "a loss that is not finite" begin
+    v = variant("dense_l2")
+    err = try quick(v; epochs=3, learning_rate=1e30) catch err; err end
+    @test err isa DivergedError
+    @test err.epoch == 1 && err.batch in 2:5
+    @test occursin("in epoch 1, batch $(err.batch)", sprint(showerror, err))
+    @test all(array -> all(isfinite, array), Flux.trainables(err.run.model))
+    @test err.kept_epoch == 0
+    # The initial weights, which that seed gives.
+    @test arrays(err.run.model) == arrays(build_model(v, input_of(v), 2; rng=PhotoFlux.derived_rng(42, "weights")))
+end
+
+@testset "balance" begin
+    v = variant("dense_l2")
+    data = data_of(v; counts=[36, 12])
+    seen = Int[]
+    train(v, data; epochs=1, balance="augment", on_batch=p -> (push!(seen, p.images); false))
+    @test sum(seen) == 2 * count(==(0), data.labels[indices(data, :train)])
+    plain, weighted = train(v, data; epochs=1), train(v, data; epochs=1, balance="weights")
+    @test arrays(plain.model) != arrays(weighted.model)
+end
+
+@testset "values that cannot be used" begin
+    v = variant("dense_l2")
+    @test_throws "`epochs` must be 1 or more; received: 0" quick(v; epochs=0)
+    @test_throws "`batch_size` must be 1 or more; received: 0" train(v, data_of(v); batch_size=0)
+    @test_throws "`learning_rate` must be" quick(v; learning_rate=-1)
+    @test_throws "`learning_rate` must be" quick(v; learning_rate=NaN)
+    @test_throws "Did you mean weights?" quick(v; balance="wieghts")
+    @test_throws "`variant` must be one of" train("l3", data_of(v))
+    @test_throws "there is no folder" train("l2", "no/such/folder")
+    d = data_of(v)
+    @test_throws "validation part of tiny has no images" quick(v, PreparedDataset(d.images, d.labels, zeros(UInt8, length(d)), d.classes, "tiny", ""))
+end
+
+@testset "the document's squared error" begin
+    v = variant("mlp"; loss="squared_error", l2=0)
+    run = train(v, data_of(v; classes=3); epochs=10, batch_size=8, learning_rate=0.01)
+    @test run.history[end].train_loss < run.history[1].train_loss < 0.5
+end
