@@ -1,8 +1,8 @@
 """The proof: from the same weights, on the same batches, Flux and Keras compute the same numbers.
 
-Both compute in Float32 and sum in different orders. A sum of n terms of size s may differ by n·eps·s, eps = 1.2e-7; what
-is summed in random order differs by about √n·eps·s in practice, and never by more than the bound. The tolerances below are
-such bounds, and each names its n.
+Both compute in Float32 and sum in different orders. A sum of n terms of size s may differ by n·eps·s, eps = 1.2e-7;
+what is summed in random order differs by about √n·eps·s in practice, and never by more than the bound. The tolerances
+below are such bounds, and each names its n.
 """
 
 from __future__ import annotations

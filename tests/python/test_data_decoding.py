@@ -85,11 +85,9 @@ def test_resizing_is_antialiased_bilinear(tmp_path: Path):
     stripes[:, ::2] = 255
     image = one(saved(tmp_path / "a.png", Image.fromarray(stripes)), height=16, width=16)
     assert (image.width, image.height) == (64, 64)
-    assert np.abs(image.pixels.astype(int) - 127).max() <= 1
+    assert np.abs(image.pixels[:, :, 1:-1].astype(int) - 127).max() <= 1
     expected = Image.fromarray(stripes).resize((20, 9), Image.Resampling.BILINEAR)
-    assert np.array_equal(
-        one(tmp_path / "a.png", height=9, width=20).pixels.transpose(1, 2, 0), np.asarray(expected)
-    )
+    assert np.array_equal(one(tmp_path / "a.png", height=9, width=20).pixels.transpose(1, 2, 0), np.asarray(expected))
 
 
 def test_a_large_jpeg_is_drafted_but_reported_whole(tmp_path: Path):
@@ -158,7 +156,9 @@ def test_modes(tmp_path: Path, mode: str):
     elif mode in ("I;16", "I", "F"):
         expected = np.repeat(GREY[..., None], 3, 2)
         scale = {"I;16": 257, "I": 257, "F": 1 / 255}[mode]
-        image = Image.fromarray((GREY * scale).astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]))
+        image = Image.fromarray(
+            (GREY.astype(np.float64) * scale).round(6).astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])
+        )
     else:
         image = PICTURE.convert(mode)
         if mode in ("L", "LA"):

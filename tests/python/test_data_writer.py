@@ -142,9 +142,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr("photoflux.data.writer._write_csv", full)
     else:
         real = Path.rename
-        monkeypatch.setattr(
-            Path, "rename", lambda self, to: full() if self.name.endswith(".tmp") else real(self, to)
-        )
+        monkeypatch.setattr(Path, "rename", lambda self, to: full() if self.name.endswith(".tmp") else real(self, to))
     with pytest.raises(DataError, match=r"No space left on device. What was there before is untouched. Free"):
         write(tmp_path / "set", images=np.zeros((9, 3, 8, 8), np.uint8))
     monkeypatch.undo()

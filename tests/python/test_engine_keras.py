@@ -20,7 +20,10 @@ from photoflux.variants import Variant, variants
 from photoflux.weights import expected_shapes, metadata_of, outputs_of, read_weights, write_weights
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
-each_variant = pytest.mark.parametrize("variant", variants().values(), ids=lambda v: v.name)
+# Every variant on the kind of classes that it was made for, and one of each architecture on the other kind.
+PAIRS = [(v, "binary" if v.architecture == "photo_cnn" else "three") for v in variants().values()]
+PAIRS += [(variants()["elastic_net"], "three"), (variants()["mlp"], "binary")]
+PAIR_IDS = [f"{v.name}-{data}" for v, data in PAIRS]
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +99,7 @@ def data_loss(variant: Variant, logits: np.ndarray, labels: np.ndarray) -> float
     return float(-np.log(p[np.arange(len(p)), labels]).mean())
 
 
-@each_variant
-@pytest.mark.parametrize("data", ["binary", "three"])
+@pytest.mark.parametrize(("variant", "data"), PAIRS, ids=PAIR_IDS)
 def test_every_variant_fits_and_reports_what_its_weights_give(engine, variant, data, request, tmp_path):
     prepared = request.getfixturevalue(data)
     classes, path = len(prepared.classes), tmp_path / "w.safetensors"
@@ -130,7 +132,7 @@ def test_training_columns_are_means_over_images(engine, binary, tmp_path):
     variant = variants()["dense_l2"]
     totals = []
     # A step size that moves no weight: every batch is measured with the weights that the file holds.
-    tiny = settings(epochs=1, learning_rate=1e-12)
+    tiny = settings(epochs=1, learning_rate=1e-12, batch_size=12)
     fit = engine.fit(variant, binary, tiny, tmp_path / "w", on_batch=lambda at: totals.append(at) is not None)
     weights, _ = read_weights(tmp_path / "w")
     chosen = binary.indices("train")
@@ -139,8 +141,8 @@ def test_training_columns_are_means_over_images(engine, binary, tmp_path):
     assert row.train_loss == pytest.approx(data_loss(variant, logits, binary.labels[chosen]), rel=1e-5)
     assert row.train_penalty == pytest.approx(variant.penalty_of(weights), rel=1e-5)
     assert row.train_accuracy == pytest.approx(np.mean((logits[:, 0] > 0) == binary.labels[chosen]), abs=1e-12)
-    assert [(at.epoch, at.epochs, at.batch, at.batches) for at in totals] == [(1, 1, i, 4) for i in range(1, 5)]
-    assert [at.images for at in totals] == [8, 8, 8, 8]
+    assert [(at.epoch, at.epochs, at.batch, at.batches) for at in totals] == [(1, 1, i, 3) for i in range(1, 4)]
+    assert [at.images for at in totals] == [12, 12, 8]
     assert totals[-1].loss == row.train_total
     assert totals[-1].accuracy == row.train_accuracy
 
@@ -355,10 +357,9 @@ def trace_request(variant: Variant, classes: int, path: Path, masks=None, steps:
     return TraceRequest(variant, path, images, labels, classes, 0.001, masks or {})
 
 
-@each_variant
-@pytest.mark.parametrize("classes", [2, 3])
-def test_trace_of_every_variant(engine, variant, classes, tmp_path):
-    path = tmp_path / "w"
+@pytest.mark.parametrize(("variant", "data"), PAIRS, ids=PAIR_IDS)
+def test_trace_of_every_variant(engine, variant, data, tmp_path):
+    path, classes = tmp_path / "w", {"binary": 2, "three": 3}[data]
     weights = write_random(path, variant, (3, 6, 6), classes)
     request = trace_request(variant, classes, path)
     numbers = engine.trace(request)

@@ -22,9 +22,8 @@ HOW_TO_GET_JULIA = (
 DEFAULTS = {"PYTHON_JULIACALL_HANDLE_SIGNALS": "yes", "PYTHON_JULIACALL_THREADS": "auto"}
 
 
-@cache
 def start(say: Callable[[str], None]) -> Any:
-    """Start Julia and load the package PhotoFlux.
+    """Start Julia, if it does not run yet, and load the package PhotoFlux.
 
     Parameters
     ----------
@@ -44,15 +43,19 @@ def start(say: Callable[[str], None]) -> Any:
     if "juliacall" not in sys.modules:
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
-        for other in ("torch", "tensorflow"):
-            if other in sys.modules:
-                warnings.warn(
-                    f"{other} was imported before Julia was started; the two can crash in one process. "
-                    f"Train first, or import photoflux and start a fit before {other}.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+        if "tensorflow" in sys.modules:  # of torch, juliacall warns itself
+            warnings.warn(
+                "tensorflow was imported before Julia was started; the two can crash in one process. "
+                "Start a fit before you import tensorflow.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         say("Starting Julia (the first time it also installs and compiles its packages, which takes minutes) …")
+    return _load()
+
+
+@cache
+def _load() -> Any:
     try:
         import juliacall
     except BaseException as error:  # juliapkg reports some failures by SystemExit

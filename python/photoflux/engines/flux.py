@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ array(x, ::Val{N}) where {N} = pyconvert(Array{UInt8,N}, x)
 """
 
 
+@cache
+def _with_glue(module: Any) -> Any:
+    module.seval(f"begin {GLUE} end")
+    return module
+
+
 class FluxEngine:
     """Fits and predicts with Flux.jl in this process.
 
@@ -56,16 +63,11 @@ class FluxEngine:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._module: Any = None
 
     @property
     def julia(self) -> Any:
         """The Julia module; Julia starts on first use."""
-        if self._module is None:
-            module = bridge.start(self._say)
-            module.seval(f"begin {GLUE} end")
-            self._module = module
-        return self._module
+        return _with_glue(bridge.start(self._say))
 
     def versions(self) -> dict[str, str]:
         """Return the versions of Julia, Flux and the bridge."""
