@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from photoflux import plots, runs
+from photoflux import runs
 from photoflux.data.prepared import SPLITS, PreparedDataset
 from photoflux.engines import get_engine
-from photoflux.engines.base import BALANCES, BatchProgress, Engine, EpochRow, Fit, Settings
+from photoflux.engines.base import Engine
 from photoflux.engines.keras import why_unavailable
-from photoflux.errors import DataError, DivergedError, SettingError, unknown_name
-from photoflux.evaluation import Metrics, probabilities, score
+from photoflux.errors import DataError, unknown_name
+from photoflux.evaluation import Metrics
+from photoflux.fitting import fit_and_save, score_part
+from photoflux.prediction import Prediction, check_array, expand, predict_files, predictions_of
 from photoflux.progress import Display
 from photoflux.runs import Run, load_run
-from photoflux.variants import LOSSES, Variant, variant, variants
-from photoflux.weights import read_weights_of
+from photoflux.settings import recipe_of, settings_of
+from photoflux.variants import Variant, variants
 
 __all__ = ["Prediction", "evaluate", "load_run", "predict", "prepare", "train", "variants"]
 
 Source = str | Path | PreparedDataset | tuple[np.ndarray, np.ndarray]
-EVALUATION_BATCH = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """What a run says of one image.
-
-    Attributes
-    ----------
-    path : str
-        The file; a page of a TIFF with several is ``file.tif#2``.
-    label : str or None
-        The most probable class; None if the file was rejected.
-    probabilities : mapping of str to float
-        Of every class, 0 to 1; empty if the file was rejected.
-    rejected : str or None
-        Why the file could not be read.
-    """
-
-    path: str
-    label: str | None
-    probabilities: Mapping[str, float]
-    rejected: str | None = None
 
 
 def prepare(
@@ -174,8 +151,8 @@ def train(
     DivergedError
         If the loss becomes NaN or infinite; the run then holds the last good weights.
     """
-    recipe = _recipe(variant, l1, l2, loss)
-    settings = _settings(recipe, epochs, batch_size, learning_rate, seed, balance)
+    recipe = recipe_of(variant, l1, l2, loss)
+    settings = settings_of(recipe, epochs, batch_size, learning_rate, seed, balance)
     if out is not None:
         runs.check_destination(Path(out))
     prepared = _prepared_for(recipe, data, positive, image_size, seed, progress)
@@ -189,7 +166,7 @@ def train(
             f"{len(prepared.indices('train'))} images of {prepared.height}×{prepared.width}, "
             f"{len(prepared.classes)} classes, at most {settings.epochs} epochs"
         )
-        return _fit_and_save(chosen, recipe, prepared, settings, folder, display)
+        return fit_and_save(chosen, recipe, prepared, settings, folder, display)
 
 
 def evaluate(
@@ -230,7 +207,7 @@ def evaluate(
     _check_fits(run, prepared)
     with Display(progress) as display:
         chosen = _engine_of(run, engine, display)
-        return _score(chosen, run.variant, run.weights, prepared, part)
+        return score_part(chosen, run.variant, run.weights, prepared, part)
 
 
 def predict(
@@ -267,13 +244,13 @@ def predict(
     channels, height, width = (int(run.data[key]) for key in ("channels", "height", "width"))
     with Display(progress) as display:
         if isinstance(images, np.ndarray):
-            batch = _check_array(images, channels, height, width)
+            batch = check_array(images, channels, height, width)
             names = [str(i) for i in range(len(batch))]
             chosen = _engine_of(run, engine, display)
-            return _predictions(chosen, run, names, batch)
-        files = _expand([images] if isinstance(images, str | Path) else images)
+            return predictions_of(chosen, run, names, batch)
+        files = expand([images] if isinstance(images, str | Path) else images)
         chosen = _engine_of(run, engine, display)
-        return _predict_files(chosen, run, files, (channels, height, width), display)
+        return predict_files(chosen, run, files, (channels, height, width), display)
 
 
 def _engine_of(run: Run, engine: str | None, display: Display) -> Engine:
@@ -281,37 +258,6 @@ def _engine_of(run: Run, engine: str | None, display: Display) -> Engine:
     if engine is None and run.engine == "keras" and why_unavailable() is None:
         engine = "keras"
     return get_engine(engine or "auto", display.say)
-
-
-def _recipe(name: str | Variant, l1: float | None, l2: float | None, loss: str | None) -> Variant:
-    recipe = variant(name).with_penalty(l1=l1, l2=l2)
-    if loss is None:
-        return recipe
-    if loss not in LOSSES:
-        raise unknown_name("loss", loss, LOSSES)
-    return dataclasses.replace(recipe, loss=loss)
-
-
-def _settings(
-    recipe: Variant, epochs: int | None, batch_size: int | None, learning_rate: float | None, seed: int, balance: str
-) -> Settings:
-    def whole(name: str, value: Any, least: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise SettingError(f"`{name}` must be a whole number, {least} or more; received: {value!r}.")
-        return int(value)
-
-    rate = recipe.learning_rate if learning_rate is None else learning_rate
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not (np.isfinite(rate) and rate > 0):
-        raise SettingError(f"`learning_rate` must be a finite number above 0; received: {learning_rate!r}.")
-    if balance not in BALANCES:
-        raise unknown_name("balance", balance, BALANCES)
-    return Settings(
-        epochs=whole("epochs", recipe.epochs if epochs is None else epochs, 1),
-        batch_size=whole("batch_size", recipe.batch_size if batch_size is None else batch_size, 1),
-        learning_rate=float(rate),
-        seed=whole("seed", seed, 0),
-        balance=balance,
-    )
 
 
 def _prepared_for(
@@ -330,92 +276,6 @@ def _new_folder(recipe: Variant, prepared: PreparedDataset) -> Path:
     return next(path for path in (Path("runs") / name for name in names) if not path.exists())
 
 
-def _fit_and_save(
-    engine: Engine, recipe: Variant, prepared: PreparedDataset, settings: Settings, folder: Path, display: Display
-) -> Run:
-    rows: list[EpochRow] = []
-
-    def on_batch(progress: BatchProgress) -> bool:
-        display.batch(progress)
-        return False
-
-    def on_epoch(row: EpochRow) -> None:
-        rows.append(row)
-        display.epoch(row, settings.epochs)
-
-    with runs.writing(folder) as temporary:
-        weights = temporary / "weights.safetensors"
-        began = time.perf_counter()
-        failure = None
-        try:
-            fit = engine.fit(recipe, prepared, settings, weights, on_batch=on_batch, on_epoch=on_epoch)
-        except DivergedError as error:
-            failure = DivergedError(str(error).replace(str(temporary), str(folder)))
-            fit = Fit(rows, len(rows), "epochs")
-        seconds = time.perf_counter() - began
-        if fit.ended == "interrupted":
-            display.say("Interrupted: the run so far is kept.")
-        run = Run(
-            path=folder,
-            engine=engine.name,
-            variant=recipe,
-            settings=settings,
-            data={
-                "name": prepared.name,
-                "path": str(prepared.path.resolve()),
-                "fingerprint": prepared.fingerprint,
-                "classes": prepared.classes,
-                "positive": prepared.positive,
-                "channels": prepared.channels,
-                "height": prepared.height,
-                "width": prepared.width,
-            },
-            history=fit.history,
-            kept_epoch=fit.kept_epoch,
-            ended=fit.ended if failure is None else "diverged",
-            seconds=seconds,
-            metrics={"train": runs.train_metrics(fit.history, fit.kept_epoch)} if fit.history else {},
-            versions=engine.versions(),
-        )
-        for part in ("validation", "test"):
-            if len(prepared.indices(part)):
-                run.metrics[part] = _score(engine, recipe, weights, prepared, part).as_dict()
-        _draw(run, temporary)
-        runs.write_description(temporary, run)
-    if failure is not None:
-        raise failure
-    return run
-
-
-def _draw(run: Run, folder: Path) -> None:
-    title = f"{run.variant.name} on {run.data['name']} (engine {run.engine}, seed {run.settings.seed})"
-    if run.history:
-        plots.plot_curves(run.history, run.ended, title, folder / "curves.png")
-    if "test" in run.metrics:
-        test = run.metrics["test"]
-        caption = f"{run.variant.name} on {run.data['name']}: test accuracy {test['accuracy']:.3f}"
-        plots.plot_confusion(test["confusion"], run.classes, caption, folder / "confusion.png")
-
-
-def _score(engine: Engine, recipe: Variant, weights: Path, prepared: PreparedDataset, part: str) -> Metrics:
-    chosen = prepared.indices(part)
-    if not len(chosen):
-        raise DataError(f"The {part} part of {prepared.name} has no images.")
-    classes = len(prepared.classes)
-    shape = (prepared.channels, prepared.height, prepared.width)
-    penalty = recipe.penalty_of(read_weights_of(weights, recipe, *shape, classes)) if recipe.penalty else 0.0
-    # Gathered a block at a time: the images of a part may not fit into memory.
-    blocks = np.array_split(chosen, max(1, len(chosen) // 1024))
-    logits = np.concatenate(
-        [
-            engine.logits(recipe, weights, prepared.images[block], classes, batch_size=EVALUATION_BATCH)
-            for block in blocks
-        ]
-    )
-    folders = np.asarray(prepared.folder_labels())[chosen]
-    return score(recipe, logits, prepared.labels[chosen], classes, penalty, folders.tolist())
-
-
 def _check_fits(run: Run, prepared: PreparedDataset) -> None:
     expected = (run.classes, run.data["channels"], run.data["height"], run.data["width"])
     found = (prepared.classes, prepared.channels, prepared.height, prepared.width)
@@ -424,59 +284,3 @@ def _check_fits(run: Run, prepared: PreparedDataset) -> None:
             f"The dataset {prepared.name} does not fit the run {run.path}: expected classes {expected[0]}, images of "
             f"{expected[1]}×{expected[2]}×{expected[3]} (C×H×W); found {found[0]}, {found[1]}×{found[2]}×{found[3]}."
         )
-
-
-def _check_array(images: np.ndarray, channels: int, height: int, width: int) -> np.ndarray:
-    if images.ndim == 3 and channels == 1:
-        images = images[..., None]
-    if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
-        raise DataError(
-            f"`images` must be uint8, (N, {height}, {width}, {channels}); received: {images.dtype}, {images.shape}."
-        )
-    return images.transpose(0, 3, 1, 2)
-
-
-def _expand(paths: Iterable[str | Path]) -> list[Path]:
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.is_file())
-        elif path.exists():
-            files.append(path)
-        else:
-            raise DataError(f"There is no file or folder {path}.")
-    if not files:
-        raise DataError("No files to predict: the folders given are empty.")
-    return files
-
-
-def _predict_files(
-    engine: Engine, run: Run, files: list[Path], shape: tuple[int, int, int], display: Display
-) -> list[Prediction]:
-    from photoflux.data.decoding import decode_file
-
-    channels, height, width = shape
-    results: list[Prediction] = []
-    for start in range(0, len(files), EVALUATION_BATCH):
-        names: list[str] = []
-        pixels: list[np.ndarray] = []
-        rejected: list[Prediction] = []
-        for path in files[start : start + EVALUATION_BATCH]:
-            decoded = decode_file(path, height=height, width=width, channels=channels)
-            for page in decoded.images:
-                names.append(f"{path}#{page.page}" if len(decoded.images) > 1 else str(path))
-                pixels.append(page.pixels)
-            rejected += [Prediction(str(path), None, {}, reason) for _, reason in decoded.rejected]
-        if pixels:
-            results += _predictions(engine, run, names, np.stack(pixels))
-        results += rejected
-        display.step(min(start + EVALUATION_BATCH, len(files)), len(files), "Predicting")
-    return results
-
-
-def _predictions(engine: Engine, run: Run, names: list[str], images: np.ndarray) -> list[Prediction]:
-    logits = engine.logits(run.variant, run.weights, images, len(run.classes), batch_size=EVALUATION_BATCH)
-    return [
-        Prediction(name, run.classes[int(row.argmax())], dict(zip(run.classes, map(float, row), strict=True)))
-        for name, row in zip(names, probabilities(logits), strict=True)
-    ]

@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_read_is_listed(tmp_path: Path, monkeypatch: pyt
 
 
 def test_no_folder(tmp_path: Path):
-    with pytest.raises(DataError, match="No such folder: .*none. Expected a folder"):
+    with pytest.raises(DataError, match=r"No such folder: .*none. Expected a folder"):
         scan_folder(tmp_path / "none")
     touch(tmp_path, "a.png")
     with pytest.raises(DataError, match=r"a.png is a file, expected a folder"):

@@ -14,8 +14,16 @@ def shares(split: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize(
     ("count", "expected"),
-    [(1, [1, 0, 0]), (2, [1, 0, 1]), (3, [1, 1, 1]), (4, [2, 1, 1]), (5, [3, 1, 1]), (10, [7, 1, 2]), (1000, [700, 100, 200])],
-)  # fmt: skip
+    [
+        (1, [1, 0, 0]),
+        (2, [1, 0, 1]),
+        (3, [1, 1, 1]),
+        (4, [2, 1, 1]),
+        (5, [3, 1, 1]),
+        (10, [7, 1, 2]),
+        (1000, [700, 100, 200]),
+    ],
+)
 def test_shares_of_a_class_of_single_images(count: int, expected: list[int]):
     labels = np.repeat([0, 1], [count, 50])
     split = split_groups(labels, np.arange(len(labels)), seed=1)
@@ -99,7 +107,7 @@ def test_missing_parts_are_told():
 def test_a_million_images_take_seconds():
     rng = np.random.default_rng(0)
     labels, groups = rng.integers(0, 5, 1_000_000), rng.integers(0, 900_000, 1_000_000)
-    start = time.perf_counter()
+    start = time.process_time()
     split = split_groups(labels, groups, 1)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert np.abs(np.array(shares(split)) / 1e6 - [0.7, 0.1, 0.2]).max() < 1e-3

@@ -14,6 +14,10 @@ from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.errors import DataError
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def write(dest: Path, *, images: np.ndarray | None = None, **changes) -> PreparedDataset:
     images = np.arange(4 * 3 * 64, dtype=np.uint32).astype(np.uint8).reshape(4, 3, 8, 8) if images is None else images
     count = len(images)
@@ -40,7 +44,7 @@ def test_numpy_reads_the_appended_images(tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 256, (1234, 3, 8, 8), dtype=np.uint8)
     write(tmp_path / "set", images=images)
     assert np.array_equal(np.load(tmp_path / "set" / "images.npy"), images)
-    assert os.listdir(tmp_path) == ["set"]
+    assert names(tmp_path) == ["set"]
 
 
 def test_fingerprint_follows_the_contents(tmp_path: Path):
@@ -64,7 +68,7 @@ def test_an_old_dataset_is_replaced(tmp_path: Path):
     assert len(open_prepared(tmp_path / "set")) == len(new) == 5
     # Who has the old one open goes on reading it.
     assert old.images.sum() > 0
-    assert os.listdir(tmp_path) == ["set"]
+    assert names(tmp_path) == ["set"]
 
 
 def test_a_link_stays_a_link(tmp_path: Path):
@@ -147,7 +151,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.
         write(tmp_path / "set", images=np.zeros((9, 3, 8, 8), np.uint8))
     monkeypatch.undo()
     assert contents(tmp_path / "set") == before
-    assert os.listdir(tmp_path) == ["set"]
+    assert names(tmp_path) == ["set"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX")
@@ -170,7 +174,7 @@ except DataError as error:
     assert "could not be written: File too large. What was there before is untouched." in done.stdout
     assert done.stderr == ""
     assert contents(tmp_path / "set") == before
-    assert os.listdir(tmp_path) == ["set"]
+    assert names(tmp_path) == ["set"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -181,7 +185,7 @@ def test_an_interruption_leaves_the_old_content(tmp_path: Path, error: type[Base
         writer.append(np.zeros((2, 3, 8, 8), np.uint8))
         raise error
     assert contents(tmp_path / "set") == before
-    assert os.listdir(tmp_path) == ["set"]
+    assert names(tmp_path) == ["set"]
 
 
 def test_an_interruption_between_the_renames_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -199,4 +203,4 @@ def test_an_interruption_between_the_renames_puts_the_old_one_back(tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "set", images=np.zeros((9, 3, 8, 8), np.uint8))
     assert contents(tmp_path / "set") == before
-    assert os.listdir(tmp_path) == ["set"]
+    assert names(tmp_path) == ["set"]

@@ -32,14 +32,14 @@ def engine():
         yield engine
 
 
-def prepare(folder: Path, classes: int, size: int = 8, counts=None, channels: int = 3) -> PreparedDataset:
-    """A tiny prepared dataset: noise, on which class k has a bright band at row k."""
+def prepare(folder: Path, classes: int, size: int = 8, counts=None, channels: int = 3, band=130) -> PreparedDataset:
+    """A tiny prepared dataset: noise, and class k has a bright band at row k (with band 0, nothing to learn)."""
     rng = np.random.default_rng(classes)
     counts = counts or [20] * classes
     labels = np.repeat(np.arange(classes, dtype=np.int32), counts)
     images = rng.integers(0, 120, (len(labels), channels, size, size), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
-        image[:, label, :] += 130
+        image[:, label, :] += np.uint8(band)
     split = np.zeros(len(labels), np.uint8)
     for label in range(classes):
         split[np.flatnonzero(labels == label)[-4:]] = 1
@@ -60,6 +60,12 @@ def binary(tmp_path_factory):
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
     return prepare(tmp_path_factory.mktemp("three") / "data", 3, counts=[20, 12, 8])
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """No class can be learnt, so the validation loss soon rises."""
+    return prepare(tmp_path_factory.mktemp("noise") / "data", 2, band=0)
 
 
 def settings(**changes) -> Settings:
@@ -188,22 +194,20 @@ def test_initial_weights_are_glorot_uniform_with_zero_biases(engine, binary, tmp
         assert np.abs(weights[f"{layer}.bias"]).max() < 1e-10
 
 
-def test_early_stopping_stops_and_keeps_the_best_epoch(engine, binary, tmp_path):
-    variant = dataclasses.replace(variants()["dense_dropout"], dropout={}, patience=2)
-    fit = engine.fit(variant, binary, settings(epochs=40, learning_rate=0.1), tmp_path / "w")
+def test_early_stopping_stops_and_keeps_the_best_epoch(engine, noise, tmp_path):
+    variant = dataclasses.replace(variants()["dense_dropout"], dropout={}, patience=3)
+    fit = engine.fit(variant, noise, settings(epochs=40), tmp_path / "w")
     totals = [row.validation_total for row in fit.history]
     assert fit.ended == "early_stopping"
-    assert fit.kept_epoch == 1 + int(np.argmin(totals)) == len(totals) - 2
-    chosen = binary.indices("validation")
-    logits = engine.logits(variant, tmp_path / "w", binary.images[chosen], 2)
-    assert data_loss(variant, logits, binary.labels[chosen]) == pytest.approx(min(totals), rel=1e-4)
+    assert fit.kept_epoch == 1 + int(np.argmin(totals)) == len(totals) - 3
+    assert totals[-1] > 1.002 * min(totals)
+    chosen = noise.indices("validation")
+    logits = engine.logits(variant, tmp_path / "w", noise.images[chosen], 2)
+    assert data_loss(variant, logits, noise.labels[chosen]) == pytest.approx(min(totals), rel=1e-4)
 
-
-def test_best_weights_are_kept_when_the_epochs_run_out_first(engine, binary, tmp_path):
-    variant = dataclasses.replace(variants()["dense_dropout"], dropout={}, patience=2)
-    stopped = engine.fit(variant, binary, settings(epochs=40, learning_rate=0.1), tmp_path / "w")
-    fit = engine.fit(variant, binary, settings(epochs=stopped.kept_epoch + 1, learning_rate=0.1), tmp_path / "v")
-    assert (fit.ended, fit.kept_epoch) == ("epochs", stopped.kept_epoch)
+    # The epochs run out two after the best one: its weights are kept all the same.
+    short = engine.fit(variant, noise, settings(epochs=fit.kept_epoch + 2), tmp_path / "v")
+    assert (short.ended, short.kept_epoch) == ("epochs", fit.kept_epoch)
     best, kept = read_weights(tmp_path / "w")[0], read_weights(tmp_path / "v")[0]
     assert all(np.array_equal(best[key], kept[key]) for key in best)
 
@@ -230,12 +234,15 @@ def test_on_batch_ends_the_fit_with_the_weights_of_that_moment(engine, binary, t
     assert 0 < np.abs(first["output.kernel"] - second["output.kernel"]).max() < 0.002
 
 
-def test_interrupted_with_patience_keeps_the_best_epoch(engine, binary, tmp_path):
-    fit = engine.fit(
-        variants()["early_stopping"], binary, settings(epochs=5), tmp_path / "w", on_batch=lambda at: at.epoch == 3
-    )
-    assert fit.ended == "interrupted"
-    assert fit.kept_epoch == 1 + int(np.argmin([row.validation_total for row in fit.history]))
+def test_interrupted_with_patience_keeps_the_best_epoch(engine, noise, tmp_path):
+    variant = dataclasses.replace(variants()["dense_dropout"], dropout={}, patience=30)
+    fit = engine.fit(variant, noise, settings(epochs=40), tmp_path / "w", on_batch=lambda at: at.epoch == 15)
+    totals = [row.validation_total for row in fit.history]
+    assert (fit.ended, len(totals)) == ("interrupted", 14)
+    assert fit.kept_epoch == 1 + int(np.argmin(totals)) < 14
+    chosen = noise.indices("validation")
+    logits = engine.logits(variant, tmp_path / "w", noise.images[chosen], 2)
+    assert data_loss(variant, logits, noise.labels[chosen]) == pytest.approx(min(totals), rel=1e-4)
 
 
 def test_interrupted_in_the_first_epoch(engine, binary, tmp_path):
@@ -378,6 +385,22 @@ def test_trace_of_every_variant(engine, variant, data, tmp_path):
         step = 0.001 * np.sqrt(0.001) * g / (np.sqrt(0.001) * np.abs(g) + 1e-7)
         np.testing.assert_allclose(numbers[f"first/{name}"], value - step, rtol=0, atol=2e-7)
     assert not np.array_equal(numbers["first/output.kernel"], numbers["final/output.kernel"])
+
+
+@pytest.mark.parametrize("variant", [v for v in variants().values() if v.penalty], ids=lambda v: v.name)
+def test_the_penalty_adds_its_own_gradient(engine, variant, tmp_path):
+    path = tmp_path / "w"
+    weights = write_random(path, variant, (3, 6, 6), 3)
+    with_penalty = engine.trace(trace_request(variant, 3, path, steps=1))
+    without = engine.trace(trace_request(dataclasses.replace(variant, penalty={}), 3, path, steps=1))
+    assert without["penalty"] == 0
+    for name, w in weights.items():
+        group = "conv" if name.startswith("conv") else "output" if name.startswith("output") else "hidden"
+        factors = variant.penalty.get(group, {}) if name.endswith("kernel") else {}
+        expected = factors.get("l1", 0) * np.sign(w) + 2 * factors.get("l2", 0) * w
+        difference = with_penalty[f"gradient/{name}"] - without[f"gradient/{name}"]
+        # float32 gradients of size 1
+        np.testing.assert_allclose(difference, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -525,7 +548,7 @@ def _alive(pid: int) -> bool:
 def test_a_worker_that_cannot_start_says_why(monkeypatch, tmp_path):
     (tmp_path / "tensorflow").mkdir()
     (tmp_path / "tensorflow" / "__init__.py").write_text("raise ImportError('this TensorFlow is broken')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with pytest.raises(EngineError, match="exit code 1") as caught:
         KerasEngine().versions()
     assert "this TensorFlow is broken" in str(caught.value)

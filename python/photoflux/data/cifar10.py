@@ -160,8 +160,10 @@ def _reader(place: Path) -> Iterator[tuple[list[str], Read]]:
                 return stream.read(2 * BATCH * _RECORD)
 
             yield [name for name in members if name in wanted], read
+    except tarfile.ReadError as error:
+        raise DataError(f"{place} cannot be read: it is no tar archive, or cut off. Get it again: {URL}") from error
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise DataError(f"{place} cannot be read: {error}. Get the archive again: {URL}") from error
+        raise DataError(f"{place} cannot be read: {error}. Get it again: {URL}") from error
 
 
 def _decode(place: Path, name: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:

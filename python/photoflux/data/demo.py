@@ -49,6 +49,8 @@ def prepare_demo(
     on_progress : callable, optional
         Called with (images done, images in all, what is being done).
     """
+    _check_count(images_per_class)
+    check_seed(seed)
     images = np.empty((images_per_class * len(CLASSES), 3, SIDE, SIDE), dtype=np.uint8)
     paths = []
     for position, (path, pixels) in enumerate(_drawings(images_per_class, seed)):
@@ -87,6 +89,8 @@ def write_demo_folder(dest: str | Path, *, images_per_class: int = 20, seed: int
     Path
         The folder.
     """
+    _check_count(images_per_class)
+    check_seed(seed)
     root = Path(dest)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"The destination {root} exists, expected a new or empty folder; nothing was written.")
@@ -102,9 +106,12 @@ def write_demo_folder(dest: str | Path, *, images_per_class: int = 20, seed: int
 
 
 def _drawings(images_per_class: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    check_seed(seed)
-    if isinstance(images_per_class, bool) or not isinstance(images_per_class, int) or images_per_class < 3:
-        raise SettingError(f"`images_per_class` must be an integer, 3 or more; received: {images_per_class!r}.")
     for code, kind in enumerate(CLASSES):
         for number in range(images_per_class):
             yield f"{kind}/{number:05d}.png", draw(kind, np.random.default_rng([seed, code, number]))
+
+
+def _check_count(images_per_class: object) -> None:
+    whole = isinstance(images_per_class, int) and not isinstance(images_per_class, bool)
+    if not whole or images_per_class < 3:  # type: ignore[operator]
+        raise SettingError(f"`images_per_class` must be an integer, 3 or more; received: {images_per_class!r}.")

@@ -23,7 +23,7 @@ def group_duplicates(sha256: Sequence[str], phash: np.ndarray, folder_labels: np
     Parameters
     ----------
     sha256 : sequence of str
-        Digest of each file.
+        Digest of each file; one or more.
     phash : numpy.ndarray
         uint64 perceptual hash of each image.
     folder_labels : numpy.ndarray
@@ -36,7 +36,7 @@ def group_duplicates(sha256: Sequence[str], phash: np.ndarray, folder_labels: np
     """
     _, equal = np.unique(np.asarray(sha256), return_inverse=True)
     hashes, code = np.unique(np.asarray(phash, dtype=np.uint64), return_inverse=True)
-    files = int(equal.max()) + 1 if len(equal) else 0
+    files = int(equal.max()) + 1
     # A bipartite graph of files and hashes, with edges between near hashes: its components are the groups.
     left, right = _near_pairs(hashes)
     near = _components(

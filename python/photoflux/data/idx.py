@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -76,9 +77,12 @@ def prepare_idx(
                 f"{found[f'{part}-images'].name} holds {len(images)} images and {found[f'{part}-labels'].name} "
                 f"{len(labels)} labels, expected as many of both. Get the files again."
             )
-    images = np.concatenate([arrays[f"{part}-images"] for part in _PARTS])
-    if images.shape[1:] != arrays["t10k-images"].shape[1:]:
-        raise DataError(f"The training and test images in {source} differ in size.")
+    train, test = (arrays[f"{part}-images"] for part in _PARTS)
+    if train.shape[1:] != test.shape[1:]:
+        raise DataError(
+            f"The training and test images in {source} must have the same size; found {train.shape[1:]} and "
+            f"{test.shape[1:]}. Get the files again."
+        )
     codes = np.concatenate([arrays[f"{part}-labels"] for part in _PARTS]).astype(np.int32)
     paths = [
         f"{found[f'{part}-images'].name}#{number}"
@@ -87,7 +91,7 @@ def prepare_idx(
     ]
     return write_images(
         dest,
-        images[:, None],
+        np.concatenate([train, test])[:, None],
         codes,
         [str(code) for code in range(int(codes.max(initial=0)) + 1)],
         paths=paths,
@@ -127,10 +131,10 @@ def read_idx(path: str | Path, dimensions: int) -> np.ndarray:
                 raise DataError(
                     f"{path} must start with {magic.hex()} (idx, {dimensions}-D); found {header[:4].hex()}."
                 )
-            shape = tuple(np.frombuffer(header[4:], dtype=">u4").tolist())
-            size = int(np.prod([1, *shape], dtype=object))
-            if len(shape) != dimensions or size > _LARGEST:
-                raise DataError(f"{path} has no valid idx header: shape {shape}. Get the file again.")
+            shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
+            size = math.prod(shape)
+            if len(header) != 4 + 4 * dimensions or size > _LARGEST:
+                raise DataError(f"{path} has no valid idx header: found the shape {shape}. Get the file again.")
             data = stream.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}. Get the file again.") from error

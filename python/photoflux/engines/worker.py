@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-import photoflux
 from photoflux import errors
 from photoflux.errors import EngineError, PhotoFluxError
 
@@ -138,10 +137,10 @@ class Worker:
 
     def _start(self) -> None:
         self._end()
-        package = str(Path(photoflux.__file__).parents[1])
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
-        paths = [package, inherited.get("PYTHONPATH", "")]
-        environment = {**inherited, **self._environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        # Our own path in our own order, so that the worker imports the modules that we would.
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        environment = {**inherited, **self._environment, "PYTHONPATH": path}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `_finish`)
         # A group of its own: a Ctrl-C in the terminal reaches us alone, and we decide when the worker stops.
         group: dict[str, int] = {"process_group": 0} if sys.platform != "win32" else {"creationflags": 0x200}

@@ -1,0 +1,109 @@
+"""Files and arrays to predictions, a block of images at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from photoflux.engines.base import Engine
+from photoflux.errors import DataError
+from photoflux.evaluation import probabilities
+from photoflux.fitting import EVALUATION_BATCH
+from photoflux.progress import Display
+from photoflux.runs import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a run says of one image.
+
+    Attributes
+    ----------
+    path : str
+        The file; a page of a TIFF with several is ``file.tif#2``.
+    label : str or None
+        The most probable class; None if the file was rejected.
+    probabilities : mapping of str to float
+        Of every class, 0 to 1; empty if the file was rejected.
+    rejected : str or None
+        Why the file could not be read.
+    """
+
+    path: str
+    label: str | None
+    probabilities: Mapping[str, float]
+    rejected: str | None = None
+
+
+def check_array(images: np.ndarray, channels: int, height: int, width: int) -> np.ndarray:
+    """Return images (N, H, W, C), or (N, H, W) for one channel, as (N, C, H, W).
+
+    Raises
+    ------
+    DataError
+        If they are not uint8 or of another size.
+    """
+    if images.ndim == 3 and channels == 1:
+        images = images[..., None]
+    if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
+        raise DataError(
+            f"`images` must be uint8, (N, {height}, {width}, {channels}); received: {images.dtype}, {images.shape}."
+        )
+    return images.transpose(0, 3, 1, 2)
+
+
+def expand(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the files, with every folder replaced by all files below it, sorted.
+
+    Raises
+    ------
+    DataError
+        If a path does not exist, or there is no file at all.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            files += sorted(p for p in path.rglob("*") if p.is_file())
+        elif path.exists():
+            files.append(path)
+        else:
+            raise DataError(f"There is no file or folder {path}.")
+    if not files:
+        raise DataError("No files to predict: the folders given are empty.")
+    return files
+
+
+def predict_files(
+    engine: Engine, run: Run, files: list[Path], shape: tuple[int, int, int], display: Display
+) -> list[Prediction]:
+    """Decode and predict files, in blocks of bounded memory."""
+    from photoflux.data.decoding import decode_file
+
+    channels, height, width = shape
+    results: list[Prediction] = []
+    for start in range(0, len(files), EVALUATION_BATCH):
+        block: list[tuple[str, str | None]] = []  # name, and the reason of a rejected file
+        pixels: list[np.ndarray] = []
+        for path in files[start : start + EVALUATION_BATCH]:
+            decoded = decode_file(path, height=height, width=width, channels=channels)
+            for page in decoded.images:
+                block.append((f"{path}#{page.page}" if len(decoded.images) > 1 else str(path), None))
+                pixels.append(page.pixels)
+            block += [(str(path), reason) for _, reason in decoded.rejected]
+        names = [name for name, reason in block if reason is None]
+        predicted = iter(predictions_of(engine, run, names, np.stack(pixels)) if pixels else [])
+        results += [next(predicted) if reason is None else Prediction(name, None, {}, reason) for name, reason in block]
+        display.step(min(start + EVALUATION_BATCH, len(files)), len(files), "Predicting")
+    return results
+
+
+def predictions_of(engine: Engine, run: Run, names: list[str], images: np.ndarray) -> list[Prediction]:
+    """Predict uint8 images (N, C, H, W)."""
+    logits = engine.logits(run.variant, run.weights, images, len(run.classes), batch_size=EVALUATION_BATCH)
+    return [
+        Prediction(name, run.classes[int(row.argmax())], dict(zip(run.classes, map(float, row), strict=True)))
+        for name, row in zip(names, probabilities(logits), strict=True)
+    ]
