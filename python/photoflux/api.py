@@ -71,12 +71,14 @@ def prepare(
         prepared = prepare_source(
             source, dest, positive=positive, image_size=image_size, seed=seed, on_progress=display.step
         )
-        report_rejected(prepared, display)
+        report(prepared, display)
     return prepared
 
 
-def report_rejected(prepared: PreparedDataset, display: Display, shown: int = 5) -> None:
-    """Say which files were left out, the first of them by name."""
+def report(prepared: PreparedDataset, display: Display, shown: int = 5) -> None:
+    """Say what is to be known of a dataset: its warnings, and which files were left out, the first of them by name."""
+    for warning in prepared.warnings:
+        display.say(f"Note: {warning}")
     rejected = prepared.rejected
     if rejected:
         display.say(f"{len(rejected)} file(s) left out, all listed in {prepared.path / 'rejected.csv'}:")

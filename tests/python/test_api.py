@@ -114,7 +114,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(engine, arrays, t
 
 def test_folders_of_images(engine, tmp_path):
     source = tmp_path / "scans"
-    write_demo_folder(source, images_per_class=12, image_size=24)
+    write_demo_folder(source, images_per_class=12)
     (source / "Photo" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     run = photoflux.train("l2", source, engine=engine, epochs=1, image_size=16, out=tmp_path / "run", progress=False)
     assert run.classes == ["not Photo", "Photo"]

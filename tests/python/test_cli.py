@@ -20,7 +20,7 @@ def photoflux(*arguments: object, **environment: str) -> subprocess.CompletedPro
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scans")
-    write_demo_folder(folder, images_per_class=10, image_size=24)
+    write_demo_folder(folder, images_per_class=10)
     return folder
 
 

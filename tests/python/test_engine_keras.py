@@ -482,6 +482,10 @@ def test_a_weights_file_that_changed_is_read_again(engine, tmp_path):
 def test_unusable_input(engine, binary, three, tmp_path):
     with pytest.raises(SettingError, match=r"uint8 \(N, C, H, W\); received: float64 \(1, 3, 6, 6\)"):
         engine.logits(variants()["mlp"], tmp_path / "w", np.zeros((1, 3, 6, 6)), 3)
+    alone = prepare(tmp_path / "alone", 2)
+    np.save(alone.path / "split.npy", np.zeros(len(alone), np.uint8))
+    with pytest.raises(DataError, match="no validation images"):
+        engine.fit(variants()["dense_l2"], alone, settings(), tmp_path / "w")
     with pytest.raises(RunError, match="cannot be written"):
         engine.fit(variants()["dense_l2"], binary, settings(epochs=1), tmp_path / "absent" / "w")
     (three.path / "split.npy").rename(three.path / "aside")
@@ -575,3 +579,19 @@ def test_foreign_and_truncated_weights_files(tmp_path):
         read_weights(path)
     with pytest.raises(RunError, match="no weights file"):
         read_weights(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_weights_alone(tmp_path, monkeypatch):
+    path, variant = tmp_path / "w", variants()["dense_l2"]
+    write_random(path, variant, (1, 4, 4), 2)
+    before = path.read_bytes()
+
+    def full(arrays, file, metadata):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(RunError, match="No space left"):
+        write_random(path, variant, (1, 4, 4), 2)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["w"]

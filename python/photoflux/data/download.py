@@ -31,7 +31,7 @@ def download(url: str, path: Path, *, md5: str, instead: str, on_progress: OnPro
     instead : str
         What to do without a network, for the error message.
     on_progress : callable, optional
-        Called with (bytes done, bytes in all or 0, what is being done).
+        Called with (bytes done, bytes in all, what is being done), if the server says how many there are.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def _fetch_once(url: str, part: Path, on_progress: OnProgress | None) -> bool:
                 while block := _next_block(answer):
                     file.write(block)
                     start += len(block)
-                    if on_progress is not None:
+                    if on_progress is not None and total:
                         on_progress(start, total, "Downloading")
         except _Network as error:
             raise error.args[0] from error

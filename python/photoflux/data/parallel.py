@@ -56,7 +56,7 @@ def decode_files(
     waiting: deque[Future[list[DecodedFile]]] = deque()
     try:
         for chunk in chunks:
-            if True:
+            with _hidden_main():
                 waiting.append(pool.submit(_decode_chunk, chunk, height, width, channels))
             if len(waiting) >= processes * _AHEAD:
                 yield from waiting.popleft().result()

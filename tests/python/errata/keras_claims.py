@@ -130,7 +130,7 @@ def counts_before_and_after():
 
 @claim
 def changed_labels():
-    # One process order: what differs from the plain image, by label.
+    # What differs from the plain image, by label.
     dataset = TRAIN.unbatch().map(lambda image, label: (image, tf.cast(tf.equal(label, 1), tf.int32)))
     changed = dataset.map(lambda image, label: (tf.reduce_any(augment_photos(image, label)[0] != image), label))
     return sorted({(int(label), bool(differs)) for differs, label in changed})
@@ -286,7 +286,7 @@ def l1_by_adam():
     model.compile(optimizer="adam", loss=keras.losses.BinaryCrossentropy(from_logits=True))
     x = RNG.normal(size=(64, 20)).astype(np.float32)
     y = (x[:, :1] > 0).astype(np.float32)
-    model.fit(x, y, epochs=200, verbose=0)
+    model.fit(x, y, epochs=200, batch_size=64, verbose=0)
     kernel = model.layers[0].kernel.numpy()
     reported = float(model.evaluate(x, y, verbose=0))
     data_loss = float(keras.losses.BinaryCrossentropy(from_logits=True)(y, model(x)))
