@@ -118,11 +118,9 @@ function mmap_npy(path, ::Type{T}, dimensions) where {T}
     isfile(path) || wrong("is missing")
     return open(path) do io
         read(io, 6) == b"\x93NUMPY" || wrong("is not a .npy file")
-        eof(io) && wrong("is truncated")
-        major = read(io, 2)[1]
-        width = major == 1 ? UInt16 : UInt32
-        bytesavailable(io) < 0 && wrong("is truncated")
-        length_ = ltoh(read(io, width))
+        version = read(io, 2)
+        length_bytes = read(io, first(version, 1) == [0x01] ? 2 : 4)
+        length_ = foldr((byte, n) -> n << 8 | byte, length_bytes; init=0)
         header = String(read(io, length_))
         code = match(r"'descr': '([^']+)'", header)
         order = match(r"'fortran_order': (True|False)", header)

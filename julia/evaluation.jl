@@ -79,7 +79,7 @@ function evaluate(model::Chain, data::PreparedDataset, v::Variant; part::Symbol=
     for (truth, decision) in zip(labels, decisions(z))
         confusion[truth + 1, decision + 1] += 1
     end
-    loss = Float64(mean(Float64, image_losses(v.loss, z, targets(labels, K))))
+    loss = Float64(mean(Float64, image_losses(loss_of(v.loss, K), z, targets(labels, K))))
     penalty = Float64(penalty_value(kernel_penalties(v, model), model))
     hits = [confusion[k, k] for k in 1:K]
     return (;

@@ -1,14 +1,51 @@
 """
-    data_loss(loss, logits, y, weights)
+    image_losses(loss, logits, y)
 
-Return the data loss of a batch, the mean over its images of each image's loss times its weight.
+Return each image's loss, `1×B`.
 
-- `"cross_entropy"`, one logit: `−y·log σ(z) − (1 − y)·log(1 − σ(z))`; several: `−Σ y·log softmax(z)`.
-- `"squared_error"`: `0.5·mean((softmax(z) − y)²)` over the classes; one logit: `0.5·(σ(z) − y)²`.
+- `BinaryCrossEntropy()`: `−y·log σ(z) − (1 − y)·log(1 − σ(z))` of one logit.
+- `CategoricalCrossEntropy()`: `−Σ y·log softmax(z)`.
+- `BinarySquaredError()`: `0.5·(σ(z) − y)²` of one logit.
+- `CategoricalSquaredError()`: `0.5·mean((softmax(z) − y)²)` over the classes.
 
 # Arguments
-- `loss::AbstractString`: one of those.
+- `loss`: one of those; chosen by [`loss_of`](@ref).
 - `logits`, `y`: `outputs×B`.
+"""
+function image_losses end
+
+struct BinaryCrossEntropy end
+struct CategoricalCrossEntropy end
+struct BinarySquaredError end
+struct CategoricalSquaredError end
+
+image_losses(::BinaryCrossEntropy, z, y) = (1 .- y) .* z .- logσ.(z)
+image_losses(::CategoricalCrossEntropy, z, y) = -sum(y .* logsoftmax(z; dims=1); dims=1)
+image_losses(::BinarySquaredError, z, y) = abs2.(sigmoid.(z) .- y) ./ 2
+image_losses(::CategoricalSquaredError, z, y) = sum(abs2.(softmax(z; dims=1) .- y); dims=1) ./ (2 * size(z, 1))
+
+"""
+    loss_of(name, classes)
+
+Return the loss of a variant's `loss`, `"cross_entropy"` or `"squared_error"`, for a number of classes.
+"""
+loss_of(name::AbstractString, classes::Integer) = LOSS_TABLE[name, outputs(classes) == 1]
+
+# Of values of any type, so that a step is compiled for the loss that it has and for no other.
+const LOSS_TABLE = Dict{Tuple{String,Bool},Any}(
+    ("cross_entropy", true) => BinaryCrossEntropy(),
+    ("cross_entropy", false) => CategoricalCrossEntropy(),
+    ("squared_error", true) => BinarySquaredError(),
+    ("squared_error", false) => CategoricalSquaredError(),
+)
+
+"""
+    data_loss(loss, logits, y, weights)
+
+Return the data loss of a batch: the mean over its images of each image's loss times its weight.
+
+# Arguments
+- `loss`, `logits`, `y`: as in [`image_losses`](@ref).
 - `weights`: `1×B`, 1 for an unweighted loss.
 
 # Returns
@@ -18,21 +55,12 @@ function data_loss(loss, logits::AbstractMatrix, y::AbstractMatrix, weights::Abs
     return sum(image_losses(loss, logits, y) .* weights) / size(logits, 2)
 end
 
-function image_losses(loss, z, y)
-    binary = size(z, 1) == 1
-    if loss == "cross_entropy"
-        return binary ? (1 .- y) .* z .- logσ.(z) : -sum(y .* logsoftmax(z; dims=1); dims=1)
-    end
-    p = probabilities(z)
-    return sum(abs2, p .- y; dims=1) ./ (2 * size(z, 1))
-end
-
 """
     probabilities(logits)
 
 Return the softmax of each column, or for one output the logistic function, the probability of the positive class.
 """
-probabilities(z::AbstractMatrix) = size(z, 1) == 1 ? Flux.sigmoid.(z) : softmax(z; dims=1)
+probabilities(z::AbstractMatrix) = size(z, 1) == 1 ? sigmoid.(z) : softmax(z; dims=1)
 
 """
     decisions(logits)

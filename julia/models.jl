@@ -70,7 +70,7 @@ function convolutions(v, channels, rng)
     conv(ch) = CrossCor((3, 3), ch, relu; pad=SamePad(), init=Flux.glorot_uniform(rng))
     return (;
         conv1=conv(channels => 16),
-        pool=MaxPool((2, 2)),
+        pool=maxpool2,
         dropout_layer(:pool_dropout, v, "pool")...,
         conv2=conv(16 => 32),
         conv3=conv(32 => 64),

@@ -30,7 +30,7 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
         # The masked layers have no weights, so the chain's state is the unmasked chain's with gaps.
         x, y = Float32.(view(images, :, :, :, :, step)), targets(labels[:, step], classes)
         penalties = kernel_penalties(v, chain)
-        result, gradient = total_gradient(chain, v.loss, penalties, x, y, ones(Float32, size(x, 4)))
+        result, gradient = total_gradient(chain, loss_of(v.loss, classes), penalties, x, y, ones(Float32, size(x, 4)))
         push!(losses, result.loss)
         push!(values, result.penalty)
         if step == 1

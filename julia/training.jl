@@ -213,7 +213,7 @@ function train_epoch!(model, optimiser, v, data, epoch, settings, on_batch)
         # Ctrl-C waits for the end of the batch: a half-made step would leave half-changed weights.
         step = disable_sigint() do
             x = gather(data, chosen; seed, epoch)
-            train_step!(model, optimiser, v.loss, penalties, x, targets(labels, K), factors[labels .+ 1])
+            train_step!(model, optimiser, loss_of(v.loss, K), penalties, x, targets(labels, K), factors[labels .+ 1])
         end
         n = length(chosen)
         loss += n * Float64(step.loss)
@@ -244,7 +244,7 @@ Make one step of Adam on the total loss of a batch, in place.
 
 # Arguments
 - `model::Chain`, `optimiser`: of `Optimisers.setup`.
-- `loss::AbstractString`: as in [`data_loss`](@ref).
+- `loss`: of [`loss_of`](@ref).
 - `penalties`: of [`kernel_penalties`](@ref).
 - `x`: `W×H×C×B`, 0 to 255; `y`: `outputs×B`; `weights`: of each image in the loss.
 
@@ -260,12 +260,12 @@ end
 # The gradient of data loss + penalty: Zygote's of the first, the second's added analytically.
 function total_gradient(model, loss, penalties, x, y, weights)
     w = reshape(weights, 1, :)
-    (value, z), (gradient,) = Flux.withgradient(model) do m
+    (value, logits), (gradient,) = Flux.withgradient(model) do m
         z = m(x)
         data_loss(loss, z, y, w), z
     end
     for (name, p) in penalties
         add_gradient!(gradient.layers[name].weight, p, model[name].weight)
     end
-    return (; loss=value, penalty=penalty_value(penalties, model), logits=z), gradient
+    return (; loss=value, penalty=penalty_value(penalties, model), logits), gradient
 end

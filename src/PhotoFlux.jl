@@ -1,2 +1,44 @@
-# Julia 1.10 looks for a package's entry here and knows no `entryfile`; the source is in `julia/`.
-include("../julia/PhotoFlux.jl")
+"""
+PhotoFlux trains, evaluates and applies image classifiers on Flux.jl, with explicit L1/L2 penalties and Keras' Adam.
+
+One direction: prepared dataset → [`train`](@ref) → [`Run`](@ref) → [`evaluate`](@ref), [`predict`](@ref).
+"""
+module PhotoFlux
+
+using ChainRulesCore: ChainRulesCore
+using Flux: Flux, Chain, CrossCor, Dense, Dropout, SamePad, logσ, logsoftmax, onehotbatch, relu, sigmoid, softmax
+using JSON: JSON
+using Mmap: Mmap
+using Optimisers: Optimisers
+using PrecompileTools: @compile_workload, @setup_workload
+using Printf: @sprintf
+using Random: Random, AbstractRNG, Xoshiro, shuffle
+using SHA: sha256
+using Statistics: mean
+using TOML: TOML
+
+export train, evaluate, predict, load_run, save_run, Run
+export variant, variants, Variant
+export PreparedDataset, open_dataset, indices
+export NoPenalty, L1, L2, ElasticNet, KerasAdam
+export build_model, read_weights, write_weights, load_weights!
+
+# The source is in `julia/`; Julia 1.10 looks for the entry here and knows no `entryfile`.
+include("../julia/random.jl")
+include("../julia/penalties.jl")
+include("../julia/variants.jl")
+include("../julia/pooling.jl")
+include("../julia/models.jl")
+include("../julia/adam.jl")
+include("../julia/datasets.jl")
+include("../julia/augment.jl")
+include("../julia/batches.jl")
+include("../julia/losses.jl")
+include("../julia/weights.jl")
+include("../julia/evaluation.jl")
+include("../julia/training.jl")
+include("../julia/runs.jl")
+include("../julia/trace.jl")
+include("../julia/precompile.jl")
+
+end

@@ -47,8 +47,8 @@ def keras() -> Iterator[KerasEngine]:
 
 @pytest.fixture(scope="session")
 def julia_command(flux: FluxEngine) -> tuple[list[str], dict[str, str]]:
-    """Command and environment of the Julia that runs in this process, with this checkout's package in front."""
-    environment = os.environ | {"JULIA_LOAD_PATH": os.pathsep.join((str(ROOT), "@", "@stdlib"))}
+    """Command and environment of the Julia that runs in this process, with this checkout's package."""
+    environment = os.environ | {"JULIA_LOAD_PATH": os.pathsep.join(("@", str(ROOT), "@stdlib"))}
     julia = flux.julia
     executable = str(julia.seval("joinpath(Sys.BINDIR, Base.julia_exename())"))
     project = str(julia.seval("dirname(Base.active_project())"))

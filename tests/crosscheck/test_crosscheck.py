@@ -19,11 +19,17 @@ from photoflux.weights import expected_shapes, metadata_of, write_weights
 
 EPS = float(np.finfo(np.float32).eps)
 BATCH, STEPS = 6, 10
+# ReLU and pooling have kinks. At a variant's own rate, ten steps carry some activation across one in one engine and not in
+# the other, and a convolution's gradient jumps by a share of itself. At this rate the weights hardly move, none crosses, and
+# what is left to differ is Adam itself.
+SLOW = 1e-5
 SHAPES = {"photo_cnn": (3, 14, 18), "dense": (1, 9, 7)}
 WITH_DROPOUT = [name for name, v in variants().items() if v.dropout]
 
 
-def request_for(v: Variant, classes: int, folder: Path, *, steps: int = STEPS, masked: bool = False) -> TraceRequest:
+def request_for(
+    v: Variant, classes: int, folder: Path, *, steps: int = STEPS, masked: bool = False, rate: float | None = None
+) -> TraceRequest:
     """Random weights, images, labels and, if asked, dropout masks, fixed by the variant's name."""
     rng = np.random.default_rng(zlib.crc32(f"{v.name}{classes}{masked}".encode()))
     channels, height, width = SHAPES[v.architecture]
@@ -40,16 +46,16 @@ def request_for(v: Variant, classes: int, folder: Path, *, steps: int = STEPS, m
         if "hidden" in v.dropout:
             features |= {f"dense{i}_dropout": (units,) for i, units in enumerate(v.hidden, 1)}
         for name, shape in features.items():
-            rate = v.dropout["pool" if name.startswith("pool") else "hidden"]
-            keep = rng.random((steps, BATCH, *shape)) >= rate
-            masks[name] = (keep / (1 - rate)).astype(np.float32)
+            dropped = v.dropout["pool" if name.startswith("pool") else "hidden"]
+            keep = rng.random((steps, BATCH, *shape)) >= dropped
+            masks[name] = (keep / (1 - dropped)).astype(np.float32)
     return TraceRequest(
         variant=v,
         weights=path,
         images=rng.integers(0, 256, (steps, BATCH, channels, height, width), np.uint8),
         labels=rng.integers(0, classes, (steps, BATCH)).astype(np.int32),
         classes=classes,
-        learning_rate=v.learning_rate,
+        learning_rate=v.learning_rate if rate is None else rate,
         masks=masks,
     )
 
@@ -110,14 +116,13 @@ def adam_slack(ours: np.ndarray, theirs: np.ndarray, rate: float) -> np.ndarray:
 @pytest.mark.parametrize("name", list(variants()))
 def test_adam_steps(name, flux, keras, tmp_path):
     v = variant(name)
-    request = request_for(v, 2, tmp_path)
-    ours, theirs = flux.trace(request), keras.trace(request)
-    assert_steps_agree(v, ours, theirs)
+    for rate in (v.learning_rate, SLOW):
+        request = request_for(v, 2, tmp_path, rate=rate)
+        assert_steps_agree(rate, flux.trace(request), keras.trace(request))
 
 
-def assert_steps_agree(v: Variant, ours: dict, theirs: dict) -> None:
+def assert_steps_agree(rate: float, ours: dict, theirs: dict) -> None:
     """Weights after one step and after all, and the losses on the way."""
-    rate = v.learning_rate
     for name in [key.partition("/")[2] for key in ours if key.startswith("first/")]:
         one, other = ours[f"first/{name}"], theirs[f"first/{name}"]
         # Beside the gradients': the step itself is a few operations, and the weight is rounded once.
@@ -130,18 +135,22 @@ def assert_steps_agree(v: Variant, ours: dict, theirs: dict) -> None:
     np.testing.assert_allclose(ours["penalty"], theirs["penalty"], rtol=2e-5, atol=0)
     for name in [key.partition("/")[2] for key in ours if key.startswith("final/")]:
         difference = np.abs(ours[f"final/{name}"] - theirs[f"final/{name}"])
+        # A step moves a weight by about η at most; where a gradient is rounding only, the two may move it apart.
         assert difference.max() <= 2 * STEPS * rate
-        # Where a gradient's sign is rounding's to decide, a weight may step the other way; elsewhere not.
-        assert np.quantile(difference, 0.99) <= 0.02 * rate, f"final/{name}: {np.quantile(difference, 0.99):.3g}"
+        if rate == SLOW:
+            # Elsewhere the two agree to a small share of a step; beside it, each step rounds the weight once.
+            allowed = 0.02 * rate + STEPS * EPS * np.abs(theirs[f"final/{name}"])
+            assert np.quantile(difference - allowed, 0.99) <= 0, f"final/{name}: {np.quantile(difference, 0.99):.3g}"
 
 
 @pytest.mark.parametrize("name", WITH_DROPOUT)
 def test_shared_masks(name, flux, keras, tmp_path):
     v = variant(name)
-    request = request_for(v, 2, tmp_path, masked=True)
-    ours, theirs = flux.trace(request), keras.trace(request)
-    assert_first_numbers_agree(v, 2, ours, theirs)
-    assert_steps_agree(v, ours, theirs)
+    for rate in (v.learning_rate, SLOW):
+        request = request_for(v, 2, tmp_path, masked=True, rate=rate)
+        ours, theirs = flux.trace(request), keras.trace(request)
+        assert_first_numbers_agree(v, 2, ours, theirs)
+        assert_steps_agree(rate, ours, theirs)
     unmasked = request_for(v, 2, tmp_path, steps=1)
     assert not np.array_equal(ours["logits"], flux.trace(unmasked)["logits"])
 

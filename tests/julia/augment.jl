@@ -11,8 +11,8 @@ transform(x, args...) = augment!(zeros(Float32, size(x)), x, Augmentation(args..
     @test transform(image, true, true, 0.0f0, 1.0f0) ≈ transform(image, false, false, Float32(π), 1.0f0) atol = 2e-3
     square = image[1:7, :, :]
     turned = stack(rotl90(square[:, :, k]) for k in 1:3)
-    @test transform(square, false, false, Float32(π / 2), 1.0f0) ≈ turned atol = 2e-3 ||
-          transform(square, false, false, -Float32(π / 2), 1.0f0) ≈ turned atol = 2e-3
+    # From x towards y: what lay at the right end of the middle row is fetched by the bottom of the middle column.
+    @test transform(square, false, false, -Float32(π / 2), 1.0f0) ≈ turned atol = 2e-3
 end
 
 @testset "zoom by 3 about the centre, nearest fill" begin

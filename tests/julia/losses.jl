@@ -1,4 +1,4 @@
-using PhotoFlux: data_loss, decisions, probabilities, targets
+using PhotoFlux: data_loss, decisions, loss_of, probabilities, targets
 
 σ(z) = 1 / (1 + exp(-z))
 const one_z, one_y = Float32[-2 0.5 3], Float32[0 1 0]
@@ -11,19 +11,19 @@ const rtol = 12 * eps(Float32)
 
 @testset "formulas" begin
     p = σ.(Float64.(one_z))
-    @test data_loss("cross_entropy", one_z, one_y, flat) ≈ -sum(one_y .* log.(p) .+ (1 .- one_y) .* log.(1 .- p)) / 3 rtol = rtol
-    @test data_loss("squared_error", one_z, one_y, flat) ≈ 0.5 * sum((p .- one_y) .^ 2) / 3 rtol = rtol
+    @test data_loss(loss_of("cross_entropy", 2), one_z, one_y, flat) ≈ -sum(one_y .* log.(p) .+ (1 .- one_y) .* log.(1 .- p)) / 3 rtol = rtol
+    @test data_loss(loss_of("squared_error", 2), one_z, one_y, flat) ≈ 0.5 * sum((p .- one_y) .^ 2) / 3 rtol = rtol
     q = softmax_of(many_z)
-    @test data_loss("cross_entropy", many_z, many_y, flat) ≈ -sum(many_y .* log.(q)) / 3 rtol = rtol
-    @test data_loss("squared_error", many_z, many_y, flat) ≈ 0.5 * sum((q .- many_y) .^ 2) / 12 rtol = rtol
+    @test data_loss(loss_of("cross_entropy", 4), many_z, many_y, flat) ≈ -sum(many_y .* log.(q)) / 3 rtol = rtol
+    @test data_loss(loss_of("squared_error", 4), many_z, many_y, flat) ≈ 0.5 * sum((q .- many_y) .^ 2) / 12 rtol = rtol
     weights = Float32[1 2 3]
-    @test data_loss("cross_entropy", many_z, many_y, weights) ≈ -sum(weights .* many_y .* log.(q)) / 3 rtol = rtol
-    @test data_loss("cross_entropy", many_z, many_y, flat) isa Float32
+    @test data_loss(loss_of("cross_entropy", 4), many_z, many_y, weights) ≈ -sum(weights .* many_y .* log.(q)) / 3 rtol = rtol
+    @test data_loss(loss_of("cross_entropy", 4), many_z, many_y, flat) isa Float32
 end
 
 @testset "large logits stay finite" begin
-    @test data_loss("cross_entropy", Float32[500 -500], Float32[0 1], Float32[1 1]) ≈ 500
-    @test data_loss("cross_entropy", Float32[500 0; 0 500], Float32[0 1; 1 0], Float32[1 1]) ≈ 500
+    @test data_loss(loss_of("cross_entropy", 2), Float32[500 -500], Float32[0 1], Float32[1 1]) ≈ 500
+    @test data_loss(loss_of("cross_entropy", 3), Float32[500 0; 0 500], Float32[0 1; 1 0], Float32[1 1]) ≈ 500
 end
 
 @testset "probabilities and decisions" begin

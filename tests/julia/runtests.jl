@@ -1,12 +1,12 @@
 # Run by pytest (tests/python/test_julia.py) and by `Pkg.test`. With names as arguments, only those files.
 using Test
 
-const FILES = ["random", "penalties", "variants", "models", "adam", "datasets", "augment", "batches", "losses",
+const FILES = ["random", "penalties", "variants", "pooling", "models", "adam", "datasets", "augment", "batches", "losses",
     "weights", "evaluation", "training", "runs", "trace", "quality"]
 
 # Each file in a module of its own, so that no file lives on what another defined.
 function run_file(name)
-    scope = Module(Symbol(name))
+    scope = Module(Symbol("test_", name))
     Core.eval(scope, quote
         using PhotoFlux, Test
         using PhotoFlux: Flux, Optimisers

@@ -104,6 +104,7 @@ def test_every_link_leads_to_its_test():
         ("Dropout keyword", "MethodError"),
         ("ADAM keyword", "MethodError"),
         ("loss is a number", "MethodError"),
+        ("images with labels", "MethodError"),
         ("images into 768", "DimensionMismatch"),
         ("columns into 768", "DimensionMismatch"),
         ("labels as numbers", "DimensionMismatch"),
@@ -128,7 +129,8 @@ def test_what_flux_train_does(tried_in_julia):
     # The whole images are one batch, the whole labels the next; neither comes with the other.
     assert tried_in_julia["train! walks over"] == [[[32, 32, 3, 7]], [[7]]]
     assert tried_in_julia["a rule forgets its moments"] is True
-    assert tried_in_julia["dropout after train!"] == [True, True]
+    # Up to 0.16.10 it is on within a gradient only, from 0.16.11 on until `testmode!` is called.
+    assert tried_in_julia["dropout after train!"] in ([None, False], [True, True])
 
 
 def test_cifar10_has_3072_numbers():
@@ -193,6 +195,7 @@ def test_the_loader_reads_no_tiff_or_webp_and_does_not_say_so(tried):
 
 def test_a_broken_file_ends_the_epoch(tried):
     assert tried["broken_file"].startswith("InvalidArgumentError")
+    assert "0.png" not in tried["broken_file"]
 
 
 def test_the_loader_leaves_photos_lying_and_makes_transparency_black(tried):
@@ -262,6 +265,7 @@ def test_the_photo_cnn_has_more_weights_than_an_mlp():
     cnn = sum(math.prod(shape) for shape in shapes.values())
     mlp = (180 * 180 * 3 + 1) * 128 + 129
     assert math.prod(shapes["dense1.kernel"]) == 66_355_200
+    assert kernels("baseline", 3, 64, 64, 2)["dense1.kernel"] == (8_388_608 // 128, 128)
     assert cnn == 66_379_041
     assert cnn / mlp == pytest.approx(5.3, abs=0.05)
     # Weights, gradients and Adam's two moments, against the logits that a second output would add to a batch.
@@ -287,8 +291,8 @@ def test_penalties_of_one_hundredth_at_the_start():
     del shapes["output.kernel"]
     absolute, squared = glorot_sums(shapes)
     assert 0.01 * absolute == pytest.approx(1140, rel=0.01)
-    assert 0.01 * squared == pytest.approx(3.5, rel=0.01)
-    assert math.log(2) < 0.7  # the data loss of a model that knows nothing
+    assert 0.01 * squared == pytest.approx(3.25, rel=0.01)
+    assert 0.01 * absolute > 1000 * math.log(2)  # the data loss of a model that knows nothing
 
 
 def test_l1_by_adam_makes_weights_small_but_not_zero(tried):

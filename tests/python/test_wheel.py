@@ -31,7 +31,7 @@ def test_the_wheel_carries_the_julia_package(wheel):
         assert len(names) == len(set(names))
         juliapkg = json.loads(archive.read("photoflux/juliapkg.json"))
     path = juliapkg["packages"]["PhotoFlux"]["path"]
-    for file in ("Project.toml", "src/PhotoFlux.jl", "julia/PhotoFlux.jl", "julia/variants.toml"):
+    for file in ("Project.toml", "src/PhotoFlux.jl", "julia/training.jl", "julia/variants.toml"):
         assert f"photoflux/{path}/{file}" in names
     assert not [name for name in names if "__pycache__" in name or "wheel.json" in name]
 

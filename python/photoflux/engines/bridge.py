@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from photoflux.errors import EngineError
@@ -65,9 +66,15 @@ def _load() -> Any:
         raise EngineError(f"Julia could not be started: {reason}. {HOW_TO_GET_JULIA}") from error
     module = juliacall.newmodule("PhotoFluxBridge")
     try:
-        # The Julia package that came with this Python package, even where another is installed.
-        module.seval("path -> path in LOAD_PATH || pushfirst!(LOAD_PATH, path)")(str(julia_package()))
+        # Behind the active project, whose manifest says where Flux is.
+        module.seval("path -> path in LOAD_PATH || insert!(LOAD_PATH, 2, path)")(str(julia_package()))
         module.seval("using PhotoFlux, PythonCall")
+        loaded = Path(str(module.seval("pkgdir(PhotoFlux)"))).resolve()
     except juliacall.JuliaError as error:
         raise EngineError(f"Julia started, but its package PhotoFlux could not be loaded: {error}") from error
+    if loaded != julia_package().resolve():
+        raise EngineError(
+            f"The active Julia project has another PhotoFlux, {loaded}, than the one of this Python package, "
+            f"{julia_package()}. Remove it there: the package comes with its own."
+        )
     return module

@@ -23,6 +23,7 @@ record("x and y") do; undefined_model(undefined_x) - undefined_y end
 record("parameters") do; net().parameters() end
 record("ADAM keyword") do; ADAM(lr=0.0001) end
 record("loss is a number") do; lossfunc = 0.5; lossfunc(x, net()) end
+record("images with labels") do; net()((features=x, targets=[6, 9, 9])) end
 record("images into 768") do; Dense(768 => 512)(zeros(Float32, 32, 32, 3, 2)) end
 record("columns into 768") do; Dense(768 => 512)(zeros(Float32, 3072, 2)) end
 record("columns into 3072") do; size(Dense(3072 => 512)(zeros(Float32, 3072, 2))) end

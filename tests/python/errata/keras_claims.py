@@ -54,7 +54,8 @@ def noise(height: int, width: int) -> Image.Image:
 
 
 # The notebook's loading, on 8 images a class.
-ROOT = Path(tempfile.mkdtemp(prefix="photoflux-errata-"))
+SCRATCH = tempfile.TemporaryDirectory(prefix="photoflux-errata-")
+ROOT = Path(SCRATCH.name)
 for folder in CLASSES:
     (ROOT / "scans" / folder).mkdir(parents=True)
     for number in range(8):
@@ -253,6 +254,7 @@ def transparent_pixel():
 def unbuilt_summary():
     lines: list[str] = []
     model = keras.Sequential([layers.Rescaling(1.0 / 255), layers.Flatten(), layers.Dense(128)])
+    model.compile(optimizer="adam", loss="binary_crossentropy")
     model.summary(print_fn=lambda line, **_: lines.append(line))
     return "\n".join(lines)
 
@@ -283,7 +285,7 @@ def l1_by_adam():
     model = keras.Sequential(
         [keras.Input((20,)), layers.Dense(8, activation="relu", kernel_regularizer=regularizer), layers.Dense(1)]
     )
-    model.compile(optimizer="adam", loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss=keras.losses.BinaryCrossentropy(from_logits=True))
     x = RNG.normal(size=(64, 20)).astype(np.float32)
     y = (x[:, :1] > 0).astype(np.float32)
     model.fit(x, y, epochs=200, batch_size=64, verbose=0)
@@ -332,4 +334,5 @@ def penalised_kernels():
     return [len(model.losses), float(model.losses[0]) / expected]
 
 
+SCRATCH.cleanup()
 print(json.dumps(OUTCOMES))
