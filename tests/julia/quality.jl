@@ -17,7 +17,7 @@ end
 function shown(scope, code)
     try
         value = Core.eval(scope, Meta.parseall(code))
-        return value === nothing || endswith(code, ';') ? "" : repr(MIME("text/plain"), value; context=:module => scope)
+        return value === nothing || endswith(code, ';') ? "" : replace(repr(MIME("text/plain"), value), "PhotoFlux." => "")
     catch err
         return "ERROR: " * sprint(showerror, err)
     end
