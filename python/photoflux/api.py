@@ -10,6 +10,8 @@ import numpy as np
 
 from photoflux import runs
 from photoflux.data.prepared import SPLITS, PreparedDataset
+from photoflux.data.sources import kind_of
+from photoflux.data.sources import prepare as prepare_source
 from photoflux.engines import get_engine
 from photoflux.engines.base import Engine
 from photoflux.engines.keras import why_unavailable
@@ -65,8 +67,6 @@ def prepare(
     DataError, SettingError
         If the source cannot be used; the message says what to do.
     """
-    from photoflux.data.sources import prepare as prepare_source
-
     with Display(progress) as display:
         prepared = prepare_source(
             source, dest, positive=positive, image_size=image_size, seed=seed, on_progress=display.step
@@ -205,7 +205,15 @@ def evaluate(
     if data is None and run.data["path"] is None:
         raise DataError(f"The run {run.path} does not say where its data is. Give the data to evaluate on.")
     source = run.data["path"] if data is None else data
-    prepared = _prepared_for(run.variant, source, run.data["positive"], run.data["height"], run.settings.seed, progress)
+    # What is prepared, or given as arrays, has its size and classes; the rest is made as the run's data was.
+    made = kind_of(source) not in ("prepared", "arrays")
+    prepared = prepare(
+        source,
+        positive=run.data["positive"] if made else "auto",
+        image_size=run.data["height"] if made else None,
+        seed=run.settings.seed,
+        progress=progress,
+    )
     _check_fits(run, prepared)
     with Display(progress) as display:
         chosen = _engine_of(run, engine, display)
@@ -265,8 +273,6 @@ def _engine_of(run: Run, engine: str | None, display: Display) -> Engine:
 def _prepared_for(
     recipe: Variant, data: Source, positive: str | None, image_size: int | None, seed: int, progress: bool
 ) -> PreparedDataset:
-    from photoflux.data.sources import kind_of
-
     if image_size is None and kind_of(data) == "folder":
         image_size = recipe.image_size
     return prepare(data, positive=positive, image_size=image_size, seed=seed, progress=progress)

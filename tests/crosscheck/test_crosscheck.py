@@ -19,9 +19,9 @@ from photoflux.weights import expected_shapes, metadata_of, write_weights
 
 EPS = float(np.finfo(np.float32).eps)
 BATCH, STEPS = 6, 10
-# ReLU and pooling have kinks. At a variant's own rate, ten steps carry some activation across one in one engine and not in
-# the other, and a convolution's gradient jumps by a share of itself. At this rate the weights hardly move, none crosses, and
-# what is left to differ is Adam itself.
+# ReLU and pooling have kinks. At a variant's own rate, ten steps carry some activation across one in one engine and not
+# in the other, and a convolution's gradient jumps by a share of itself. At this rate the weights hardly move, none
+# crosses, and what is left to differ is Adam itself.
 SLOW = 1e-5
 SHAPES = {"photo_cnn": (3, 14, 18), "dense": (1, 9, 7)}
 WITH_DROPOUT = [name for name, v in variants().items() if v.dropout]

@@ -59,7 +59,7 @@ def test_a_run_is_trained_evaluated_and_applied(trained, engine, arrays):
     assert read.history == trained.history
     again = photoflux.evaluate(read, progress=False)
     assert again.accuracy == trained.metrics["test"]["accuracy"]
-    assert again.loss == pytest.approx(trained.metrics["test"]["loss"], rel=1e-6)
+    assert again.loss == pytest.approx(trained.metrics["test"]["loss"], rel=1e-6, abs=1e-9)
     predictions = photoflux.predict(read, x, progress=False)
     assert np.mean([int(p.label) == label for p, label in zip(predictions, y, strict=True)]) >= 0.9
     assert all(sum(p.probabilities.values()) == pytest.approx(1, rel=1e-6) for p in predictions)
@@ -68,8 +68,8 @@ def test_a_run_is_trained_evaluated_and_applied(trained, engine, arrays):
 def test_evaluation_is_the_training_logs(trained):
     last = trained.history[-1]
     validation = trained.metrics["validation"]
-    # The same sums in batches of another size, in Float32.
-    assert validation["total"] == pytest.approx(last.validation_total, rel=1e-5)
+    # The same sums in batches of another size, in Float32: a logit of size 10 or so is off by some 10·eps.
+    assert validation["total"] == pytest.approx(last.validation_total, rel=1e-5, abs=1e-6)
     assert validation["accuracy"] == last.validation_accuracy
 
 
@@ -124,7 +124,10 @@ def test_folders_of_images(engine, tmp_path):
     assert [Path(p.path).name for p in predictions if p.rejected] == ["broken.jpg"]
     one = next(p for p in predictions if not p.rejected)
     assert one.label in run.classes
-    assert photoflux.predict(run, [one.path], progress=False) == [one]
+    again = photoflux.predict(run, [one.path], progress=False)
+    assert [p.path for p in again] == [one.path]
+    # A batch of one is summed in another order.
+    assert again[0].probabilities["Photo"] == pytest.approx(one.probabilities["Photo"], abs=1e-6)
 
 
 def test_early_stopping_keeps_the_best_epoch(engine, arrays, tmp_path):
@@ -134,7 +137,7 @@ def test_early_stopping_keeps_the_best_epoch(engine, arrays, tmp_path):
     )  # fmt: skip
     totals = [row.validation_total for row in run.history]
     assert run.kept_epoch == int(np.argmin(totals)) + 1
-    assert run.metrics["validation"]["total"] == pytest.approx(min(totals), rel=1e-5)
+    assert run.metrics["validation"]["total"] == pytest.approx(min(totals), rel=1e-5, abs=1e-6)
     if run.ended == "early_stopping":
         assert len(run.history) == run.kept_epoch + 5
 
@@ -204,9 +207,12 @@ def test_a_full_disk_leaves_the_earlier_run(keras, arrays, tmp_path, monkeypatch
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
+# A process with Julia in it blocks SIGINT for its children.
 LONG_FIT = """
+import signal
 import sys
 import photoflux
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 run = photoflux.train("baseline", "demo", engine=sys.argv[1], epochs=1000, image_size=16, out=sys.argv[2])
 print(run.ended, len(run.history), run.kept_epoch, flush=True)
 """

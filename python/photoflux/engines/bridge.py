@@ -69,6 +69,8 @@ def _load() -> Any:
         # Behind the active project, whose manifest says where Flux is.
         module.seval("path -> path in LOAD_PATH || insert!(LOAD_PATH, 2, path)")(str(julia_package()))
         module.seval("using PhotoFlux, PythonCall")
+        # Julia sees Ctrl-C from now on: as an exception, which a fit catches between two batches, not as the end.
+        module.seval("Base.exit_on_sigint(false)")
         loaded = Path(str(module.seval("pkgdir(PhotoFlux)"))).resolve()
     except juliacall.JuliaError as error:
         raise EngineError(f"Julia started, but its package PhotoFlux could not be loaded: {error}") from error
