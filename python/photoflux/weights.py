@@ -113,7 +113,10 @@ def write_weights(path: str | Path, weights: Mapping[str, np.ndarray], metadata:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     arrays = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in weights.items()}
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         safetensors.numpy.save_file(arrays, temporary, metadata=dict(metadata))
+        temporary.chmod(mode)  # safetensors makes files for the owner only
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
