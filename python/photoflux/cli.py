@@ -32,11 +32,11 @@ P = ParamSpec("P")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Seed = Annotated[int, typer.Option(help="Fixes split, weights, batch order, dropout and augmentation.")]
-ImageSize = Annotated[int | None, typer.Option(help="Height and width in pixels, 8 or more.  [default: the variant's]")]
+ImageSize = Annotated[int | None, typer.Option(help="Height and width in pixels, 8 or more. (default: the variant's)")]
 Positive = Annotated[
     str, typer.Option(help="The folder that counts as photo; 'none' keeps all classes; 'auto' takes a folder Photo.")
 ]
-EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras.  [default: the run's]")]
+EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras. (default: the run's)")]
 
 
 def command(name: str) -> Callable[[Callable[P, int]], Callable[P, None]]:
@@ -72,8 +72,11 @@ def emit(as_json: bool, values: Any, text: str) -> None:
 
 @command("prepare")
 def prepare(
-    source: Annotated[str, typer.Argument(help="Folder of class folders, CIFAR-10 or idx folder, 'cifar10', 'demo'.")],
-    dest: Annotated[Path, typer.Argument(help="The prepared dataset's folder.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="Folder of class folders, CIFAR-10 or idx folder, 'cifar10', 'demo'."),
+    ],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The prepared dataset's folder.")],
     positive: Positive = "auto",
     image_size: ImageSize = None,
     seed: Seed = 42,
@@ -102,20 +105,22 @@ def prepare(
 
 @command("train")
 def train(
-    variant: Annotated[str, typer.Argument(help="A name from `photoflux variants`.")],
-    data: Annotated[str, typer.Argument(help="A source as in `photoflux prepare`, or a prepared dataset.")] = "demo",
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="A name from `photoflux variants`.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A source as in `photoflux prepare`, or a prepared dataset.")
+    ] = "demo",
     engine: Annotated[str, typer.Option(help="auto, flux or keras.")] = "auto",
-    epochs: Annotated[int | None, typer.Option(help="The most epochs.  [default: the variant's]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.  [default: the variant's]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Adam's step size.  [default: the variant's]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="The most epochs. (default: the variant's)")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step. (default: the variant's)")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's step size. (default: the variant's)")] = None,
     seed: Seed = 42,
     image_size: ImageSize = None,
     positive: Positive = "auto",
     balance: Annotated[str, typer.Option(help="none, weights or augment.")] = "none",
     l1: Annotated[float | None, typer.Option(help="L1 coefficient in place of the variant's.")] = None,
     l2: Annotated[float | None, typer.Option(help="L2 coefficient in place of the variant's.")] = None,
-    loss: Annotated[str | None, typer.Option(help="cross_entropy or squared_error.  [default: the variant's]")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: a new one under runs/]")] = None,
+    loss: Annotated[str | None, typer.Option(help="cross_entropy or squared_error. (default: the variant's)")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. (default: a new one under runs/)")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -163,8 +168,8 @@ def train(
 
 @command("evaluate")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    data: Annotated[str | None, typer.Option(help="A source as in `prepare`.  [default: the run's data]")] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    data: Annotated[str | None, typer.Option(help="A source as in `prepare`. (default: the run's data)")] = None,
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     engine: EngineName = None,
     as_json: Json = False,
@@ -193,8 +198,8 @@ def evaluate(
 
 @command("predict")
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    paths: Annotated[list[Path], typer.Argument(help="Image files and folders.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Image files and folders.")],
     engine: EngineName = None,
     as_json: Json = False,
     debug: Debug = False,

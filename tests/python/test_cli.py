@@ -124,7 +124,7 @@ ERRORS = [
     (("train", "l2", "demo", "--epochs", "0"), 2, "`epochs` must be a whole number, 1 or more"),
     (("train", "l2", "demo", "--batch-size", "0"), 2, "`batch_size`"),
     (("train", "l2", "demo", "--balance", "yes"), 2, "`balance` must be one of"),
-    (("train", "l2", "demo", "--epochs", "many"), 2, "many"),
+    (("train", "l2", "demo", "--epochs", "many"), 2, "--epochs"),
     (("train", "l2", "no/such/folder"), 1, "No such folder: no/such/folder"),
     (("prepare", "demo"), 2, "DEST"),
     (("evaluate", "no/such/run"), 1, "is not a run"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,25 @@ def start(say: Callable[[str], None]) -> Any:
     return _load()
 
 
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Keep stdout for results: juliapkg, and the Julia that it runs to install packages, print to it."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 @cache
 def _load() -> Any:
     try:
-        import juliacall
+        with _stdout_to_stderr():
+            import juliacall
     except BaseException as error:  # juliapkg reports some failures by SystemExit
         if isinstance(error, KeyboardInterrupt):
             raise
