@@ -12,9 +12,9 @@ function PhotoFlux.open_dataset(train::MLDatasets.CIFAR10, test::MLDatasets.CIFA
     return PhotoFlux.dataset_of(arrays(train), arrays(test), train.metadata["class_names"]; name="cifar10", seed)
 end
 
-# MLDatasets keeps the file's order, width first, and scales pixels to 0 … 1 unless asked for bytes.
+# MLDatasets keeps the file's order, width first, and scales pixels to 0 … 1 unless asked for an integer `Tx`.
 function arrays(data)
-    pixels(x::AbstractArray{UInt8}) = collect(x)
+    pixels(x::AbstractArray{<:Integer}) = convert(Array{UInt8}, x)
     pixels(x::AbstractArray{<:Real}) = round.(UInt8, 255 .* x)
     return pixels(data.features), Vector{Int32}(data.targets)
 end

@@ -56,6 +56,27 @@ function data_loss(loss, logits::AbstractMatrix, y::AbstractMatrix, weights::Abs
 end
 
 """
+    data_loss_gradient(loss, logits, y, weights)
+
+Return the gradient of [`data_loss`](@ref) with respect to the logits, `outputs×B`.
+
+With `p` the probabilities: `p − y` for both cross-entropies; `(p − y)·p·(1 − p)` and, with `d = (p − y)/K`,
+`p·(d − Σ p·d)` for the squared errors; each times the image's weight, divided by the number of images.
+"""
+function data_loss_gradient(loss, logits, y, weights)
+    return logits_gradient(loss, probabilities(logits), y) .* weights ./ size(logits, 2)
+end
+
+logits_gradient(::BinaryCrossEntropy, p, y) = p .- y
+logits_gradient(::CategoricalCrossEntropy, p, y) = p .- y
+logits_gradient(::BinarySquaredError, p, y) = (p .- y) .* p .* (1 .- p)
+
+function logits_gradient(::CategoricalSquaredError, p, y)
+    d = (p .- y) ./ size(p, 1)
+    return p .* (d .- sum(p .* d; dims=1))
+end
+
+"""
     probabilities(logits)
 
 Return the softmax of each column, or for one output the logistic function, the probability of the positive class.

@@ -112,6 +112,6 @@ variant_from_json(text::AbstractString) = (row = JSON.parse(text); Variant(row["
 settings_from_json(text::AbstractString) = NamedTuple(Symbol(k) => value for (k, value) in JSON.parse(text))
 
 function package_version(name::AbstractString)
-    modules = (; Flux, Flux.NNlib, Optimisers, Flux.Zygote)
+    modules = (; Flux, Flux.NNlib, Optimisers, Zygote)
     return string(pkgversion(modules[Symbol(name)]))
 end

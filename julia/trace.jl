@@ -27,7 +27,6 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
     losses, values = Float32[], Float32[]
     for step in axes(images, 5)
         chain = with_masks(model, Dict(name => selectdim(mask, ndims(mask), step) for (name, mask) in masks))
-        # The masked layers have no weights, so the chain's state is the unmasked chain's with gaps.
         x, y = Float32.(view(images, :, :, :, :, step)), targets(labels[:, step], classes)
         penalties = kernel_penalties(v, chain)
         result, gradient = total_gradient(chain, loss_of(v.loss, classes), penalties, x, y, ones(Float32, size(x, 4)))
@@ -40,6 +39,7 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
             end
             append!(numbers, named("gradient", gradients))
         end
+        # Masks have no weights: without them, the gradient has the form of the optimiser's state.
         bare = without_dropout(model)
         Optimisers.update!(optimiser, bare, (; layers=gradient.layers[keys(bare)]))
         step == 1 && append!(numbers, named("first", canonical_weights(model, input)))

@@ -257,13 +257,14 @@ function train_step!(model, optimiser, loss, penalties, x, y, weights)
     return result
 end
 
-# The gradient of data loss + penalty: Zygote's of the first, the second's added analytically.
+# The gradient of data loss + penalty: Zygote's through the layers, the loss's and the penalty's written out. Zygote sees
+# no name of this module: on Julia 1.12 the two halves of a pullback that refers to one can stop fitting each other when
+# another package invalidates them after precompilation.
 function total_gradient(model, loss, penalties, x, y, weights)
     w = reshape(weights, 1, :)
-    (value, logits), (gradient,) = Flux.withgradient(model) do m
-        z = m(x)
-        data_loss(loss, z, y, w), z
-    end
+    logits, back = Zygote.pullback(m -> m(x), model)
+    value = data_loss(loss, logits, y, w)
+    gradient = only(back(data_loss_gradient(loss, logits, y, w)))
     for (name, p) in penalties
         add_gradient!(gradient.layers[name].weight, p, model[name].weight)
     end

@@ -6,7 +6,8 @@ One direction: prepared dataset → [`train`](@ref) → [`Run`](@ref) → [`eval
 module PhotoFlux
 
 using ChainRulesCore: ChainRulesCore
-using Flux: Flux, Chain, CrossCor, Dense, Dropout, SamePad, logσ, logsoftmax, onehotbatch, relu, sigmoid, softmax
+using Flux: Flux, Chain, CrossCor, Dense, Dropout, SamePad, Zygote
+using Flux: logσ, logsoftmax, onehotbatch, relu, sigmoid, softmax
 using JSON: JSON
 using Mmap: Mmap
 using Optimisers: Optimisers

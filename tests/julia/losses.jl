@@ -1,4 +1,4 @@
-using PhotoFlux: data_loss, decisions, loss_of, probabilities, targets
+using PhotoFlux: data_loss, data_loss_gradient, decisions, loss_of, probabilities, targets
 
 σ(z) = 1 / (1 + exp(-z))
 const one_z, one_y = Float32[-2 0.5 3], Float32[0 1 0]
@@ -19,6 +19,15 @@ const rtol = 12 * eps(Float32)
     weights = Float32[1 2 3]
     @test data_loss(loss_of("cross_entropy", 4), many_z, many_y, weights) ≈ -sum(weights .* many_y .* log.(q)) / 3 rtol = rtol
     @test data_loss(loss_of("cross_entropy", 4), many_z, many_y, flat) isa Float32
+end
+
+@testset "the written-out gradient is Zygote's, $name, $(size(z, 1)) outputs" for name in ("cross_entropy", "squared_error"),
+    (z, y, classes) in ((one_z, one_y, 2), (many_z, many_y, 4))
+
+    loss, weights = loss_of(name, classes), Float32[1 2 3]
+    expected = only(PhotoFlux.Zygote.gradient(z -> data_loss(loss, z, y, weights), z))
+    @test data_loss_gradient(loss, z, y, weights) ≈ expected rtol = 4 * rtol
+    @test data_loss_gradient(loss, z, y, weights) isa Matrix{Float32}
 end
 
 @testset "large logits stay finite" begin

@@ -2,7 +2,7 @@
 using Test
 
 const FILES = ["random", "penalties", "variants", "pooling", "models", "adam", "datasets", "augment", "batches", "losses",
-    "weights", "evaluation", "training", "runs", "trace", "quality"]
+    "weights", "evaluation", "training", "runs", "trace", "quality", "invalidation"]
 
 # Each file in a module of its own, so that no file lives on what another defined.
 function run_file(name)
