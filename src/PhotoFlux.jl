@@ -13,7 +13,7 @@ using Mmap: Mmap
 using Optimisers: Optimisers
 using PrecompileTools: @compile_workload, @setup_workload
 using Printf: @sprintf
-using Random: Random, AbstractRNG, Xoshiro, shuffle
+using Random: AbstractRNG, Xoshiro, shuffle
 using SHA: sha256
 using Statistics: mean
 using TOML: TOML
