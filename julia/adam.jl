@@ -34,12 +34,92 @@ Optimisers.init(::KerasAdam, w::AbstractArray) = (zero(w), zero(w), 0)
 
 function Optimisers.apply!(rule::KerasAdam, (m, v, t), w::AbstractArray{T}, dw) where {T}
     t += 1
-    β₁, β₂ = T.(rule.beta)
     r₁, r₂ = T.(1 .- rule.beta)
     ϵ = T(rule.epsilon)
-    # In the weights' own precision, as Keras does it: 1 − β₂ᵗ loses digits there, and both must lose the same.
-    α = T(rule.eta) * sqrt(1 - β₂^T(t)) / (1 - β₁^T(t))
+    α = step_size(rule, T, t)
     @. m += (dw - m) * r₁
     @. v += (dw * dw - v) * r₂
     return (m, v, t), Optimisers.@lazy(m * α / (sqrt(v) + ϵ))
+end
+
+# In the weights' own precision, as Keras does it: 1 − β₂ᵗ loses digits there, and both must lose the same.
+function step_size(rule::KerasAdam, ::Type{T}, t) where {T}
+    β₁, β₂ = T.(rule.beta)
+    return T(rule.eta) * sqrt(1 - β₂^T(t)) / (1 - β₁^T(t))
+end
+
+# What becomes of a weight's gradient: `Kept` stores it, penalty included; `Update` makes Adam's step at once, in one pass
+# over weight, gradient and both moments. Both take a gradient whole or in blocks.
+struct Kept
+    gradient::Vector{Float32}
+end
+
+struct Update
+    m::Vector{Float32}
+    v::Vector{Float32}
+    α::Float32
+    r₁::Float32
+    r₂::Float32
+    ϵ::Float32
+end
+
+# The step is counted here, once for each weight and step. As in `apply!`, in the weights' own precision.
+function Update(leaf::Optimisers.Leaf{KerasAdam})
+    (; rule, state) = leaf
+    m, v, t = state
+    t += 1
+    leaf.state = (m, v, t)
+    return Update(vec(m), vec(v), step_size(rule, Float32, t), Float32.(1 .- rule.beta)..., Float32(rule.epsilon))
+end
+
+"""
+    take!(target, penalty, w, dw, offset, n)
+
+Keep or apply `n` values of a weight's gradient, at `offset` in the weight, with the penalty's gradient added.
+
+# Arguments
+- `target`: `Kept` or `Update`.
+- `w`, `dw`: pointers to those values of the weight and of its gradient.
+
+# Returns
+- `Float32`: the penalty of those values, not [`scaled`](@ref) yet.
+"""
+function take!(target::Kept, p::Penalty, w::Ptr{Float32}, dw::Ptr{Float32}, offset, n)
+    to, value = at(pointer(target.gradient), offset), 0.0f0
+    GC.@preserve target @simd ivdep for i in 1:n
+        weight = unsafe_load(w, i)
+        value += term(p, weight)
+        unsafe_store!(to, unsafe_load(dw, i) + slope(p, weight), i)
+    end
+    return value
+end
+
+function take!(target::Update, p::Penalty, w::Ptr{Float32}, dw::Ptr{Float32}, offset, n)
+    (; α, r₁, r₂, ϵ) = target
+    ms, vs, value = at(pointer(target.m), offset), at(pointer(target.v), offset), 0.0f0
+    GC.@preserve target @simd ivdep for i in 1:n
+        weight, m, v = unsafe_load(w, i), unsafe_load(ms, i), unsafe_load(vs, i)
+        value += term(p, weight)
+        g = unsafe_load(dw, i) + slope(p, weight)
+        m += (g - m) * r₁
+        v += (g * g - v) * r₂
+        unsafe_store!(ms, m, i)
+        unsafe_store!(vs, v, i)
+        # sqrt would check for a negative number, and the check keeps the compiler from using vectors.
+        unsafe_store!(w, weight - m * α / (Base.sqrt_llvm(v) + ϵ), i)
+    end
+    return value
+end
+
+# A whole gradient, in blocks that the threads share; returns the penalty's value at the weights before.
+function give!(target, p::Penalty, w::Array{Float32}, dw::Array{Float32})
+    jobs = cld(length(w), BLOCK)
+    jobs == 1 && return GC.@preserve w dw scaled(p, take!(target, p, pointer(w), pointer(dw), 0, length(w)))
+    values = Vector{Float32}(undef, jobs)
+    GC.@preserve w dw share(jobs) do job, _
+        offset = (job - 1) * BLOCK
+        n = min(BLOCK, length(w) - offset)
+        values[job] = take!(target, p, at(pointer(w), offset), at(pointer(dw), offset), offset, n)
+    end
+    return scaled(p, sum(values))
 end

@@ -67,7 +67,7 @@ Return the number of logits: 1 for two classes, else one a class.
 outputs(classes::Integer) = classes == 2 ? 1 : Int(classes)
 
 function convolutions(v, channels, rng)
-    conv(ch) = CrossCor((3, 3), ch, relu; pad=SamePad(), init=Flux.glorot_uniform(rng))
+    conv(ch) = Convolution((3, 3), ch, relu; init=Flux.glorot_uniform(rng))
     return (;
         conv1=conv(channels => 16),
         pool=maxpool2,
@@ -98,7 +98,7 @@ end
 
 Return the names of the layers that have a kernel and a bias, first to last.
 """
-kernels(model::Chain) = [name for name in keys(model) if model[name] isa Union{CrossCor,Dense}]
+kernels(model::Chain) = [name for name in keys(model) if model[name] isa Union{Convolution,Dense}]
 
 """
     kernel_penalties(variant, model)

@@ -127,6 +127,22 @@ julia> PhotoFlux.add_gradient!(zeros(Float32, 2), L2(0.5), Float32[1, -2])
 ```
 """ add_gradient!
 
+# For the pass that also updates the weight: the penalty's gradient at one weight; what is summed over the weights, and
+# what makes the penalty's value of the sum.
+@inline slope(::NoPenalty, w::Float32) = 0.0f0
+@inline slope(p::L1, w::Float32) = p.λ * sign(w)
+@inline slope(p::L2, w::Float32) = 2 * p.λ * w
+@inline slope(p::ElasticNet, w::Float32) = p.λ₁ * sign(w) + 2 * p.λ₂ * w
+
+@inline term(::NoPenalty, w::Float32) = 0.0f0
+@inline term(::L1, w::Float32) = abs(w)
+@inline term(::L2, w::Float32) = w * w
+@inline term(p::ElasticNet, w::Float32) = p.λ₁ * abs(w) + p.λ₂ * w * w
+
+scaled(::NoPenalty, sum::Float32) = 0.0f0
+scaled(p::Union{L1,L2}, sum::Float32) = p.λ * sum
+scaled(::ElasticNet, sum::Float32) = sum
+
 """
     penalty(; l1=0, l2=0)
 

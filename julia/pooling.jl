@@ -29,41 +29,53 @@ maxpool2(x::Array{<:AbstractFloat,4}) = first(pooled(x))
 function ChainRulesCore.rrule(::typeof(maxpool2), x::Array{T,4}) where {T<:AbstractFloat}
     y, chosen = pooled(x)
     function maxpool2_pullback(Δ)
-        dy, dx = ChainRulesCore.unthunk(Δ), zeros(T, size(x))
-        planes(y) do plane
-            @inbounds for j in axes(y, 2), i in axes(y, 1)
-                k = chosen[i, j, plane]
-                dx[2i - 1 + (k & 1), 2j - 1 + (k >> 1), plane] = dy[i, j, plane]
-            end
-        end
-        return ChainRulesCore.NoTangent(), dx
+        return ChainRulesCore.NoTangent(), unpool!(similar(x), ChainRulesCore.unthunk(Δ), chosen)
     end
     return y, maxpool2_pullback
 end
 
+pooled_size(x) = (size(x, 1) ÷ 2, size(x, 2) ÷ 2, size(x, 3), size(x, 4))
+pooled(x::Array{T,4}) where {T} = pool!(Array{T}(undef, pooled_size(x)), Array{UInt8}(undef, pooled_size(x)), x)
+
 # The largest values, and which element of its window each is: 0 to 3, along the width first, as Keras scans a window.
-function pooled(x::Array{T,4}) where {T}
-    w, h, c, n = size(x)
-    y, chosen = Array{T}(undef, w ÷ 2, h ÷ 2, c, n), Array{UInt8}(undef, w ÷ 2, h ÷ 2, c, n)
-    planes(y) do plane
-        @inbounds for j in axes(y, 2), i in axes(y, 1)
-            best, k = x[2i - 1, 2j - 1, plane], 0x00
-            for (candidate, place) in ((x[2i, 2j - 1, plane], 0x01), (x[2i - 1, 2j, plane], 0x02), (x[2i, 2j, plane], 0x03))
-                # A NaN is taken too, so that it shows in the loss.
-                if candidate > best || isnan(candidate)
-                    best, k = candidate, place
-                end
+# Without a branch, so that the compiler uses vectors.
+function pool!(y::Array{T,4}, chosen::Array{UInt8,4}, x::Array{T,4}) where {T}
+    share(size(y, 3) * size(y, 4)) do plane, _
+        p, rows = CartesianIndices(axes(y)[3:4])[plane], axes(y, 1)
+        @inbounds for j in axes(y, 2)
+            @simd ivdep for i in rows
+                best, k = x[2i - 1, 2j - 1, p], 0x00
+                best, k = larger(best, k, x[2i, 2j - 1, p], 0x01)
+                best, k = larger(best, k, x[2i - 1, 2j, p], 0x02)
+                best, k = larger(best, k, x[2i, 2j, p], 0x03)
+                y[i, j, p], chosen[i, j, p] = best, k
             end
-            y[i, j, plane], chosen[i, j, plane] = best, k
         end
     end
     return y, chosen
 end
 
-# Threads share the planes, a channel of an image each.
-function planes(f, y::Array{<:Any,4})
-    all = CartesianIndices(axes(y)[3:4])
-    Threads.@threads for number in eachindex(all)
-        f(all[number])
+# A NaN is taken too, so that it shows in the loss.
+@inline function larger(best, k, candidate, place)
+    take = (candidate > best) | (candidate != candidate)
+    return ifelse(take, candidate, best), ifelse(take, place, k)
+end
+
+function unpool!(dx::Array{T,4}, dy, chosen) where {T}
+    share(size(dx, 3) * size(dx, 4)) do plane, _
+        p = CartesianIndices(axes(dx)[3:4])[plane]
+        # An odd last row or column is in no window.
+        isodd(size(dx, 1)) && (dx[end, :, p] .= 0)
+        isodd(size(dx, 2)) && (dx[:, end, p] .= 0)
+        @inbounds for j in axes(dy, 2)
+            @simd ivdep for i in axes(dy, 1)
+                k, d = chosen[i, j, p], dy[i, j, p]
+                dx[2i - 1, 2j - 1, p] = ifelse(k == 0x00, d, zero(T))
+                dx[2i, 2j - 1, p] = ifelse(k == 0x01, d, zero(T))
+                dx[2i - 1, 2j, p] = ifelse(k == 0x02, d, zero(T))
+                dx[2i, 2j, p] = ifelse(k == 0x03, d, zero(T))
+            end
+        end
     end
+    return dx
 end

@@ -34,6 +34,7 @@ function save_run(folder::AbstractString, run::Run)
             "flux" => string(pkgversion(Flux))),
         "kept_epoch" => run.kept_epoch,
         "ended" => run.ended,
+        "initial" => run.initial,
         "seconds" => sum(row -> row.seconds, run.history; init=0.0),
     )
     replace_file(io -> JSON.print(io, description, 2), joinpath(folder, "run.json"))
@@ -82,7 +83,10 @@ function load_run(folder::AbstractString)
     settings = NamedTuple(Symbol(k) => value for (k, value) in d["settings"])
     names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]))
     history = read_history(joinpath(folder, "history.csv"))
-    return Run(v, model, history, d["kept_epoch"], Symbol(d["ended"]), input, Vector{String}(data["classes"]), settings, names)
+    origin = get(d, "initial", nothing)
+    initial = origin === nothing ? nothing : (; path=origin["path"], fingerprint=origin["fingerprint"])
+    return Run(v, model, history, d["kept_epoch"], Symbol(d["ended"]), input, Vector{String}(data["classes"]), settings,
+        names, initial)
 end
 
 function read_history(path)

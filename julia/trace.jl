@@ -13,17 +13,20 @@ Run some steps from given weights on given batches and return every number, so t
   `…×B×steps`; a dropout layer without a mask is off.
 
 # Returns
-- `Vector{Pair{String,Array{Float32}}}`, dimensions reversed: `logits` of the first batch before any step; `loss`,
-  `penalty`, `total` of each step; `gradient/NAME` of the first step's total; `first/NAME` and `final/NAME`, the weights
-  after one step and after the last.
+- `Vector{Pair{String,Array{Float32}}}`, dimensions reversed: `initial/NAME`, the weights as the model holds them;
+  `activation/LAYER`, what each layer but `flatten` gives for the first batch, and `logits`; `loss`, `penalty`, `total`
+  of each step; `gradient/NAME` of the first step's total; `first/NAME`, `moment1/NAME` and `moment2/NAME`, the weights
+  and Adam's moments after one step; `final/NAME`, the weights after the last.
 """
 function trace(v::Variant, weights::AbstractString, images, labels, classes; learning_rate, masks=Dict())
     input = size(images)[1:3]
     model = build_model(v, input, classes)
     load_weights!(model, weights, input)
-    optimiser = Optimisers.setup(KerasAdam(learning_rate), without_dropout(model))
+    bare = without_dropout(model)
+    optimiser = Optimisers.setup(KerasAdam(learning_rate), bare)
     named(prefix, pairs) = ["$prefix/$name" => copy(array) for (name, array) in pairs]
-    numbers = Pair{String,Array{Float32}}[]
+    arrays(tree) = canonical_arrays(name -> (tree[name].weight, tree[name].bias), model, input)
+    numbers = named("initial", canonical_weights(model, input))
     losses, values = Float32[], Float32[]
     for step in axes(images, 5)
         chain = with_masks(model, Dict(name => selectdim(mask, ndims(mask), step) for (name, mask) in masks))
@@ -33,19 +36,32 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
         push!(losses, result.loss)
         push!(values, result.penalty)
         if step == 1
+            append!(numbers, activations(chain, x))
             push!(numbers, "logits" => result.logits)
-            gradients = canonical_arrays(model, input) do name
-                gradient.layers[name].weight, gradient.layers[name].bias
-            end
-            append!(numbers, named("gradient", gradients))
+            append!(numbers, named("gradient", arrays(gradient.layers)))
         end
         # Masks have no weights: without them, the gradient has the form of the optimiser's state.
-        bare = without_dropout(model)
         Optimisers.update!(optimiser, bare, (; layers=gradient.layers[keys(bare)]))
-        step == 1 && append!(numbers, named("first", canonical_weights(model, input)))
+        if step == 1
+            append!(numbers, named("first", canonical_weights(model, input)))
+            for moment in 1:2
+                tree = map(layer -> map(leaf -> leaf.state[moment], layer[(:weight, :bias)]), optimiser.layers[Tuple(kernels(model))])
+                append!(numbers, named("moment$moment", arrays(tree)))
+            end
+        end
     end
     append!(numbers, named("final", canonical_weights(model, input)))
     return append!(numbers, ["loss" => losses, "penalty" => values, "total" => losses .+ values])
+end
+
+function activations(chain, x)
+    pairs = Pair{String,Array{Float32}}[]
+    for name in keys(chain)
+        x = chain[name](x)
+        # Images (w, h, c, B) are (c, w, h, B) in Keras' layout reversed. Flattening only renames.
+        name === :flatten || push!(pairs, "activation/$name" => ndims(x) == 4 ? permutedims(x, (3, 1, 2, 4)) : x)
+    end
+    return pairs
 end
 
 function with_masks(model, masks)
@@ -67,5 +83,44 @@ end
 
 (layer::Mask)(x) = x .* layer.factors
 
+is_ours(::Mask) = true
+forward!(layer::Mask, x, buffers, name) = layer(x)
+backward!(layer::Mask, x, y, dy, buffers, name, wanted, sink) = wanted ? dy .* layer.factors : nothing
+
 # Of an image, (c, w, h, B) on disk is (w, h, c, B) here; of a vector, both are (units, B).
 to_layer(mask) = ndims(mask) == 4 ? permutedims(mask, (2, 3, 1, 4)) : Array(mask)
+
+"""
+    stopping_epochs(totals, patience)
+
+Return after which epoch early stopping ends a fit with these total validation losses, and which epoch is the best.
+"""
+function stopping_epochs(totals, patience::Integer)
+    stopping, model = EarlyStopping(Int(patience)), Chain()
+    for (epoch, total) in enumerate(totals)
+        should_stop!(stopping, epoch, total, model) && return epoch, stopping.best_epoch
+    end
+    return length(totals), stopping.best_epoch
+end
+
+"""
+    augmented(images, flip_x, flip_y, angles, zooms)
+
+Return images `W×H×C×N` of `UInt8` as `Float32`, each transformed as its entries of the four vectors say; see
+[`Augmentation`](@ref).
+"""
+function augmented(images::AbstractArray{UInt8,4}, flip_x, flip_y, angles, zooms)
+    out = Array{Float32}(undef, size(images))
+    for n in axes(images, 4)
+        a = Augmentation(flip_x[n], flip_y[n], angles[n], zooms[n])
+        augment!(view(out, :, :, :, n), view(images, :, :, :, n), a)
+    end
+    return out
+end
+
+"""
+    pixels(folder, chosen)
+
+Return images of a prepared dataset as training sees them, `W×H×C×N` of `Float32`; `chosen` counts from 1.
+"""
+pixels(folder::AbstractString, chosen) = gather(open_dataset(folder), Item.(chosen, 0); seed=0, epoch=1)

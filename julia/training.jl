@@ -9,11 +9,14 @@ What [`train`](@ref) returns.
 - `history::Vector{NamedTuple}`: a row per finished epoch: `epoch`, `seconds`, and `train_…` and `validation_…` `loss`,
   `penalty`, `total`, `accuracy`.
 - `kept_epoch::Int`: the epoch whose weights the model has; 0 if none was finished.
-- `ended::Symbol`: `:epochs`, `:early_stopping` or `:interrupted`.
+- `ended::Symbol`: `:epochs`, `:early_stopping` or `:interrupted`; of a run that Python wrote, also `:diverged`, or
+  `:adopted`: not trained here.
 - `input::NTuple{3,Int}`: width, height and channels of its images.
 - `classes::Vector{String}`
 - `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`.
 - `data::NamedTuple`: `name` and `fingerprint` of the prepared dataset.
+- `initial::Union{Nothing,NamedTuple}`: where the first weights came from, the `path` of a run or file (`nothing`: a run
+  in memory) and the `fingerprint` of its weights ([`fingerprint`](@ref)); `nothing`: drawn from the seed.
 """
 struct Run
     variant::Variant
@@ -25,11 +28,13 @@ struct Run
     classes::Vector{String}
     settings::NamedTuple
     data::NamedTuple
+    initial::Union{Nothing,NamedTuple}
 end
 
 function Base.show(io::IO, ::MIME"text/plain", run::Run)
     print(io, "Run of \"", run.variant.name, "\" on ", run.data.name, ": ", length(run.history), " epochs")
-    run.ended === :epochs || print(io, " (ended by ", replace(string(run.ended), '_' => ' '), ")")
+    run.ended in (:epochs, :adopted) || print(io, " (ended by ", replace(string(run.ended), '_' => ' '), ")")
+    run.initial === nothing || print(io, ", from ", something(run.initial.path, "a run in memory"))
     if run.kept_epoch > 0
         row = run.history[run.kept_epoch]
         print(io, "\n  epoch ", run.kept_epoch, " kept: validation total ", @sprintf("%.4f", row.validation_total))
@@ -81,7 +86,7 @@ copy_weights!(kept, model) = (foreach(copyto!, kept, Flux.trainables(model)); ke
 restore_weights!(model, kept) = foreach(copyto!, Flux.trainables(model), kept)
 
 """
-    train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance = "none", on_batch, on_epoch)
+    train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance = "none", initial, on_batch, on_epoch)
 
 Train a variant's model on the training part of a prepared dataset.
 
@@ -96,6 +101,8 @@ Ctrl-C ends the fit after the running batch and returns the run so far.
 - `seed::Integer`: any integer.
 - `balance::AbstractString`: `"none"`; `"weights"`, each image's loss times N / (K · size of its class); or `"augment"`,
   every smaller class topped up each epoch with augmented copies ([`epoch_items`](@ref)).
+- `initial`: a [`Run`](@ref), or the path of a run or a weights file, from whose weights the fit starts; `nothing`: from
+  those that the seed gives. Adam's moments start at zero either way.
 - `on_batch`: called after every batch with a `NamedTuple` (`epoch`, `epochs`, `batch`, `batches`, `images`, and the
   means of this epoch so far `loss`, `accuracy`); the fit ends there if it returns `true`.
 - `on_epoch`: called with each new row of the history.
@@ -105,6 +112,7 @@ Ctrl-C ends the fit after the running batch and returns the run so far.
 
 # Throws
 - `ArgumentError`: a value that cannot be used.
+- `DimensionMismatch`: `initial` has weights of other shapes; both are listed.
 - [`DivergedError`](@ref): the loss became NaN or infinite.
 
 # Examples
@@ -127,6 +135,7 @@ function train(
     learning_rate::Real=v.learning_rate,
     seed::Integer=42,
     balance::AbstractString="none",
+    initial::Union{Nothing,Run,AbstractString}=nothing,
     on_batch=Returns(false),
     on_epoch=Returns(nothing),
 )
@@ -140,15 +149,17 @@ function train(
     end
 
     model = build_model(v, image_shape(data), length(data.classes); rng=derived_rng(seed, "weights"))
+    origin = start_from!(model, initial, image_shape(data))
     optimiser = Optimisers.setup(KerasAdam(learning_rate), model)
     stopping = v.patience === nothing ? nothing : EarlyStopping(v.patience)
     settings = (; epochs=Int(epochs), batch_size=Int(batch_size), learning_rate=Float64(shortest(Float32(learning_rate))),
         seed=Int(seed), balance=String(balance))
     history = NamedTuple[]
     good = copy_weights!(nothing, model)
+    buffers = Buffers()
     ended = :epochs
     finished(kept_epoch) = Run(v, model, history, kept_epoch, ended, image_shape(data), data.classes, settings,
-        (; data.name, data.fingerprint))
+        (; data.name, data.fingerprint), origin)
     function diverged(epoch, batch, loss)
         restore_weights!(model, good)
         throw(DivergedError(epoch, batch, loss, epoch - 1, finished(epoch - 1)))
@@ -157,7 +168,7 @@ function train(
     try
         for epoch in 1:epochs
             start = time()
-            training = train_epoch!(model, optimiser, v, data, epoch, settings, on_batch)
+            training = train_epoch!(model, optimiser, v, data, epoch, settings, on_batch, buffers)
             if training === :interrupted
                 ended = :interrupted
                 break
@@ -185,6 +196,21 @@ function train(
     return finished(length(history))
 end
 
+# Copies the weights that a fit starts from into the model; returns what a run says of where they came from.
+start_from!(model, ::Nothing, input) = nothing
+
+function start_from!(model, run::Run, input)
+    load_weights!(model, Dict(canonical_weights(run.model, run.input)), input; source="the weights of the run")
+    return (; path=nothing, fingerprint=fingerprint(model, input))
+end
+
+function start_from!(model, path::AbstractString, input)
+    weights = abspath(isdir(path) ? joinpath(path, "weights.safetensors") : path)
+    load_weights!(model, weights, input)
+    place = isfile(joinpath(dirname(weights), "run.json")) ? dirname(weights) : weights
+    return (; path=realpath(place), fingerprint=fingerprint(model, input))
+end
+
 history_row(epoch, seconds, training, validation) = (;
     epoch,
     seconds,
@@ -199,7 +225,7 @@ history_row(epoch, seconds, training, validation) = (;
 )
 
 # Returns the epoch's means over images and its last batch, or :interrupted. A loss that is not finite ends it.
-function train_epoch!(model, optimiser, v, data, epoch, settings, on_batch)
+function train_epoch!(model, optimiser, v, data, epoch, settings, on_batch, buffers)
     (; seed, batch_size, balance, epochs) = settings
     items = epoch_items(data, seed, epoch, balance)
     factors = class_weights(data, balance)
@@ -213,7 +239,8 @@ function train_epoch!(model, optimiser, v, data, epoch, settings, on_batch)
         # Ctrl-C waits for the end of the batch: a half-made step would leave half-changed weights.
         step = disable_sigint() do
             x = gather(data, chosen; seed, epoch)
-            train_step!(model, optimiser, loss_of(v.loss, K), penalties, x, targets(labels, K), factors[labels .+ 1])
+            train_step!(model, optimiser, loss_of(v.loss, K), penalties, x, targets(labels, K),
+                factors[labels .+ 1], buffers)
         end
         n = length(chosen)
         loss += n * Float64(step.loss)
@@ -238,29 +265,51 @@ function start_dropout!(model, seed, epoch)
 end
 
 """
-    train_step!(model, optimiser, loss, penalties, x, y, weights)
+    train_step!(model, optimiser, loss, penalties, x, y, weights, buffers = Buffers())
 
 Make one step of Adam on the total loss of a batch, in place.
 
 # Arguments
-- `model::Chain`, `optimiser`: of `Optimisers.setup`.
+- `model::Chain`, `optimiser`: of `Optimisers.setup` with [`KerasAdam`](@ref).
 - `loss`: of [`loss_of`](@ref).
 - `penalties`: of [`kernel_penalties`](@ref).
 - `x`: `W×H×C×B`, 0 to 255; `y`: `outputs×B`; `weights`: of each image in the loss.
+- `buffers`: of the step before, so that this one has its arrays.
 
 # Returns
 - `NamedTuple`: `loss`, `penalty` and `logits` before the step.
 """
-function train_step!(model, optimiser, loss, penalties, x, y, weights)
+function train_step!(model, optimiser, loss, penalties, x, y, weights, buffers=Buffers())
+    if is_written_out(model, x)
+        return written_out_step!(UpdateSink(penalties, optimiser), model, loss, x, y, weights, buffers)
+    end
     result, gradient = total_gradient(model, loss, penalties, x, y, weights)
     isfinite(result.loss + result.penalty) && Optimisers.update!(optimiser, model, gradient)
     return result
 end
 
-# The gradient of data loss + penalty: Zygote's through the layers, the loss's and the penalty's written out. Zygote sees
-# no name of this module: on Julia 1.12 the two halves of a pullback that refers to one can stop fitting each other when
-# another package invalidates them after precompilation.
-function total_gradient(model, loss, penalties, x, y, weights)
+# Nothing is given to the sink if the loss is not finite.
+function written_out_step!(sink, model, loss, x, y, weights, buffers)
+    w = reshape(weights, 1, :)
+    # The arrays of a step point into the buffers.
+    return GC.@preserve buffers with_one_blas_thread() do
+        values = run_forward(model, x, buffers)
+        logits = copy(last(values))::Matrix{Float32}
+        value = data_loss(loss, logits, y, w)
+        isfinite(value) && run_backward(model, values, data_loss_gradient(loss, logits, y, w), buffers, sink)
+        return (; loss=value, penalty=sink.value[], logits)
+    end
+end
+
+# The gradient of data loss + penalty: written out for our layers on a CPU, else Zygote's through the layers, the loss's
+# and the penalty's written out. Zygote sees no name of this module: on Julia 1.12 the two halves of a pullback that
+# refers to one can stop fitting each other when another package invalidates them after precompilation.
+function total_gradient(model, loss, penalties, x, y, weights, buffers=Buffers())
+    if is_written_out(model, x)
+        sink = GradientSink(penalties)
+        result = written_out_step!(sink, model, loss, x, y, weights, buffers)
+        return result, as_gradient(sink, model)
+    end
     w = reshape(weights, 1, :)
     logits, back = Zygote.pullback(m -> m(x), model)
     value = data_loss(loss, logits, y, w)

@@ -192,17 +192,38 @@ Copy stored weights into a model.
 - `DimensionMismatch`: other names or shapes than the model's, as in a file of another variant; both are listed.
 """
 function load_weights!(model::Chain, arrays::AbstractDict, input; source="the weights")
-    expected = Dict(name => size(array) for (name, array) in canonical_weights(model, input))
-    found = Dict(name => size(array) for (name, array) in arrays)
-    if expected != found
-        listed(shapes) = join(("$name $(reverse(shape))" for (name, shape) in sort(collect(shapes))), ", ")
-        throw(DimensionMismatch("$source do not fit this model. Expected: $(listed(expected)). Found: $(listed(found))."))
+    expected = [name => reverse(size(array)) for (name, array) in canonical_weights(model, input)]
+    found = Dict(name => reverse(size(array)) for (name, array) in arrays)
+    if Dict(expected) != found
+        throw(DimensionMismatch("$source do not fit this model:\n" * side_by_side(found, expected)))
     end
     for name in kernels(model)
         copyto!(model[name].weight, to_flux(model, name, arrays["$name.kernel"], input))
         copyto!(model[name].bias, arrays["$name.bias"])
     end
     return model
+end
+
+# Two lists of names and shapes as a table, a mark before each row whose sides do not agree.
+function side_by_side(found, expected)
+    shapes = Dict(expected)
+    names = [first.(expected); sort!(filter(!in(keys(shapes)), collect(keys(found))))]
+    entry(sides, name) = haskey(sides, name) ? "$name $(sides[name])" : "–"
+    rows = [(entry(found, name), entry(shapes, name)) for name in names]
+    width = maximum(textwidth(left) for (left, _) in [("in the file", ""); rows])
+    lines = [(left == right ? "    " : "  ≠ ") * rpad(left, width + 3) * right for (left, right) in rows]
+    return join([" "^4 * rpad("in the file", width + 3) * "expected"; lines], '\n')
+end
+
+"""
+    fingerprint(model, input)
+
+Return the sha256 of a model's weights as they are stored ([`canonical_weights`](@ref)), first layer to last, kernel
+before bias.
+"""
+function fingerprint(model::Chain, input)
+    arrays = last.(canonical_weights(model, input))
+    return bytes2hex(sha256(reduce(vcat, (reinterpret(UInt8, htol.(vec(array))) for array in arrays))))
 end
 
 function load_weights!(model::Chain, path::AbstractString, input)

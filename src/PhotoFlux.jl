@@ -6,14 +6,15 @@ One direction: prepared dataset → [`train`](@ref) → [`Run`](@ref) → [`eval
 module PhotoFlux
 
 using ChainRulesCore: ChainRulesCore
-using Flux: Flux, Chain, CrossCor, Dense, Dropout, SamePad, Zygote
+using Flux: Flux, Chain, Dense, Dropout, NNlib, Zygote
 using Flux: logσ, logsoftmax, onehotbatch, relu, sigmoid, softmax
 using JSON: JSON
+using LinearAlgebra: BLAS
 using Mmap: Mmap
 using Optimisers: Optimisers
 using PrecompileTools: @compile_workload, @setup_workload
 using Printf: @sprintf
-using Random: AbstractRNG, Xoshiro, shuffle
+using Random: AbstractRNG, Xoshiro, rand!, shuffle
 using SHA: sha256
 using Statistics: mean
 using TOML: TOML
@@ -28,9 +29,13 @@ export build_model, read_weights, write_weights, load_weights!
 include("../julia/random.jl")
 include("../julia/penalties.jl")
 include("../julia/variants.jl")
+include("../julia/vectors.jl")
 include("../julia/pooling.jl")
+include("../julia/conv.jl")
 include("../julia/models.jl")
 include("../julia/adam.jl")
+include("../julia/dense.jl")
+include("../julia/step.jl")
 include("../julia/datasets.jl")
 include("../julia/augment.jl")
 include("../julia/batches.jl")

@@ -1,14 +1,14 @@
-"""What a Python user calls: prepare, train, evaluate, predict."""
+"""What a Python user calls: prepare, train, evaluate, predict, export, adopt, verify."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from photoflux import runs
+from photoflux.adoption import adopt
 from photoflux.data.prepared import SPLITS, PreparedDataset
 from photoflux.data.sources import kind_of
 from photoflux.data.sources import prepare as prepare_source
@@ -17,14 +17,17 @@ from photoflux.engines.base import Engine
 from photoflux.engines.keras import why_unavailable
 from photoflux.errors import DataError, unknown_name
 from photoflux.evaluation import Metrics
-from photoflux.fitting import fit_and_save, score_part
+from photoflux.exporting import export
+from photoflux.fitting import fit_and_save, initial_weights, score_part
 from photoflux.prediction import Prediction, check_array, expand, predict_files, predictions_of
 from photoflux.progress import Display
 from photoflux.runs import Run, load_run
 from photoflux.settings import recipe_of, settings_of
 from photoflux.variants import Variant, variants
+from photoflux.verification.verify import verify
+from photoflux.weights import read_weights_of
 
-__all__ = ["Prediction", "evaluate", "load_run", "predict", "prepare", "train", "variants"]
+__all__ = ["Prediction", "adopt", "evaluate", "export", "load_run", "predict", "prepare", "train", "variants", "verify"]
 
 Source = str | Path | PreparedDataset | tuple[np.ndarray, np.ndarray]
 
@@ -103,6 +106,7 @@ def train(
     l1: float | None = None,
     l2: float | None = None,
     loss: str | None = None,
+    initial: str | Path | Run | None = None,
     out: str | Path | None = None,
     progress: bool = True,
     on_prepared: Callable[[PreparedDataset], None] | None = None,
@@ -133,6 +137,9 @@ def train(
         Coefficient on every kernel that the variant penalises, in place of the table's.
     loss : str, optional
         ``"cross_entropy"`` or ``"squared_error"``, in place of the variant's.
+    initial : str, Path or Run, optional
+        A run or a weights file from whose weights the fit starts; None: from those that the seed gives. It may be of
+        another variant, engine or data if the shapes agree. Adam's moments start at zero either way.
     out : str or Path, optional
         The run's folder; None: a new one under ``runs/``. An earlier run there is replaced when the new one is whole.
     progress : bool
@@ -147,7 +154,7 @@ def train(
     Raises
     ------
     SettingError, DataError, RunError
-        If an argument, the data or `out` cannot be used; before anything is trained.
+        If an argument, the data, `initial` or `out` cannot be used; before anything is trained.
     EngineError
         If the engine cannot be had or fails.
     DivergedError
@@ -157,10 +164,14 @@ def train(
     settings = settings_of(recipe, epochs, batch_size, learning_rate, seed, balance)
     if out is not None:
         runs.check_destination(Path(out))
+    start = None if initial is None else initial_weights(initial)
     prepared = _prepared_for(recipe, data, positive, image_size, seed, progress)
     if on_prepared is not None:
         on_prepared(prepared)
-    folder = Path(out) if out is not None else _new_folder(recipe, prepared)
+    if start is not None:
+        shape = (prepared.channels, prepared.height, prepared.width)
+        read_weights_of(start, recipe, *shape, len(prepared.classes))  # refused here, not when an engine has started
+    folder = Path(out) if out is not None else runs.new_folder(f"{recipe.name}-{prepared.name}")
     with Display(progress) as display:
         chosen = get_engine(engine, display.say)
         display.say(
@@ -168,7 +179,7 @@ def train(
             f"{len(prepared.indices('train'))} images of {prepared.height}×{prepared.width}, "
             f"{len(prepared.classes)} classes, at most {settings.epochs} epochs"
         )
-        return fit_and_save(chosen, recipe, prepared, settings, folder, display)
+        return fit_and_save(chosen, recipe, prepared, settings, folder, display, start)
 
 
 def evaluate(
@@ -276,12 +287,6 @@ def _prepared_for(
     if image_size is None and kind_of(data) == "folder":
         image_size = recipe.image_size
     return prepare(data, positive=positive, image_size=image_size, seed=seed, progress=progress)
-
-
-def _new_folder(recipe: Variant, prepared: PreparedDataset) -> Path:
-    stem = f"{recipe.name}-{prepared.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = [stem] + [f"{stem}-{i}" for i in range(2, 1000)]
-    return next(path for path in (Path("runs") / name for name in names) if not path.exists())
 
 
 def _check_fits(run: Run, prepared: PreparedDataset) -> None:

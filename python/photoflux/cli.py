@@ -120,6 +120,9 @@ def train(
     l1: Annotated[float | None, typer.Option(help="L1 coefficient in place of the variant's.")] = None,
     l2: Annotated[float | None, typer.Option(help="L2 coefficient in place of the variant's.")] = None,
     loss: Annotated[str | None, typer.Option(help="cross_entropy or squared_error. (default: the variant's)")] = None,
+    initial: Annotated[
+        Path | None, typer.Option(help="A run to start from. (default: from the weights that the seed gives)")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. (default: a new one under runs/)")] = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -140,6 +143,7 @@ def train(
         l1=l1,
         l2=l2,
         loss=loss,
+        initial=initial,
         out=out,
         on_prepared=lambda prepared: prepared_rejected.append(len(prepared.rejected)),
     )
@@ -219,6 +223,76 @@ def predict(
     ]
     emit(as_json, values, "\n".join(lines))
     return REJECTED if any(p.rejected for p in predictions) else DONE
+
+
+@command("export")
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write: model.keras or model.onnx.")],
+    format: Annotated[str | None, typer.Option(help="keras or onnx. (default: what FILE ends in)")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Write a run as a model that Keras or an ONNX runtime opens without PhotoFlux."""
+    opened = api.load_run(run)
+    written = api.export(opened, path, format)
+    shape = [opened.data[key] for key in ("height", "width", "channels")]
+    values = {"run": str(run), "path": str(written), "input": [None, *shape], "classes": opened.classes}
+    size = "×".join(map(str, shape))
+    text = f"{written}: takes N×{size} images (H×W×C, 0 to 255), returns logits; classes: {', '.join(opened.classes)}"
+    emit(as_json, values, text)
+    return DONE
+
+
+@command("adopt")
+def adopt(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .keras or .weights.h5 file.")],
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="Which variant it is.")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder. (default: a new one under runs/)")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The prepared dataset that it belongs to: its class names, and a score.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Class names without --data: a,b. (default: 0,1,…)")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Height and width: .weights.h5 without --data only.")] = None,
+    channels: Annotated[int | None, typer.Option(help="1 or 3: .weights.h5 without --data only. (default: 3)")] = None,
+    scaled: Annotated[
+        bool, typer.Option("--scaled", help="Its images were divided by 255 before; it has no Rescaling layer.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Make a run of a Keras model, for Flux to evaluate, apply and train further."""
+    run = api.adopt(
+        model,
+        variant,
+        out,
+        data=data,
+        classes=None if classes is None else [name.strip() for name in classes.split(",")],
+        image_size=image_size,
+        channels=channels,
+        scaled=scaled,
+    )
+    values = {"run": str(run.path), "variant": run.variant.name, "classes": run.classes, "metrics": run.metrics}
+    emit(as_json, values, str(run))
+    return DONE
+
+
+@command("verify")
+def verify(
+    variant: Annotated[
+        str, typer.Argument(metavar="VARIANT", help="A name from `photoflux variants`, or all.")
+    ] = "all",
+    data: Annotated[str, typer.Option(help="A prepared dataset, or a source as in `prepare`.")] = "demo",
+    steps: Annotated[int, typer.Option(help="Adam steps of the loss curves, 2 or more.")] = 50,
+    image_size: Annotated[int | None, typer.Option(help="Of a folder's or the demo's images. (default: 64)")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for verify.html.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Prove that Flux and Keras compute the same numbers."""
+    found = api.verify(variant, data, steps=steps, image_size=image_size, out=out)
+    emit(as_json, found.as_dict(), str(found))
+    return DONE if found.passed else ERROR
 
 
 @command("variants")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class PhotoFluxError(Exception):
@@ -62,3 +62,27 @@ def unknown_name(argument: str, value: object, known: Iterable[str]) -> SettingE
     near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return SettingError(f"`{argument}` must be one of {', '.join(names)}; received: {value!r}.{hint}")
+
+
+def side_by_side(rows: Sequence[tuple[str, str, bool]], found: str, expected: str) -> str:
+    """Return two lists as a table for a terminal, a mark before each row whose sides do not agree.
+
+    Parameters
+    ----------
+    rows : sequence of (str, str, bool)
+        What was found, what was expected, ``""`` where there is nothing, and whether the two agree.
+    found, expected : str
+        The titles of the two columns.
+
+    Examples
+    --------
+    >>> print(side_by_side([("a (3,)", "a (3,)", True), ("", "b (4,)", False)], "in the file", "expected"))
+        in the file   expected
+        a (3,)        a (3,)
+      ≠ –             b (4,)
+    """
+    width = max(len(left) for left in (found, *(left for left, _, _ in rows)))
+    lines = [f"    {found:<{width}}   {expected}"]
+    for left, right, agree in rows:
+        lines.append(f"  {' ' if agree else '≠'} {left or '–':<{width}}   {right or '–'}")
+    return "\n".join(lines)

@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from photoflux import plots, runs
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import BatchProgress, Engine, EpochRow, Fit, Settings
-from photoflux.errors import DataError, DivergedError
+from photoflux.errors import DataError, DivergedError, RunError
 from photoflux.evaluation import Metrics, score
 from photoflux.progress import Display
 from photoflux.runs import Run
 from photoflux.variants import Variant
-from photoflux.weights import read_weights_of
+from photoflux.weights import fingerprint_of, read_weights_of
 
 EVALUATION_BATCH = 64
 
 
+def initial_weights(source: str | Path | Run) -> Path:
+    """Return the weights file that a fit is to start from, of a run, its folder, or a weights file itself.
+
+    Raises
+    ------
+    RunError
+        If there is no such run or file.
+    """
+    if isinstance(source, Run):
+        return source.weights
+    path = Path(source)
+    if path.is_file() and path.suffix in (".keras", ".h5"):
+        raise RunError(f"{path} is a Keras file. Make a run of it first: `photoflux adopt {path} VARIANT --out RUN`.")
+    if path.is_file():
+        return path
+    return runs.load_run(source).weights
+
+
 def fit_and_save(
-    engine: Engine, recipe: Variant, prepared: PreparedDataset, settings: Settings, folder: Path, display: Display
+    engine: Engine,
+    recipe: Variant,
+    prepared: PreparedDataset,
+    settings: Settings,
+    folder: Path,
+    display: Display,
+    initial: Path | None = None,
 ) -> Run:
-    """Fit, score validation and test, draw, and write the run, whole.
+    """Fit, from the weights in the file `initial` if given, score validation and test, draw, and write the run, whole.
 
     Raises
     ------
@@ -33,6 +59,8 @@ def fit_and_save(
         If the folder cannot be written; an earlier run there stays.
     """
     rows: list[EpochRow] = []
+    classes, shape = len(prepared.classes), (prepared.channels, prepared.height, prepared.width)
+    origin = None if initial is None else origin_of(initial, read_weights_of(initial, recipe, *shape, classes))
 
     def on_batch(progress: BatchProgress) -> bool:
         display.batch(progress)
@@ -47,7 +75,7 @@ def fit_and_save(
         began = time.perf_counter()
         failure = None
         try:
-            fit = engine.fit(recipe, prepared, settings, weights, on_batch=on_batch, on_epoch=on_epoch)
+            fit = engine.fit(recipe, prepared, settings, weights, initial=initial, on_batch=on_batch, on_epoch=on_epoch)
         except DivergedError as error:
             failure = DivergedError(str(error).replace(str(temporary), str(folder)))
             fit = Fit(rows, len(rows), "epochs")
@@ -59,31 +87,49 @@ def fit_and_save(
             engine=engine.name,
             variant=recipe,
             settings=settings,
-            data={
-                "name": prepared.name,
-                "path": str(prepared.path.resolve()),
-                "fingerprint": prepared.fingerprint,
-                "classes": prepared.classes,
-                "positive": prepared.positive,
-                "channels": prepared.channels,
-                "height": prepared.height,
-                "width": prepared.width,
-            },
+            data=description_of(prepared),
             history=fit.history,
             kept_epoch=fit.kept_epoch,
             ended=fit.ended if failure is None else "diverged",
             seconds=seconds,
             metrics={"train": runs.train_metrics(fit.history, fit.kept_epoch)} if fit.history else {},
             versions=engine.versions(),
+            initial=origin,
         )
-        for part in ("validation", "test"):
-            if len(prepared.indices(part)):
-                run.metrics[part] = score_part(engine, recipe, weights, prepared, part).as_dict()
-        _draw(run, temporary)
-        runs.write_description(temporary, run)
+        score_and_save(run, engine, prepared, temporary)
     if failure is not None:
         raise failure
     return run
+
+
+def origin_of(source: Path, weights: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Return what a run says of where its first weights came from: a run's folder or a file, and their fingerprint."""
+    place = source.parent if (source.parent / "run.json").is_file() else source
+    return {"path": str(place.resolve()), "fingerprint": fingerprint_of(weights)}
+
+
+def description_of(prepared: PreparedDataset) -> dict[str, Any]:
+    """Return what a run says of its data."""
+    return {
+        "name": prepared.name,
+        "path": str(prepared.path.resolve()),
+        "fingerprint": prepared.fingerprint,
+        "classes": prepared.classes,
+        "positive": prepared.positive,
+        "channels": prepared.channels,
+        "height": prepared.height,
+        "width": prepared.width,
+    }
+
+
+def score_and_save(run: Run, engine: Engine, prepared: PreparedDataset | None, folder: Path) -> None:
+    """Score validation and test into the run's metrics, draw, and describe the run in the folder of its weights."""
+    for part in ("validation", "test"):
+        if prepared is not None and len(prepared.indices(part)):
+            weights = folder / run.weights.name
+            run.metrics[part] = score_part(engine, run.variant, weights, prepared, part).as_dict()
+    _draw(run, folder)
+    runs.write_description(folder, run)
 
 
 def _draw(run: Run, folder: Path) -> None:
@@ -110,13 +156,20 @@ def score_part(engine: Engine, recipe: Variant, weights: Path, prepared: Prepare
     classes = len(prepared.classes)
     shape = (prepared.channels, prepared.height, prepared.width)
     penalty = recipe.penalty_of(read_weights_of(weights, recipe, *shape, classes)) if recipe.penalty else 0.0
-    # Gathered a block at a time: the images of a part may not fit into memory.
+    logits = logits_of(engine, recipe, weights, prepared, chosen)
+    folders = np.asarray(prepared.folder_labels())[chosen]
+    return score(recipe, logits, prepared.labels[chosen], classes, penalty, folders.tolist())
+
+
+def logits_of(
+    engine: Engine, recipe: Variant, weights: Path, prepared: PreparedDataset, chosen: np.ndarray
+) -> np.ndarray:
+    """Return the logits, (N, outputs), of chosen images, a block at a time: all at once may not fit into memory."""
     blocks = np.array_split(chosen, max(1, len(chosen) // 1024))
-    logits = np.concatenate(
+    classes = len(prepared.classes)
+    return np.concatenate(
         [
             engine.logits(recipe, weights, prepared.images[block], classes, batch_size=EVALUATION_BATCH)
             for block in blocks
         ]
     )
-    folders = np.asarray(prepared.folder_labels())[chosen]
-    return score(recipe, logits, prepared.labels[chosen], classes, penalty, folders.tolist())

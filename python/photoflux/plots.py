@@ -1,4 +1,4 @@
-"""The pictures of a run: learning curves and confusion matrix."""
+"""The pictures: learning curves and confusion matrix of a run, agreement of two engines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from photoflux.engines.base import EpochRow
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
 # Okabe and Ito's blue and vermilion: told apart by colour-blind readers and in grey.
@@ -99,3 +100,44 @@ def plot_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], t
     axes.set_title(title)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     figure.savefig(path)
+
+
+def plot_agreement(ours: np.ndarray, theirs: np.ndarray, tolerance: np.ndarray) -> str:
+    """Draw the total loss in Flux and in Keras, and how far the two are apart on a log scale.
+
+    Parameters
+    ----------
+    ours, theirs, tolerance : numpy.ndarray
+        The loss before each step in either engine, and how far apart the two may be, all (steps,).
+
+    Returns
+    -------
+    str
+        An SVG element.
+    """
+    import io
+
+    import numpy as np
+    from matplotlib import rc_context
+
+    steps = np.arange(1, len(ours) + 1)
+    figure = _figure(10, 3.6)
+    left, right = figure.subplots(1, 2)
+    left.plot(steps, theirs, color=VALIDATION, linewidth=4, alpha=0.45, label="Keras")
+    left.plot(steps, ours, color=TRAIN, linewidth=1.3, label="Flux")
+    left.set_ylabel("loss + penalty before the step")
+    right.plot(steps, tolerance, color=MARK, linestyle="--", linewidth=1, label="tolerance")
+    # What is bit-equal has no place on a log scale.
+    apart = np.abs(ours - theirs)
+    right.plot(steps, np.where(apart > 0, apart, np.nan), ".", color=TRAIN, label="difference")
+    right.set_yscale("log")
+    right.set_ylabel("difference")
+    for axes in (left, right):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False)
+    file = io.StringIO()
+    with rc_context({"svg.hashsalt": "photoflux", "svg.fonttype": "path"}):
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = file.getvalue()
+    return text[text.index("<svg") :]

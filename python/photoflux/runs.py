@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -42,7 +43,7 @@ class Run:
     kept_epoch : int
         The epoch whose weights were kept; 0 if none was finished.
     ended : str
-        ``"epochs"``, ``"early_stopping"``, ``"interrupted"`` or ``"diverged"``.
+        ``"epochs"``, ``"early_stopping"``, ``"interrupted"``, ``"diverged"``, or ``"adopted"`` (not trained here).
     seconds : float
         How long the fit took.
     metrics : dict
@@ -52,6 +53,9 @@ class Run:
         Of what computed it.
     created : str
         When it was saved, ISO 8601, UTC.
+    initial : dict or None
+        Where the first weights came from: the ``path`` of a run, weights file or Keras file, and the ``fingerprint``
+        (`photoflux.weights.fingerprint_of`) of its weights; None: drawn from the seed.
     """
 
     path: Path
@@ -66,6 +70,7 @@ class Run:
     metrics: dict[str, dict[str, Any]]
     versions: dict[str, str]
     created: str = ""
+    initial: dict[str, Any] | None = None
 
     @property
     def weights(self) -> Path:
@@ -80,7 +85,9 @@ class Run:
     def __str__(self) -> str:
         words = {"early_stopping": ", stopped early", "interrupted": ", interrupted", "diverged": ", diverged"}
         head = f"Run {self.path}: {self.variant.name} on {self.data['name']}, engine {self.engine}, "
-        head += f"{len(self.history)} epochs{words.get(self.ended, '')}"
+        head += "adopted" if self.ended == "adopted" else f"{len(self.history)} epochs{words.get(self.ended, '')}"
+        if self.initial is not None:
+            head += f" from {self.initial['path'] or 'a run in memory'}"
         if self.kept_epoch and len(self.history) > 1:
             head += f", epoch {self.kept_epoch} kept"
         lines = [head] + [
@@ -102,6 +109,13 @@ def train_metrics(history: list[EpochRow], kept_epoch: int) -> dict[str, Any]:
         return {}
     row = history[max(kept_epoch, 1) - 1]
     return {name: getattr(row, f"train_{name}") for name in ("loss", "penalty", "total", "accuracy")}
+
+
+def new_folder(title: str) -> Path:
+    """Return a folder under ``runs/`` that does not exist yet, named after a title and the time."""
+    stem = f"{title}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = [stem] + [f"{stem}-{i}" for i in range(2, 1000)]
+    return next(path for path in (Path("runs") / name for name in names) if not path.exists())
 
 
 def check_destination(path: Path) -> None:
@@ -169,6 +183,7 @@ def write_description(folder: Path, run: Run) -> None:
         "seconds": run.seconds,
         "metrics": run.metrics,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "initial": run.initial,
     }
     (folder / "run.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -211,6 +226,7 @@ def load_run(path: str | Path) -> Run:
             metrics=values.get("metrics", {"train": train_metrics(history, kept)}),
             versions=values["versions"],
             created=values.get("created", ""),
+            initial=values.get("initial"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"The run {folder} cannot be read: {type(error).__name__}: {error}.") from error

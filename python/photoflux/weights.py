@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from photoflux.errors import RunError
+from photoflux.errors import RunError, side_by_side
 from photoflux.variants import Variant
 
 FORMAT = "photoflux-weights-1"
@@ -142,12 +143,25 @@ def read_weights_of(
     weights, metadata = read_weights(path)
     expected = expected_shapes(variant, channels, height, width, classes)
     found = {name: value.shape for name, value in weights.items()}
-    wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
-    if wrong:
-        lines = [f"  {name}: expected {expected.get(name, 'none')}, found {found.get(name, 'none')}" for name in wrong]
+    if expected != found:
+
+        def entry(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+            return f"{name} {shapes[name]}" if name in shapes else ""
+
+        names = {**expected, **dict(sorted(found.items()))}
+        rows = [(entry(found, n), entry(expected, n), found.get(n) == expected.get(n)) for n in names]
         raise RunError(
             f"{path} holds weights of another model: variant {metadata.get('variant', '?')}, "
             f"input {metadata.get('input', '?')} (C,H,W), {metadata.get('classes', '?')} classes; expected variant "
-            f"{variant.name}, input {channels},{height},{width}, {classes} classes.\n" + "\n".join(lines)
+            f"{variant.name}, input {channels},{height},{width}, {classes} classes.\n"
+            + side_by_side(rows, "in the file", "expected")
         )
     return {name: weights[name] for name in expected}
+
+
+def fingerprint_of(weights: Mapping[str, np.ndarray]) -> str:
+    """Return the sha256 of weights in the order given (`read_weights_of`: first layer to last, kernel before bias)."""
+    digest = hashlib.sha256()
+    for value in weights.values():
+        digest.update(np.ascontiguousarray(value, dtype="<f4").tobytes())
+    return digest.hexdigest()

@@ -50,3 +50,22 @@ end
     @test all(array -> eltype(array) == Float32, Flux.trainables(model))
     @test state.layers.conv1.weight.state[3] == 2
 end
+
+# The pass over weight, gradient and moments at once, against the rule and the penalty's own functions, bit for bit:
+# whole and in blocks, at lengths that are no multiple of anything.
+@testset "the fused pass is the rule, $p, $n weights" for p in (NoPenalty(), L1(0.3), L2(0.3), ElasticNet(0.1, 0.2)), n in (1, 17, 20_001)
+    random(seed) = randn(Xoshiro(seed), Float32, n)
+    w = random(1)
+    fused, leaf = copy(w), Optimisers.setup(KerasAdam(0.01), w)
+    state, ruled = Optimisers.setup(KerasAdam(0.01), w), copy(w)
+    for t in 1:3
+        g, before = random(10 + t), copy(fused)
+        value = PhotoFlux.give!(PhotoFlux.Update(leaf), p, fused, g)
+        @test value isa Float32
+        # Blocks of 8192 terms, each in a few lanes.
+        @test value ≈ p(before) rtol = 20 * eps(Float32)
+        state, ruled = Optimisers.update!(state, ruled, PhotoFlux.add_gradient!(copy(g), p, ruled))
+        @test fused == ruled
+    end
+    @test leaf.state[1] == state.state[1] && leaf.state[2] == state.state[2] && leaf.state[3] == 3
+end

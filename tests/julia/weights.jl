@@ -68,8 +68,9 @@ mktempdir() do root
         write_weights(path, small_model(variant("mlp")), input_of(variant("mlp")))
         model = small_model(variant("baseline"))
         before = arrays(model)
-        @test_throws "do not fit this model. Expected: conv1.bias (16,)" load_weights!(model, path, (12, 10, 3))
-        @test_throws "dense2.kernel (512, 256)" load_weights!(model, path, (12, 10, 3))
+        @test_throws "do not fit this model:\n    in the file" load_weights!(model, path, (12, 10, 3))
+        @test_throws r"≠ –\s+conv1\.kernel \(3, 3, 3, 16\)" load_weights!(model, path, (12, 10, 3))
+        @test_throws r"≠ dense2\.kernel \(512, 256\)\s+–" load_weights!(model, path, (12, 10, 3))
         @test arrays(model) == before
     end
 

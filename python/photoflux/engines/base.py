@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -125,6 +125,26 @@ class TraceRequest:
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """One drawn transformation of an image: flips, then rotation, then zoom, about its centre.
+
+    Attributes
+    ----------
+    flip_x, flip_y : bool
+        Mirrored left to right, top to bottom.
+    angle : float
+        Radians; a positive angle turns the image counter-clockwise.
+    zoom : float
+        Factor on coordinates: above 1 zooms out, below 1 zooms in.
+    """
+
+    flip_x: bool = False
+    flip_y: bool = False
+    angle: float = 0.0
+    zoom: float = 1.0
+
+
 OnBatch = Callable[[BatchProgress], bool]
 OnEpoch = Callable[[EpochRow], None]
 
@@ -145,10 +165,14 @@ class Engine(Protocol):
         settings: Settings,
         weights: Path,
         *,
+        initial: Path | None = None,
         on_batch: OnBatch | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> Fit:
         """Fit a variant to the training part and write the kept weights to the file `weights`.
+
+        The fit starts from the weights in the file `initial`, which must fit; None: from those that the seed gives.
+        Adam's moments start at zero either way.
 
         `on_batch` is called after every batch; when it returns True the fit ends there with the weights of that
         moment. Early stopping and "best weights restored" follow the variant's patience.
@@ -172,8 +196,22 @@ class Engine(Protocol):
         Returns
         -------
         dict of str to numpy.ndarray
-            ``logits`` (batch, outputs) of the first batch before any step; ``loss``, ``penalty``, ``total`` (steps,)
-            each before its step; and for each weight NAME ``gradient/NAME`` (of the first step's total),
-            ``first/NAME`` (after one Adam step) and ``final/NAME`` (after the last), Keras layout.
+            Of the first batch, before any step: ``activation/LAYER``, what each layer but ``flatten`` gives, (batch,
+            height, width, channels) or (batch, units), and ``logits`` (batch, outputs). ``loss``, ``penalty``,
+            ``total`` (steps,), each before its step. And for each weight NAME, Keras layout: ``initial/NAME``, as the
+            engine's model holds it; ``gradient/NAME`` of the first step's total; ``first/NAME``, ``moment1/NAME`` and
+            ``moment2/NAME``, the weight and Adam's moments after one step; ``final/NAME``, after the last.
         """
+        ...
+
+    def stopping(self, totals: Sequence[float], patience: int) -> tuple[int, int]:
+        """Return after which epoch early stopping ends a fit with these validation totals, and the best epoch."""
+        ...
+
+    def augmented(self, images: np.ndarray, drawn: Sequence[Augmentation]) -> np.ndarray:
+        """Return uint8 images (N, C, H, W) transformed, one `Augmentation` each, as float32."""
+        ...
+
+    def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
+        """Return images of a prepared dataset as a fit sees them, float32 (N, C, H, W), 0 to 255."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -14,18 +14,18 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines import bridge
-from photoflux.engines.base import BatchProgress, EpochRow, Fit, OnBatch, OnEpoch, Settings, TraceRequest
+from photoflux.engines.base import Augmentation, BatchProgress, EpochRow, Fit, OnBatch, OnEpoch, Settings, TraceRequest
 from photoflux.errors import DivergedError, EngineError
 from photoflux.variants import Variant
 
 # What crosses the bridge: JSON and paths in, a callback a batch, NumPy arrays out.
 GLUE = """
-function fit(spec, folder, weights, settings, on_batch, on_epoch)
+function fit(spec, folder, weights, settings, initial, on_batch, on_epoch)
     v = PhotoFlux.variant_from_json(spec)
     data = PhotoFlux.open_dataset(folder)
     keep(run) = PhotoFlux.write_weights(weights, run.model, run.input; metadata=PhotoFlux.weights_metadata(run))
     run = try
-        PhotoFlux.train(v, data; PhotoFlux.settings_from_json(settings)...,
+        PhotoFlux.train(v, data; PhotoFlux.settings_from_json(settings)..., initial,
             on_batch=so_far -> pyconvert(Bool, on_batch(so_far...)), on_epoch=row -> on_epoch(row...))
     catch err
         err isa PhotoFlux.DivergedError && keep(err.run)
@@ -83,6 +83,7 @@ class FluxEngine:
         settings: Settings,
         weights: Path,
         *,
+        initial: Path | None = None,
         on_batch: OnBatch | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> Fit:
@@ -103,6 +104,7 @@ class FluxEngine:
                 str(prepared.path),
                 str(weights),
                 json.dumps(asdict(settings)),
+                None if initial is None else str(initial),
                 batch_done,
                 epoch_done,
             )
@@ -143,6 +145,25 @@ class FluxEngine:
             )
             return {str(name): np.array(array).T.copy() for name, array in numbers}
 
+    def stopping(self, totals: Sequence[float], patience: int) -> tuple[int, int]:
+        """Return where early stopping ends; see `photoflux.engines.base.Engine.stopping`."""
+        ended, best = self.julia.PhotoFlux.stopping_epochs(np.asarray(totals, np.float64), patience)
+        return int(ended), int(best)
+
+    def augmented(self, images: np.ndarray, drawn: Sequence[Augmentation]) -> np.ndarray:
+        """Return transformed images; see `photoflux.engines.base.Engine.augmented`."""
+        julia = self.julia
+        flips = [np.array([getattr(a, name) for a in drawn], bool) for name in ("flip_x", "flip_y")]
+        factors = [np.array([getattr(a, name) for a in drawn], np.float32) for name in ("angle", "zoom")]
+        with _translated(julia):
+            return np.array(julia.PhotoFlux.augmented(self._array(images), *flips, *factors)).T.copy()
+
+    def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
+        """Return images as a fit sees them; see `photoflux.engines.base.Engine.pixels`."""
+        julia = self.julia
+        with _translated(julia):
+            return np.array(julia.PhotoFlux.pixels(str(prepared.path), np.asarray(chosen) + 1)).T.copy()
+
     def _array(self, images: np.ndarray) -> Any:
         """Return a Julia array of the same bytes: C order (N, C, H, W) is column order W×H×C×N."""
         x = np.ascontiguousarray(images).T
@@ -150,7 +171,7 @@ class FluxEngine:
 
 
 @contextmanager
-def _translated(julia: Any, weights: Path) -> Iterator[None]:
+def _translated(julia: Any, weights: Path | None = None) -> Iterator[None]:
     """Turn Julia's exceptions into ours, so that a user sees the message and no Julia stack trace."""
     import juliacall
 

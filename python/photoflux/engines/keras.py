@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 from photoflux.data.prepared import PreparedDataset
-from photoflux.engines.base import BatchProgress, EpochRow, Fit, OnBatch, OnEpoch, Settings, TraceRequest
+from photoflux.engines.base import Augmentation, BatchProgress, EpochRow, Fit, OnBatch, OnEpoch, Settings, TraceRequest
 from photoflux.engines.worker import Message, Worker
 from photoflux.errors import EngineError, SettingError, unknown_name
 from photoflux.variants import Variant
@@ -74,6 +75,7 @@ class KerasEngine:
         settings: Settings,
         weights: Path,
         *,
+        initial: Path | None = None,
         on_batch: OnBatch | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> Fit:
@@ -98,6 +100,7 @@ class KerasEngine:
             "prepared": str(prepared.path),
             "settings": asdict(settings),
             "weights": str(weights),
+            "initial": None if initial is None else str(initial),
             "batches": on_batch is not None,
         }
         done = self._worker.request("fit", values, on_event=on_event, ctrl_c_stops=True)
@@ -125,6 +128,52 @@ class KerasEngine:
             parts.append(self._exchange("logits", values, {"images": images[start : start + step]})["logits"])
         return np.concatenate(parts)
 
+    def export(
+        self, variant: Variant, weights: Path, shape: tuple[int, int, int], classes: int, path: Path, format: str
+    ) -> None:
+        """Write the model of a weights file, for images of a shape (C, H, W), as ``"keras"`` or ``"onnx"``."""
+        _require_keras()
+        values = {"weights": str(weights), "shape": shape, "classes": classes, "path": str(path), "format": format}
+        self._worker.request("export", {"variant": variant.as_dict(), **values})
+
+    def adopt(
+        self,
+        variant: Variant,
+        model: Path,
+        weights: Path,
+        *,
+        scaled: bool = False,
+        shape: tuple[int, int, int] | None = None,
+        classes: int | None = None,
+    ) -> tuple[tuple[int, int, int], int]:
+        """Write the weights of a Keras model of this variant to the file `weights`; nothing in it is executed.
+
+        Parameters
+        ----------
+        variant : Variant
+            What the model must be, layer by layer.
+        model : Path
+            A ``.keras`` file, or ``.weights.h5`` with `shape` and `classes`.
+        weights : Path
+            Where the weights go.
+        scaled : bool
+            Whether the model's images were divided by 255 before they reached it, rather than in a Rescaling layer.
+        shape : tuple of int, optional
+            Channels, height and width of the images, for weights without a model.
+        classes : int, optional
+            Number of classes, for weights without a model.
+
+        Returns
+        -------
+        tuple
+            Channels, height and width, and the number of classes.
+        """
+        _require_keras()
+        values = {"model": str(model), "weights": str(weights), "scaled": scaled, "shape": shape, "classes": classes}
+        done = self._worker.request("adopt", {"variant": variant.as_dict(), **values})
+        channels, height, width = done["shape"]
+        return (channels, height, width), done["classes"]
+
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Run the steps of a `TraceRequest`, as `photoflux.engines.base.Engine.trace` says."""
         _require_keras()
@@ -146,6 +195,24 @@ class KerasEngine:
         masks = {f"mask/{name}": np.asarray(mask, np.float32) for name, mask in request.masks.items()}
         labels = np.asarray(request.labels, np.int32)
         return self._exchange("trace", values, {"images": request.images, "labels": labels, **masks})
+
+    def stopping(self, totals: Sequence[float], patience: int) -> tuple[int, int]:
+        """Return where early stopping ends, as `photoflux.engines.base.Engine.stopping` says."""
+        _require_keras()
+        done = self._worker.request("stopping", {"totals": [float(total) for total in totals], "patience": patience})
+        return done["ended"], done["best"]
+
+    def augmented(self, images: np.ndarray, drawn: Sequence[Augmentation]) -> np.ndarray:
+        """Return transformed images, as `photoflux.engines.base.Engine.augmented` says."""
+        _require_keras()
+        _check_images(images, 4, "(N, C, H, W)")
+        return self._exchange("augmented", {"drawn": [asdict(a) for a in drawn]}, {"images": images})["images"]
+
+    def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
+        """Return images as a fit sees them, as `photoflux.engines.base.Engine.pixels` says."""
+        _require_keras()
+        indices = {"chosen": np.asarray(chosen, np.int64)}
+        return self._exchange("pixels", {"prepared": str(prepared.path)}, indices)["images"]
 
     def _exchange(self, do: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         with tempfile.TemporaryDirectory(prefix="photoflux-") as folder:

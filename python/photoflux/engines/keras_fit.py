@@ -15,11 +15,11 @@ import numpy as np
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import BatchProgress, EpochRow, Settings
 from photoflux.engines.keras_epochs import Epochs
-from photoflux.engines.keras_models import build_model, get_weights
+from photoflux.engines.keras_models import build_model, get_weights, set_weights
 from photoflux.engines.keras_steps import Measured, Steps
 from photoflux.errors import DataError, DivergedError
 from photoflux.variants import Variant
-from photoflux.weights import metadata_of, write_weights
+from photoflux.weights import metadata_of, read_weights_of, write_weights
 
 
 @dataclass
@@ -63,12 +63,13 @@ class Means:
 
 @dataclass(frozen=True)
 class FitRequest:
-    """What to fit, where to, and whom to tell; `on_batch` is None where nobody listens."""
+    """What to fit, from and to which weights, and whom to tell; `on_batch` is None where nobody listens."""
 
     variant: Variant
     prepared: PreparedDataset
     settings: Settings
     weights: Path
+    initial: Path | None
     stopped: Callable[[], bool]
     on_epoch: Callable[[dict[str, Any]], None]
     on_batch: Callable[[dict[str, Any]], None] | None
@@ -90,6 +91,8 @@ class KerasFit:
         keras.backend.clear_session()
         keras.utils.set_random_seed(settings.seed % 2**32)
         self.model = build_model(request.variant, *self.shape, self.classes)
+        if request.initial is not None:
+            set_weights(self.model, read_weights_of(request.initial, request.variant, *self.shape, self.classes))
         self.steps = Steps(self.model, request.variant, self.classes, settings.learning_rate)
         self.epochs = Epochs(prepared, settings)
         self.good = get_weights(self.model)
@@ -100,13 +103,7 @@ class KerasFit:
         request = self.request
         stopping = None
         if request.variant.patience is not None:
-            # Keras' own: a lower total validation loss resets the wait, an equal one does not.
-            stopping = keras.callbacks.EarlyStopping(
-                "val_loss", mode="min", patience=request.variant.patience, restore_best_weights=True
-            )
-            stopping.set_model(self.model)
-            stopping.on_train_begin()
-        self.model.stop_training = False
+            stopping = early_stopping(self.model, request.variant.patience)
         ended = "epochs"
         for epoch in range(1, request.settings.epochs + 1):
             start = time.perf_counter()
@@ -169,6 +166,15 @@ class KerasFit:
             f"The loss became {total} {where}. Lower `learning_rate` (it is {self.request.settings.learning_rate:g}) "
             f"or the penalty; the last good weights ({which}) are in {self.request.weights}."
         )
+
+
+def early_stopping(model: keras.Model, patience: int) -> keras.callbacks.EarlyStopping:
+    """Return Keras' own callback, begun: a lower total validation loss resets the wait, an equal one does not."""
+    callback = keras.callbacks.EarlyStopping("val_loss", mode="min", patience=patience, restore_best_weights=True)
+    callback.set_model(model)
+    callback.on_train_begin()
+    model.stop_training = False
+    return callback
 
 
 def _row(epoch: int, seconds: float, train: Means, validation: Means) -> EpochRow:

@@ -1,4 +1,4 @@
-"""Logits and traces of the Keras engine. Worker process only."""
+"""Logits of the Keras engine. Worker process only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import safetensors.numpy
 import tensorflow as tf
 
-from photoflux.engines.keras_models import build_model, get_weights, named_variables, set_weights
-from photoflux.engines.keras_steps import Measured, gradients, to_pixels
+from photoflux.engines.keras_models import build_model, set_weights
+from photoflux.engines.keras_steps import to_pixels
 from photoflux.variants import Variant
 from photoflux.weights import read_weights_of
 
@@ -52,39 +52,3 @@ class Predictor:
         signature = [tf.TensorSpec([None, channels, height, width], tf.uint8)]
         self._forward = tf.function(lambda images: model(to_pixels(images), training=False), input_signature=signature)
         self._key = key
-
-
-def trace(request: dict[str, Any]) -> dict[str, Any]:
-    """Run the steps of a `TraceRequest` and write every number of them to the file ``answer``."""
-    arrays = safetensors.numpy.load_file(request["arrays"])
-    images, labels = arrays["images"], arrays["labels"]
-    masks = {name.removeprefix("mask/"): value for name, value in arrays.items() if name.startswith("mask/")}
-    variant, classes = Variant.from_dict(request["variant"]), request["classes"]
-    channels, height, width = images.shape[2:]
-    keras.backend.clear_session()
-    weights = read_weights_of(request["weights"], variant, channels, height, width, classes)
-    model = build_model(variant, channels, height, width, classes, masks=masks)
-    set_weights(model, weights)
-    optimizer = keras.optimizers.Adam(request["learning_rate"])
-    names = list(named_variables(model))
-
-    answer: dict[str, np.ndarray] = {}
-    measured: list[Measured] = []
-    for step in range(len(images)):
-        pixels = to_pixels(images[step])
-        inputs = [pixels, *(tf.constant(mask[step]) for mask in masks.values())] if masks else pixels
-        if step == 0:
-            answer["logits"] = model(inputs, training=False).numpy()
-        factors = np.ones(len(labels[step]), np.float32)
-        slopes, measure = gradients(model, variant, classes, inputs, labels[step], factors)
-        measured.append(measure)
-        optimizer.apply(slopes, model.trainable_variables)
-        if step == 0:
-            answer |= {f"gradient/{name}": np.array(slope) for name, slope in zip(names, slopes, strict=True)}
-            answer |= {f"first/{name}": value for name, value in get_weights(model).items()}
-    answer |= {f"final/{name}": value for name, value in get_weights(model).items()}
-    loss = np.array([float(measure.loss) for measure in measured], np.float32)
-    penalty = np.array([float(measure.penalty) for measure in measured], np.float32)
-    answer |= {"loss": loss, "penalty": penalty, "total": loss + penalty}
-    safetensors.numpy.save_file(answer, request["answer"])
-    return {}

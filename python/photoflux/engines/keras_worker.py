@@ -80,8 +80,11 @@ def serve(channel: Channel) -> None:
     """Answer requests for ever."""
     import tensorflow as tf
 
+    from photoflux.engines.keras_adopt import adopt
+    from photoflux.engines.keras_export import export
     from photoflux.engines.keras_fit import FitRequest, KerasFit
-    from photoflux.engines.keras_predict import Predictor, trace
+    from photoflux.engines.keras_predict import Predictor
+    from photoflux.engines.keras_trace import augmented, pixels, stopping, trace
 
     tf.config.experimental.enable_op_determinism()  # costs nothing that can be measured on a CPU
     predictor = Predictor()
@@ -94,13 +97,23 @@ def serve(channel: Channel) -> None:
                 prepared=open_prepared(request["prepared"]),
                 settings=Settings(**request["settings"]),
                 weights=Path(request["weights"]),
+                initial=None if request["initial"] is None else Path(request["initial"]),
                 stopped=lambda: channel.stopped(request["id"]),
                 on_epoch=lambda row: channel.tell("epoch", row),
                 on_batch=(lambda progress: channel.tell("batch", progress)) if request["batches"] else None,
             )
         ).run()
 
-    actions = {"fit": fit, "logits": predictor.logits, "trace": trace}
+    actions = {
+        "fit": fit,
+        "logits": predictor.logits,
+        "trace": trace,
+        "stopping": stopping,
+        "augmented": augmented,
+        "pixels": pixels,
+        "export": export,
+        "adopt": adopt,
+    }
     channel.send(event="ready", values=versions())
     while True:
         request = channel.next()

@@ -91,7 +91,7 @@ class Worker:
             What the process answers with, of the class that it names.
         """
         raised: BaseException | None = None
-        with self._reserved():
+        with self._reserved(), _ctrl_c_comes_through():
             self._id += 1
             try:
                 with _on_ctrl_c(self._stop) if ctrl_c_stops else nullcontext():
@@ -210,6 +210,21 @@ def _finish(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
     process.kill()  # it holds nothing that a file does not: weights are renamed into place when whole
     process.wait()
     log.close()
+
+
+@contextmanager
+def _ctrl_c_comes_through() -> Iterator[None]:
+    """Let Python have Ctrl-C while it waits: a Julia in this process keeps it to itself, and sees it after the wait."""
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if signal.SIGINT in before:
+        signal.signal(signal.SIGINT, signal.getsignal(signal.SIGINT))  # the system has Julia's in its place
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

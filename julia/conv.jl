@@ -1,0 +1,313 @@
+# Convolution with `same` zero padding on a CPU. An image's rows are copied into a tile with zeros around them; then a
+# kernel reads vectors of neighbouring pixels at every offset of the window and keeps a block of sums in registers:
+# no matrix is unrolled. A tile's rows lie `pitch` apart, each followed by zeros, which are the left edge of the next.
+const CHANNELS = MANY_REGISTERS ? 8 : 4    # output channels of a block of sums
+const SPAN = 3                             # vectors of pixels of a block of sums
+const TILE = 8192                          # Float32 of `CHANNELS` planes of a tile: they stay in the first cache
+const GROUPS = 16                          # jobs of a gradient at most; each sums the filter gradient of its images
+
+row_pitch(width) = blocks(width, LANES) + LANES
+tile_rows(width, height) = clamp(TILE ÷ (CHANNELS * row_pitch(width)), 1, height)
+tile_length(width, rows, channels) = LANES + row_pitch(width) * (rows + 2) * channels + LANES * SPAN
+
+# Copies rows from-1 to from+rows of every channel of an image; the gradient's copy takes those where `y` is not 0.
+function fill_tile!(tile::Ptr{Float32}, x::Ptr{Float32}, y::Ptr{Float32}, width, height, channels, from, rows)
+    pitch = row_pitch(width)
+    clear!(tile, LANES)
+    to = at(tile, LANES)
+    for c in 0:(channels - 1), j in (from - 1):(from + rows)
+        if 1 <= j <= height
+            place = (c * height + j - 1) * width
+            source = at(x, place)
+            if y == C_NULL
+                @simd ivdep for i in 1:width
+                    unsafe_store!(to, unsafe_load(source, i), i)
+                end
+            else
+                mask = at(y, place)
+                @simd ivdep for i in 1:width
+                    unsafe_store!(to, ifelse(unsafe_load(mask, i) > 0, unsafe_load(source, i), 0.0f0), i)
+                end
+            end
+            clear!(at(to, width), pitch - width)
+        else
+            clear!(to, pitch)
+        end
+        to = at(to, pitch)
+    end
+end
+
+# y[pixel, channel] for R vectors of pixels of one row and C channels: `x` is the tile at the pixel above, `w` the packed
+# weights; writes the first `pixels` of a row and the first `channels`.
+@generated function correlate_block!(
+    y::Ptr{Float32}, y_plane::Int, pixels::Int, channels::Int, x::Ptr{Float32}, pitch::Int, x_plane::Int, inputs::Int,
+    w::Ptr{Float32}, bias::Ptr{Float32}, relu::Bool, ::Val{R}, ::Val{C},
+) where {R,C}
+    acc(r, c) = Symbol(:acc, r, :_, c)
+    start = [:($(acc(r, c)) = splat(unsafe_load(bias, $c))) for c in 1:C for r in 1:R]
+    loads = [:($(Symbol(:x, r)) = load_vec(at(q, $(LANES * (r - 1))))) for r in 1:R]
+    sums = [quote
+        s = splat(unsafe_load(w, $c))
+        $([:($(acc(r, c)) = muladd_vec($(Symbol(:x, r)), s, $(acc(r, c)))) for r in 1:R]...)
+    end for c in 1:C]
+    stores = [quote
+        if $c <= channels
+            $([quote
+                v = relu ? positive($(acc(r, c))) : $(acc(r, c))
+                store_vec(at(y, $(c - 1) * y_plane + $(LANES * (r - 1))), v, pixels - $(LANES * (r - 1)))
+            end for r in 1:R]...)
+        end
+    end for c in 1:C]
+    return quote
+        $(start...)
+        for input in 0:(inputs - 1), ky in 0:2
+            q = at(x, input * x_plane + ky * pitch - 1)
+            for _ in 1:3
+                $(loads...)
+                $(sums...)
+                q, w = at(q, 1), at(w, $C)
+            end
+        end
+        $(stores...)
+        return nothing
+    end
+end
+
+# All of a tile's rows. `y` is the image's plane at the tile's first row.
+function correlate_tile!(y, width, height, outputs, tile, rows, inputs, w, bias, relu)
+    pitch, x_plane, y_plane = row_pitch(width), row_pitch(width) * (rows + 2), width * height
+    block = 9 * inputs * CHANNELS
+    for row in 0:(rows - 1), (b, channel) in enumerate(0:CHANNELS:(outputs - 1))
+        weights, biases, n = at(w, (b - 1) * block), at(bias, channel), outputs - channel
+        pixel = 0
+        while pixel < width
+            from = at(tile, LANES + row * pitch + pixel)
+            to, left = at(y, row * width + pixel + channel * y_plane), width - pixel
+            if left > 2LANES
+                correlate_block!(to, y_plane, left, n, from, pitch, x_plane, inputs, weights, biases, relu, Val(3), Val(CHANNELS))
+            elseif left > LANES
+                correlate_block!(to, y_plane, left, n, from, pitch, x_plane, inputs, weights, biases, relu, Val(2), Val(CHANNELS))
+            else
+                correlate_block!(to, y_plane, left, n, from, pitch, x_plane, inputs, weights, biases, relu, Val(1), Val(CHANNELS))
+            end
+            pixel += SPAN * LANES
+        end
+    end
+end
+
+# For three offsets along the width and C output channels: sums over a tile of x·dy, a vector of partial sums each,
+# added to `sums`. The zeros after each row of dy make what lies behind it not count.
+@generated function filter_block!(
+    sums::Ptr{Float32}, x::Ptr{Float32}, dy::Ptr{Float32}, pitch::Int, dy_plane::Int, rows::Int, vectors::Int, ::Val{C},
+) where {C}
+    acc(k, c) = Symbol(:acc, k, :_, c)
+    place(k, c) = :(at(sums, $(LANES * (3 * (c - 1) + k - 1))))
+    return quote
+        $([:($(acc(k, c)) = load_vec($(place(k, c)))) for k in 1:3 for c in 1:C]...)
+        for row in 0:(rows - 1)
+            q, d = at(x, row * pitch), at(dy, row * pitch)
+            for _ in 1:vectors
+                $([:($(Symbol(:x, k)) = load_vec(at(q, $(k - 2)))) for k in 1:3]...)
+                $([quote
+                    v = load_vec(at(d, $(c - 1) * dy_plane))
+                    $([:($(acc(k, c)) = muladd_vec($(Symbol(:x, k)), v, $(acc(k, c)))) for k in 1:3]...)
+                end for c in 1:C]...)
+                q, d = at(q, LANES), at(d, LANES)
+            end
+        end
+        $([:(store_vec($(place(k, c)), $(acc(k, c)))) for k in 1:3 for c in 1:C]...)
+        return nothing
+    end
+end
+
+# The weights in the order in which a block reads them; channels past the last are 0.
+function pack(weight::Array{Float32,4})
+    inputs, outputs = size(weight, 3), size(weight, 4)
+    packed = zeros(Float32, CHANNELS, 3, 3, inputs, cld(outputs, CHANNELS))
+    for o in 1:outputs
+        b, c = divrem(o - 1, CHANNELS) .+ 1
+        packed[c, :, :, :, b] .= view(weight, :, :, :, o)
+    end
+    return packed
+end
+
+# The data gradient is the correlation of dy with the turned kernel, inputs and outputs exchanged.
+turned(weight) = permutedims(reverse(weight; dims=(1, 2)), (1, 2, 4, 3))
+
+function correlate!(y::Array{Float32,4}, x, weight, bias, relu::Bool, buffers::Buffers=Buffers(), name::Symbol=:convolution)
+    width, height, inputs, images = size(x)
+    outputs = size(weight, 4)
+    rows = tile_rows(width, height)
+    tiles = cld(height, rows)
+    packed, biases = pack(weight), zeros(Float32, blocks(outputs, CHANNELS))
+    copyto!(biases, bias)
+    tile_size = tile_length(width, rows, inputs)
+    scratch = buffer(buffers, name, :tiles, tile_size, Threads.nthreads())
+    GC.@preserve buffers y x packed biases share(tiles * images) do job, worker
+        image, tile = divrem(job - 1, tiles)
+        from = tile * rows + 1
+        height_ = min(rows, height - from + 1)
+        p = at(pointer(scratch), (worker - 1) * tile_size)
+        source = at(pointer(x), image * width * height * inputs)
+        fill_tile!(p, source, Ptr{Float32}(C_NULL), width, height, inputs, from, height_)
+        to = at(pointer(y), image * width * height * outputs + (from - 1) * width)
+        correlate_tile!(to, width, height, outputs, p, height_, inputs, pointer(packed), pointer(biases), relu)
+    end
+    return y
+end
+
+# dy counts where `y` is above 0 if there was a ReLU. `dx` is nothing where nobody asks for it.
+function correlate_gradients!(
+    dx, dw::Array{Float32,4}, db::Vector{Float32}, x, weight, y, dy, relu::Bool, buffers::Buffers=Buffers(),
+    name::Symbol=:convolution,
+)
+    width, height, inputs, images = size(x)
+    outputs = size(weight, 4)
+    rows, pitch = tile_rows(width, height), row_pitch(width)
+    padded = blocks(outputs, CHANNELS)
+    packed, no_bias = pack(dx === nothing ? weight : turned(weight)), zeros(Float32, blocks(inputs, CHANNELS))
+    jobs = min(images, GROUPS)
+    workers = min(Threads.nthreads(), jobs)
+    x_size, dy_size = tile_length(width, rows, inputs), tile_length(width, rows, padded)
+    sums_size = LANES * 9 * inputs * padded
+    x_tiles, dy_tiles = buffer(buffers, name, :tiles, x_size, workers), buffer(buffers, name, :dy_tiles, dy_size, workers)
+    fill!(dy_tiles, 0.0f0)    # the channels past the last are never written
+    sums = buffer(buffers, name, :sums, sums_size, workers)
+    dws, dbs = buffer(buffers, name, :dws, size(dw)..., jobs), zeros(Float32, outputs, jobs)
+    GC.@preserve buffers dx x y dy packed no_bias share(jobs) do job, worker
+        px, pd = at(pointer(x_tiles), (worker - 1) * x_size), at(pointer(dy_tiles), (worker - 1) * dy_size)
+        ps = at(pointer(sums), (worker - 1) * sums_size)
+        clear!(ps, sums_size)
+        first_image, last_image = (job - 1) * images ÷ jobs, job * images ÷ jobs - 1
+        for image in first_image:last_image, from in 1:rows:height
+            n = min(rows, height - from + 1)
+            of(array, channels) = at(pointer(array), image * width * height * channels)
+            fill_tile!(px, of(x, inputs), Ptr{Float32}(C_NULL), width, height, inputs, from, n)
+            fill_tile!(pd, of(dy, outputs), relu ? of(y, outputs) : Ptr{Float32}(C_NULL), width, height, outputs, from, n)
+            filter_tile!(ps, view(dbs, :, job), px, pd, pitch, n, blocks(width, LANES) ÷ LANES, inputs, outputs)
+            if dx !== nothing
+                to = at(of(dx, inputs), (from - 1) * width)
+                correlate_tile!(to, width, height, inputs, pd, n, outputs, pointer(packed), pointer(no_bias), false)
+            end
+        end
+        gather_filter!(view(dws, :, :, :, :, job), ps)
+    end
+    sum!(reshape(dw, size(dw)..., 1), dws)
+    sum!(db, dbs)
+    return nothing
+end
+
+function filter_tile!(sums, db, x, dy, pitch, rows, vectors, inputs, outputs)
+    plane = pitch * (rows + 2)
+    for channel in 0:CHANNELS:(outputs - 1)
+        d = at(dy, LANES + channel * plane + pitch)
+        for input in 0:(inputs - 1), ky in 0:2
+            q = at(x, LANES + input * plane + ky * pitch)
+            filter_block!(sums, q, d, pitch, plane, rows, vectors, Val(CHANNELS))
+            sums = at(sums, LANES * 3 * CHANNELS)
+        end
+        for c in channel:(min(channel + CHANNELS, outputs) - 1)
+            total, start = 0.0f0, at(dy, LANES + c * plane + pitch)
+            @simd for i in 1:(pitch * rows)
+                total += unsafe_load(start, i)
+            end
+            db[c + 1] += total
+        end
+    end
+end
+
+function gather_filter!(dw, sums)
+    _, _, inputs, outputs = size(dw)
+    for channel in 0:CHANNELS:(outputs - 1), input in 1:inputs, ky in 1:3, c in 1:CHANNELS, kx in 1:3
+        if channel + c <= outputs
+            dw[kx, ky, input, channel + c] = sum_lanes(sums)
+        end
+        sums = at(sums, LANES)
+    end
+end
+
+"""
+    Convolution(kernel, channels, σ = identity; stride = 1, init)
+
+A layer like Flux's `CrossCor` with `same` zero padding, with kernels of its own for a CPU.
+
+They are used for arrays of `Float32` in the computer's memory, 3×3 kernels, stride 1 and no activation other than `relu`;
+NNlib does the rest.
+
+# Arguments
+- `kernel::NTuple{2,Int}`: width and height of the kernel.
+- `channels::Pair{Int,Int}`: of the input and of the output.
+- `σ`: the activation.
+- `stride::Int`
+- `init`: makes the kernel, of size `(kernel..., channels...)`; the bias is zero.
+
+# Examples
+```jldoctest
+julia> layer = PhotoFlux.Convolution((3, 3), 1 => 1; init=(size...) -> ones(Float32, size...));
+
+julia> layer(ones(Float32, 3, 2, 1, 1))
+3×2×1×1 Array{Float32, 4}:
+[:, :, 1, 1] =
+ 4.0  4.0
+ 6.0  6.0
+ 4.0  4.0
+```
+"""
+struct Convolution{F,A<:AbstractArray{<:Any,4},B<:AbstractVector}
+    σ::F
+    weight::A
+    bias::B
+    stride::NTuple{2,Int}
+    pad::NTuple{4,Int}
+end
+
+function Convolution(kernel::NTuple{2,Int}, channels::Pair, σ=identity; stride::Int=1, init=Flux.glorot_uniform)
+    weight = init(kernel..., channels...)
+    # As Flux's SamePad.
+    pad = ntuple(i -> isodd(i) ? cld(kernel[cld(i, 2)] - 1, 2) : fld(kernel[cld(i, 2)] - 1, 2), 4)
+    return Convolution(σ, weight, fill!(similar(weight, last(channels)), 0), (stride, stride), pad)
+end
+
+Flux.@layer Convolution trainable=(weight, bias)
+
+const Rectifier = Union{typeof(relu),typeof(identity)}
+const Rectified = Convolution{<:Rectifier,Array{Float32,4},Vector{Float32}}
+
+is_fast(layer, x) = false
+is_fast(layer::Rectified, x::Array{Float32,4}) = size(layer.weight)[1:2] == (3, 3) && layer.stride == (1, 1)
+
+dims_of(layer, x) =
+    NNlib.DenseConvDims(x, layer.weight; layer.stride, padding=layer.pad, flipkernel=true)
+
+function (layer::Convolution)(x)
+    if is_fast(layer, x)
+        y = Array{Float32}(undef, size(x, 1), size(x, 2), size(layer.weight, 4), size(x, 4))
+        return correlate!(y, x, layer.weight, layer.bias, layer.σ === relu)
+    end
+    return layer.σ.(NNlib.conv(x, layer.weight, dims_of(layer, x)) .+ reshape(layer.bias, 1, 1, :, 1))
+end
+
+# Of the whole layer, so that Zygote looks into nothing of ours (see `total_gradient`).
+function ChainRulesCore.rrule(layer::Convolution{<:Rectifier}, x::AbstractArray{<:Any,4})
+    y = layer(x)
+    function convolution_pullback(Δ)
+        dx, dw, db = similar(x), similar(layer.weight), similar(layer.bias)
+        convolution_gradients!(dx, dw, db, layer, x, y, ChainRulesCore.unthunk(Δ), Buffers(), :convolution)
+        return ChainRulesCore.Tangent{typeof(layer)}(; weight=dw, bias=db), dx
+    end
+    return y, convolution_pullback
+end
+
+# Writes the gradients; `dx` is nothing where nobody asks for it.
+function convolution_gradients!(dx, dw, db, layer, x, y, dy, buffers, name)
+    if is_fast(layer, x)
+        dy = convert(Array{Float32,4}, dy)
+        correlate_gradients!(dx, dw, db, x, layer.weight, y, dy, layer.σ === relu, buffers, name)
+    else
+        masked = layer.σ === relu ? dy .* (y .> 0) : dy
+        NNlib.∇conv_filter!(dw, x, masked, dims_of(layer, x))
+        sum!(reshape(db, 1, 1, :, 1), masked)
+        dx === nothing || NNlib.∇conv_data!(dx, masked, layer.weight, dims_of(layer, x))
+    end
+    return nothing
+end

@@ -1,0 +1,185 @@
+# A training step written out for the layers that our models have, on a CPU: no Zygote, no array that the step before did
+# not leave. Any other chain or array goes through Zygote and Optimisers (training.jl).
+is_ours(layer) = false
+is_ours(::Union{Rescale,Rectified,typeof(maxpool2),typeof(Flux.flatten),Dropout}) = true
+is_ours(::Dense{<:Rectifier,Matrix{Float32},Vector{Float32}}) = true
+
+is_written_out(model::Chain, x) = x isa Array{Float32,4} && all(is_ours, model.layers)
+
+# forward!(layer, x, buffers, name) returns the layer's output; backward!(dx, layer, …) its input's gradient in `dx`, a
+# function that makes the array where it is wanted, or nothing.
+function forward!(layer::Rescale, x, buffers, name)
+    y = buffer(buffers, name, :y, size(x)...)
+    slices(y) do range
+        @inbounds @simd for i in range
+            y[i] = x[i] * layer.scale
+        end
+    end
+    return y
+end
+
+function backward!(layer::Rescale, x, y, dy, buffers, name, wanted, sink)
+    return wanted ? dy .* layer.scale : nothing
+end
+
+function forward!(layer::Convolution, x, buffers, name)
+    if is_fast(layer, x)
+        y = buffer(buffers, name, :y, size(x, 1), size(x, 2), size(layer.weight, 4), size(x, 4))
+        return correlate!(y, x, layer.weight, layer.bias, layer.σ === relu, buffers, name)
+    end
+    return layer(x)
+end
+
+function backward!(layer::Convolution, x, y, dy, buffers, name, wanted, sink)
+    (; weight, bias) = layer
+    dw, db = buffer(buffers, name, :dw, size(weight)...), buffer(buffers, name, :db, length(bias))
+    dx = wanted ? buffer(buffers, name, :dx, size(x)...) : nothing
+    convolution_gradients!(dx, dw, db, layer, x, y, dy, buffers, name)
+    pass!(sink, name, :weight, weight, dw)
+    pass!(sink, name, :bias, bias, db)
+    return dx
+end
+
+function forward!(::typeof(maxpool2), x, buffers, name)
+    y = buffer(buffers, name, :y, pooled_size(x)...)
+    return first(pool!(y, byte_buffer(buffers, name, :chosen, size(y)...), x))
+end
+
+function backward!(::typeof(maxpool2), x, y, dy, buffers, name, wanted, sink)
+    wanted || return nothing
+    return unpool!(buffer(buffers, name, :dx, size(x)...), dy, byte_buffer(buffers, name, :chosen, size(y)...))
+end
+
+forward!(::typeof(Flux.flatten), x, buffers, name) = reshape(x, :, size(x, ndims(x)))
+backward!(::typeof(Flux.flatten), x, y, dy, buffers, name, wanted, sink) = wanted ? reshape(dy, size(x)) : nothing
+
+# As NNlib's dropout draws and multiplies, so that one generator drops the same here and there.
+function forward!(layer::Dropout, x, buffers, name)
+    layer.active === false && return x
+    drawn = rand!(layer.rng, buffer(buffers, name, :drawn, size(x)...))
+    return drop!(buffer(buffers, name, :y, size(x)...), x, drawn, layer.p)
+end
+
+function backward!(layer::Dropout, x, y, dy, buffers, name, wanted, sink)
+    wanted || return nothing
+    layer.active === false && return dy
+    return drop!(buffer(buffers, name, :dx, size(x)...), dy, buffer(buffers, name, :drawn, size(x)...), layer.p)
+end
+
+function drop!(y, x, drawn, p)
+    rate, factor = Float32(p), Float32(1 / (1 - p))
+    slices(y) do range
+        @inbounds @simd for i in range
+            y[i] = (drawn[i] > rate) * (factor * x[i])
+        end
+    end
+    return y
+end
+
+function forward!(layer::Dense, x, buffers, name)
+    return dense!(buffer(buffers, name, :y, size(layer.weight, 1), size(x, 2)), layer, x, buffers, name)
+end
+
+function backward!(layer::Dense, x, y, dy, buffers, name, wanted, sink)
+    δ = buffer(buffers, name, :δ, size(dy)...)
+    layer.σ === relu ? (δ .= ifelse.(y .> 0, dy, 0.0f0)) : copyto!(δ, dy)
+    db = sum!(buffer(buffers, name, :db, size(δ, 1)), δ)
+    dx = wanted ? buffer(buffers, name, :dx, size(x)...) : nothing
+    p = penalty_of(sink, name)
+    value = dense_gradients!(dx, target(sink, name, :weight, layer.weight), p, layer, x, δ, buffers, name)
+    add_penalty!(sink, value)
+    pass!(sink, name, :bias, layer.bias, db)
+    return dx
+end
+
+# Ranges of a large array that the threads share.
+function slices(f::F, y) where {F}
+    size_ = 2^16
+    share(cld(length(y), size_)) do job, _
+        f((1 + (job - 1) * size_):min(job * size_, length(y)))
+    end
+end
+
+# Where gradients go: into arrays of their own, or into Adam's step. Either adds up the penalty's value.
+abstract type Sink end
+
+struct GradientSink <: Sink
+    penalties::Dict{Symbol,Penalty}
+    value::Base.RefValue{Float32}
+    arrays::Dict{Tuple{Symbol,Symbol},Array{Float32}}
+end
+
+struct UpdateSink{O} <: Sink
+    penalties::Dict{Symbol,Penalty}
+    value::Base.RefValue{Float32}
+    optimiser::O
+end
+
+GradientSink(penalties) = GradientSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), Dict())
+UpdateSink(penalties, optimiser) = UpdateSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), optimiser)
+
+function target(sink::GradientSink, name, field, w)
+    array = sink.arrays[name, field] = similar(w)
+    return Kept(vec(array))
+end
+
+target(sink::UpdateSink, name, field, w) = Update(getproperty(sink.optimiser.layers[name], field))
+
+penalty_of(sink::Sink, name) = get(sink.penalties, name, NoPenalty())
+add_penalty!(sink::Sink, value) = sink.value[] += value
+
+function pass!(sink::Sink, name, field, w, dw)
+    p = field === :weight ? penalty_of(sink, name) : NoPenalty()
+    add_penalty!(sink, give!(target(sink, name, field, w), p, w, dw))
+end
+
+# In the form in which Zygote gives the gradient of a chain.
+function as_gradient(sink::GradientSink, model::Chain)
+    of_layer(name) = NamedTuple(
+        field => get(sink.arrays, (name, field), nothing) for field in fieldnames(typeof(model[name])))
+    names = keys(model)
+    return (; layers=NamedTuple{names}(map(name -> name in kernels(model) ? of_layer(name) : nothing, names)))
+end
+
+"""
+    run_forward(model, x, buffers)
+
+Return the input of the first layer and the output of each; they are good until the next call with these buffers.
+"""
+function run_forward(model::Chain, x, buffers::Buffers)
+    values = Any[x]
+    for name in keys(model)
+        push!(values, forward!(model[name], last(values), buffers, name))
+    end
+    return values
+end
+
+"""
+    run_backward(model, values, dz, buffers, sink)
+
+Go back through the layers from `dz`, the gradient of the logits, giving each weight's gradient to `sink`.
+
+No input gradient is made below the first layer that has weights.
+"""
+function run_backward(model::Chain, values, dz, buffers::Buffers, sink::Sink)
+    names = keys(model)
+    first_kernel = findfirst(==(first(kernels(model))), names)
+    gradient = dz
+    for i in length(names):-1:first_kernel
+        gradient = backward!(model[i], values[i], values[i + 1], gradient, buffers, names[i], i > first_kernel, sink)
+    end
+    return nothing
+end
+
+# BLAS is left the smallest layers, where its threads cost more than they bring; what the host process had set is set
+# again afterwards.
+function with_one_blas_thread(f::F) where {F}
+    before = BLAS.get_num_threads()
+    before == 1 && return f()
+    BLAS.set_num_threads(1)
+    try
+        return f()
+    finally
+        BLAS.set_num_threads(before)
+    end
+end

@@ -1,0 +1,89 @@
+"""How far two correct Float32 computations of the same number may differ; every tolerance of a proof comes from here.
+
+Both engines round every operation to a relative u = eps/2 = 6e-8, and sum in different orders. A sum of n terms then
+carries an error of at most n·u times the sum of the magnitudes; but roundings fall either way, and with a probability
+of more than 1 − 2·exp(−λ²/2) the factor is λ·√n, not n (Higham & Mary, 2019, "A new approach to probabilistic rounding
+error analysis", theorem 2.4; SIAM J. Sci. Comput. 41(5)). λ = 6 makes 3e-8 of the rest. Two engines differ by twice
+that: λ·√n·eps times the magnitude. The bound with n would let real faults through: it is 0.8 % of a logit of a photo
+CNN on images of 64×64, where this one is 0.02 %.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from photoflux.engines.base import TraceRequest
+from photoflux.weights import CONV_FILTERS, expected_shapes
+
+EPS = float(np.finfo(np.float32).eps)
+LAMBDA = 6.0
+# Adam's own constants in Keras' form: β₁, β₂ and ε.
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
+# One run with other roundings is a sample of what they do; another may be this many times as far off.
+SAMPLE = 4.0
+# From drawn values to a coordinate: sine, cosine, four products and sums, and the shift to the centre.
+COORDINATE_OPERATIONS = 8
+
+
+def summed(terms: float, magnitude: float) -> float:
+    """Return how far two sums of so many terms may differ, where results are of that magnitude."""
+    return LAMBDA * float(np.sqrt(terms)) * EPS * magnitude
+
+
+def terms_before(request: TraceRequest) -> dict[str, int]:
+    """Return for each layer the terms summed on the way from a pixel to what it gives: its own inputs and before it."""
+    terms, total = {"rescale": 1}, 1
+    for name, shape in _shapes(request).items():
+        layer, _, kind = name.partition(".")
+        if kind == "kernel":
+            total += int(np.prod(shape[:-1])) + 1
+            terms[layer] = total
+            # What follows a layer and sums nothing.
+            terms["pool" if layer == "conv1" else f"{layer}_dropout"] = total
+            terms["pool_dropout"] = terms.get("pool", total)
+    return terms
+
+
+def terms_of_gradient(request: TraceRequest, layer: str) -> int:
+    """Return the terms of a weight's gradient: forward to the loss, back to its layer, and over images and places."""
+    terms = terms_before(request)
+    _, batch, _, height, width = request.images.shape
+    places = 1
+    if layer.startswith("conv"):
+        places = height * width if layer == "conv1" else (height // 2) * (width // 2)
+    # Back through a convolution, each place collects from a kernel's places and filters.
+    back = 0
+    if layer.startswith("conv"):
+        back = sum(9 * filters for number, filters in enumerate(CONV_FILTERS, 1) if layer < f"conv{number}")
+    return terms["output"] + back + int(batch) * int(places)
+
+
+def weights_of(request: TraceRequest) -> int:
+    """Return the number of weights, the terms of a penalty."""
+    return sum(int(np.prod(shape)) for shape in _shapes(request).values())
+
+
+def adam_step(ours: np.ndarray, theirs: np.ndarray, allowed: float, rate: float, weights: np.ndarray) -> np.ndarray:
+    """Return how far each weight may differ after one step of Adam from gradients that differ by up to `allowed`.
+
+    The first update is η·g/(|g| + ε'), ε' = ε/√(1 − β₂). Its slope is η·ε'/(|g| + ε')², at most that at the |g| that is
+    smaller by what is allowed: steep near zero, where rounding alone decides the sign of g, and the step is at most η
+    to either side. Beside it the step is a few operations, and the weight itself is rounded once.
+    """
+    shifted = EPSILON / np.sqrt(1 - BETA2)
+    difference = np.minimum(np.abs(ours - theirs), allowed)
+    smaller: np.ndarray = np.minimum(np.abs(ours), np.abs(theirs))
+    smaller[np.sign(ours) != np.sign(theirs)] = 0
+    moved = rate * np.minimum(2, difference * shifted / (smaller + shifted) ** 2)
+    slack: np.ndarray = moved + 8 * EPS * rate + 2 * EPS * np.abs(weights)
+    return slack
+
+
+def interpolated(height: int, width: int) -> float:
+    """Return how far an interpolated pixel, 0 to 255, may differ: between neighbours it can change by 255 a pixel."""
+    return 255 * EPS * (COORDINATE_OPERATIONS * max(height, width) + COORDINATE_OPERATIONS)
+
+
+def _shapes(request: TraceRequest) -> dict[str, tuple[int, ...]]:
+    channels, height, width = request.images.shape[2:]
+    return expected_shapes(request.variant, channels, height, width, request.classes)

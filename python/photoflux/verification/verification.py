@@ -1,0 +1,218 @@
+"""What a proof of several variants says: as text, as a table in a notebook, as JSON and as a page."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from photoflux.errors import RunError
+from photoflux.verification.checks import Check, Part
+from photoflux.verification.proof import BATCH, Proof
+
+WIDTH = 118
+PAGE = "verify.html"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The proofs of some variants on one dataset; prints as tables, and shows as tables in a notebook.
+
+    Attributes
+    ----------
+    data : str
+        The dataset's name.
+    size : tuple of int
+        Channels, height and width of its images.
+    classes : int
+        How many classes it has.
+    steps : int
+        Length of the loss curves.
+    versions : dict
+        For ``flux`` and ``keras``, what computed.
+    proofs : list of Proof
+        One a variant.
+    """
+
+    data: str
+    size: tuple[int, int, int]
+    classes: int
+    steps: int
+    versions: dict[str, dict[str, str]]
+    proofs: list[Proof]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check of every variant did."""
+        return all(proof.passed for proof in self.proofs)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        checks = [check for proof in self.proofs for check in proof.checks]
+        failed = [
+            (proof.variant.name, check.name) for proof in self.proofs for check in proof.checks if not check.passed
+        ]
+        if not failed:
+            return f"All {len(checks)} checks hold: Flux and Keras compute the same numbers."
+        which = ", ".join(f"{name}: {check}" for name, check in failed)
+        return f"{len(failed)} of {len(checks)} checks FAIL ({which})."
+
+    @property
+    def setting(self) -> str:
+        """What was run on what, in words."""
+        flux, keras = self.versions["flux"], self.versions["keras"]
+        channels, height, width = self.size
+        return (
+            f"{self.data}: images of {height}×{width}×{channels}, {self.classes} classes, "
+            f"{self.steps} steps of {BATCH} images; "
+            f"Flux {flux['flux']} on Julia {flux['julia']} ({flux['threads']} threads) "
+            f"against Keras {keras['keras']} on TensorFlow {keras['tensorflow']}"
+        )
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        text = io.StringIO()
+        console = Console(file=text, width=WIDTH, highlight=False, color_system=None)
+        console.print(self.setting, soft_wrap=True)
+        for proof in self.proofs:
+            console.print(_table(proof))
+            console.print(_note(proof), soft_wrap=True)
+        console.print(self.verdict, soft_wrap=True)
+        return text.getvalue().rstrip()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON-ready values."""
+        return {
+            "passed": self.passed,
+            "data": self.data,
+            "image": list(self.size),
+            "classes": self.classes,
+            "steps": self.steps,
+            "batch": BATCH,
+            "versions": self.versions,
+            "variants": {
+                proof.variant.name: {
+                    "passed": proof.passed,
+                    "seconds": round(proof.seconds, 1),
+                    "left_out_of_gradient": proof.left_out,
+                    "checks": [check.as_dict() for check in proof.checks],
+                    "curves": {name: values.tolist() for name, values in vars(proof.curves).items()},
+                }
+                for proof in self.proofs
+            },
+        }
+
+    def write(self, folder: str | Path) -> Path:
+        """Write ``verify.html`` into a folder, made if need be, and return its path.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written.
+        """
+        page = made(folder) / PAGE
+        temporary = page.with_name(f".{PAGE}.tmp")
+        try:
+            temporary.write_text(_template(PAGE).render(verification=self, curves=_curves), encoding="utf-8")
+            temporary.replace(page)
+        except OSError as error:
+            raise RunError(f"{page} cannot be written: {error}. Choose another folder with `out`.") from error
+        return page
+
+    def _repr_html_(self) -> str:
+        return str(_template("tables.html").module.tables(self))
+
+
+def made(folder: str | Path) -> Path:
+    """Return a folder for the page, made if need be.
+
+    Raises
+    ------
+    RunError
+        If it cannot be made.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made: {error}. Choose another folder with `out`.") from error
+    return folder
+
+
+def _template(name: str) -> Any:
+    from jinja2 import Environment, PackageLoader
+
+    loader = PackageLoader("photoflux.verification", "")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals.update(where=where, difference=difference, relative=relative, tolerance=tolerance, note=_note)
+    return environment.get_template(f"{name}.jinja")
+
+
+def where(part: Part) -> str:
+    """Return what a table says of where the difference is."""
+    return part.name if part.absolute else "nowhere"
+
+
+def difference(part: Part) -> str:
+    """Return the largest difference as text."""
+    return "0" if part.absolute == 0 else f"{part.absolute:.2g}"
+
+
+def relative(part: Part) -> str:
+    """Return the relative difference as text."""
+    return "0" if part.relative == 0 else f"{part.relative:.1g}"
+
+
+def tolerance(part: Part) -> str:
+    """Return the tolerance as text."""
+    return "0" if part.tolerance == 0 else f"{part.tolerance:.2g}"
+
+
+def _table(proof: Proof) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=f"{proof.variant.name} ({proof.seconds:.0f} s)", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("check", ratio=2)
+    table.add_column("where it differs most", ratio=1)
+    for name in ("largest", "relative", "tolerance"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("why this tolerance", ratio=2)
+    table.add_column("", no_wrap=True)
+    for number, check in enumerate(proof.checks, 1):
+        table.add_row(*_row(number, check))
+    return table
+
+
+def _row(number: int, check: Check) -> tuple[str, ...]:
+    part = check.shown
+    return (
+        f"{number}. {check.name}",
+        where(part),
+        difference(part),
+        relative(part),
+        tolerance(part),
+        check.why,
+        "holds" if check.passed else "FAILS",
+    )
+
+
+def _note(proof: Proof) -> str:
+    if not proof.left_out:
+        return f"Gradient and step: all {BATCH} images of the first batch."
+    return (
+        f"Gradient and step: {BATCH - proof.left_out} of {BATCH} images of the first batch; in the others "
+        "an activation is within rounding of a kink of ReLU or max-pooling, where two right answers differ."
+    )
+
+
+def _curves(proof: Proof) -> str:
+    from photoflux.plots import plot_agreement
+
+    curves = proof.curves
+    return plot_agreement(curves.ours, curves.theirs, curves.tolerance)

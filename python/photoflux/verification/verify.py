@@ -1,0 +1,101 @@
+"""`verify`: one call that proves, or disproves, the port on the user's machine and data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from photoflux.data.prepared import PreparedDataset
+from photoflux.data.sources import kind_of
+from photoflux.data.sources import prepare as prepare_source
+from photoflux.engines import get_engine
+from photoflux.engines.keras import KerasEngine, why_unavailable
+from photoflux.errors import EngineError, SettingError
+from photoflux.progress import Display
+from photoflux.variants import Variant, variant, variants
+from photoflux.verification.proof import Prover
+from photoflux.verification.verification import Verification, made
+
+# Of what is made of a folder or drawn: at the variants' own 180 a proof of all of them takes hours, not minutes.
+IMAGE_SIZE = 64
+
+
+def verify(
+    variant_or_all: str | Variant | Iterable[str] = "all",
+    data: str | Path | PreparedDataset | tuple[np.ndarray, np.ndarray] = "demo",
+    *,
+    steps: int = 50,
+    image_size: int | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Verification:
+    """Run Flux and Keras from the same weights on the same batches and compare every number.
+
+    Parameters
+    ----------
+    variant_or_all : str, Variant or iterable of str
+        A variant, several, or ``"all"``.
+    data : str, Path, PreparedDataset or tuple
+        A prepared dataset, or a source as in `photoflux.prepare`.
+    steps : int
+        Adam steps of the loss curves, 2 or more.
+    image_size : int, optional
+        Height and width to which a folder's or the demo's images are resized; 64 unless given.
+    out : str or Path, optional
+        A folder for ``verify.html``: tables, curves and every comparison.
+    progress : bool
+        Whether to say on stderr what is being done.
+
+    Returns
+    -------
+    Verification
+        ``passed`` says whether every check holds.
+
+    Raises
+    ------
+    SettingError, DataError
+        If an argument or the data cannot be used.
+    EngineError
+        If one of the two engines cannot be had: a proof needs both.
+    RunError
+        If the page cannot be written.
+    """
+    chosen = _chosen(variant_or_all)
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
+        raise SettingError(f"`steps` must be an integer, 2 or more; received: {steps!r}.")
+    if (missing := why_unavailable()) is not None:
+        raise EngineError(f"A proof compares Flux with Keras, so it needs both. {missing}")
+    if out is not None:
+        made(out)  # refused now, not after minutes
+    if image_size is None and kind_of(data) in ("folder", "demo"):
+        image_size = IMAGE_SIZE
+    with Display(progress) as display, KerasEngine() as keras:
+        prepared = prepare_source(data, None, image_size=image_size, on_progress=display.step)
+        flux = get_engine("flux", display.say)
+        prover = Prover(flux, keras, prepared, steps)
+        proofs = []
+        for number, v in enumerate(chosen, 1):
+            title = f"{v.name} ({number} of {len(chosen)})"
+            display.say(f"Verifying {title} on {prepared.name}, images of {prepared.height}×{prepared.width} …")
+            proofs.append(prover.prove(v))
+        found = Verification(
+            data=prepared.name,
+            size=(prepared.channels, prepared.height, prepared.width),
+            classes=len(prepared.classes),
+            steps=steps,
+            versions={"flux": flux.versions(), "keras": keras.versions()},
+            proofs=proofs,
+        )
+        if out is not None:
+            display.say(f"Written: {found.write(out)}")
+    return found
+
+
+def _chosen(names: str | Variant | Iterable[str]) -> list[Variant]:
+    if isinstance(names, str) and names == "all":
+        return list(variants().values())
+    if isinstance(names, str | Variant):
+        return [variant(names)]
+    return [variant(name) for name in names]

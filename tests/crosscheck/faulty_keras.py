@@ -1,0 +1,60 @@
+"""A Keras worker with one deliberate fault, which the environment variable FAULT names."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+
+from photoflux.engines import keras_worker
+
+
+def adam_epsilon() -> None:
+    """Adam with the ε that other libraries take."""
+    adam = keras.optimizers.Adam
+    keras.optimizers.Adam = lambda rate: adam(rate, epsilon=1e-8)
+
+
+def flipped_kernel() -> None:
+    """A convolution where the port means a cross-correlation."""
+
+    class Flipped(keras.layers.Conv2D):
+        def convolution_op(self, inputs, kernel):
+            return super().convolution_op(inputs, kernel[::-1, ::-1])
+
+    keras.layers.Conv2D = Flipped
+
+
+def penalty_on_biases() -> None:
+    """The penalty of a kernel on its bias too."""
+
+    def penalised(layer):
+        def build(*args, **kwargs):
+            return layer(*args, bias_regularizer=kwargs.get("kernel_regularizer"), **kwargs)
+
+        return build
+
+    keras.layers.Dense, keras.layers.Conv2D = penalised(keras.layers.Dense), penalised(keras.layers.Conv2D)
+
+
+def flatten_order() -> None:
+    """Columns before rows."""
+
+    class Turned(keras.layers.Flatten):
+        def call(self, inputs):
+            return super().call(keras.ops.transpose(inputs, (0, 2, 1, 3)))
+
+    keras.layers.Flatten = Turned
+
+
+def half_the_l2() -> None:
+    """λ/2·Σw², as much of the literature has it."""
+    l2 = keras.regularizers.L2
+    keras.regularizers.L2 = lambda factor: l2(factor / 2)
+
+
+FAULTS = (adam_epsilon, flipped_kernel, penalty_on_biases, flatten_order, half_the_l2)
+
+if __name__ == "__main__":
+    {fault.__name__: fault for fault in FAULTS}[os.environ["FAULT"]]()
+    keras_worker.main()

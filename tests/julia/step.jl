@@ -1,0 +1,93 @@
+using PhotoFlux: Buffers, Update, is_written_out, kernel_penalties, loss_of, run_forward, targets, total_gradient, train_step!, with_one_blas_thread, without_dropout
+using LinearAlgebra: BLAS
+using PhotoFlux.Flux: Zygote
+
+# What a step needs, for images of any size.
+function batch_of(v, input, images; classes=2)
+    x = 255 .* rand(Xoshiro(1), Float32, input..., images)
+    y = targets(rand(Xoshiro(2), Int32(0):Int32(classes - 1), images), classes)
+    return loss_of(v.loss, classes), x, y, ones(Float32, images)
+end
+
+# A sum of n products rounds at most n times; the longest here go back over 9·64 inputs and the places of the batch.
+@testset "is Zygote's gradient, $(v.name), $input, $images images" for v in variants(),
+        input in (v.architecture == "dense" ? ((7, 6, 1), (20, 20, 3)) : ((2, 2, 1), (7, 4, 3), (35, 18, 3))), images in (1, 5, 33)
+    model = without_dropout(build_model(v, input, 3; rng=Xoshiro(1)))
+    loss, x, y, weights = batch_of(v, input, images; classes=3)
+    @test is_written_out(model, x)
+    result, gradient = total_gradient(model, loss, [], x, y, weights)
+    z, back = Zygote.pullback(m -> m(x), model)
+    expected = only(back(PhotoFlux.data_loss_gradient(loss, z, y, reshape(weights, 1, :))))
+    @test result.logits ≈ z rtol = 1e-4
+    for name in PhotoFlux.kernels(model), field in (:weight, :bias)
+        a, b = getfield(gradient.layers[name], field), getfield(expected.layers[name], field)
+        @test size(a) == size(b)
+        @test maximum(abs, a .- b) <= (9 * 64 + images * prod(input)) * eps(Float32) * maximum(abs, b)
+    end
+end
+
+@testset "active dropout is NNlib's, $(v.name)" for v in filter(v -> !isempty(v.dropout), variants())
+    model = small_model(v)
+    x = pixels(v, 4)
+    PhotoFlux.start_dropout!(model, 1, 1)
+    expected = model(x)
+    PhotoFlux.start_dropout!(model, 1, 1)
+    @test last(run_forward(model, x, Buffers())) ≈ expected rtol = 1e-5
+end
+
+# Kernels of both ways through a Dense layer, and the one that BLAS makes.
+@testset "a Dense layer of $units units, $inputs inputs, $images images" for
+        (units, inputs) in ((128, 70), (64, 66_001), (10, 30), (1, 7)), images in (1, 6, 35)
+    layer = Flux.Dense(inputs => units, Flux.relu; init=Flux.glorot_uniform(Xoshiro(1)))
+    x, dy = randn(Xoshiro(2), Float32, inputs, images), randn(Xoshiro(3), Float32, units, images)
+    y, dx, dw = similar(dy), similar(x), similar(layer.weight)
+    PhotoFlux.dense!(y, layer, x, Buffers(), :layer)
+    PhotoFlux.dense_gradients!(dx, PhotoFlux.Kept(vec(dw)), NoPenalty(), layer, x, dy, Buffers(), :layer)
+    W = Float64.(layer.weight)
+    close(a, b, terms) = maximum(abs, a .- b) <= terms * eps(Float32) * maximum(abs, b)
+    @test close(y, max.(W * x .+ layer.bias, 0), √inputs * 4)
+    @test close(dx, W' * dy, units)
+    @test close(dw, Float64.(dy) * x', images + 1)
+end
+
+# Beside small things (the logits, tasks, closures) a step makes no array: far less than its smallest activation.
+@testset "a step reuses its arrays, $name" for (name, input, images) in (("elastic_net", (64, 64, 3), 16), ("mlp", (32, 32, 3), 128), ("dropout", (64, 64, 3), 16))
+    v = variant(name)
+    model = build_model(v, input, 2; rng=Xoshiro(1))
+    optimiser = Optimisers.setup(KerasAdam(), model)
+    loss, x, y, weights = batch_of(v, input, images)
+    penalties, buffers = kernel_penalties(v, model), Buffers()
+    step() = train_step!(model, optimiser, loss, penalties, x, y, weights, buffers)
+    step()
+    @test (@allocated step()) < 1_000_000
+end
+
+@testset "the kernels' results have known types" begin
+    layer = Flux.Dense(6 => 64, Flux.relu)
+    x, dy, buffers = ones(Float32, 6, 2), ones(Float32, 64, 2), Buffers()
+    leaf = Optimisers.setup(KerasAdam(), layer.weight)
+    update = @inferred Update(leaf)
+    @test (@inferred PhotoFlux.dense!(copy(dy), layer, x, buffers, :layer)) isa Matrix{Float32}
+    @test (@inferred PhotoFlux.dense_gradients!(copy(x), update, L2(0.1), layer, x, dy, buffers, :layer)) isa Float32
+    images = ones(Float32, 5, 4, 3, 2)
+    conv = PhotoFlux.Convolution((3, 3), 3 => 8, Flux.relu)
+    y = @inferred conv(images)
+    @test (@inferred PhotoFlux.correlate_gradients!(copy(images), copy(conv.weight), copy(conv.bias), images, conv.weight, y, y, true)) === nothing
+end
+
+# A variable that a job's closure shares with its surroundings is a race.
+@testset "no closure of the kernels shares a variable" for f in (PhotoFlux.correlate!, PhotoFlux.correlate_gradients!,
+        PhotoFlux.large_product!, PhotoFlux.small_product!, PhotoFlux.blocked_gradients!, PhotoFlux.give!, PhotoFlux.pool!, PhotoFlux.unpool!,
+        PhotoFlux.slices, PhotoFlux.drop!)
+    @test all(method -> !occursin("Core.Box", string(Base.uncompressed_ast(method))), methods(f))
+end
+
+@testset "BLAS keeps its threads" begin
+    before = BLAS.get_num_threads()
+    BLAS.set_num_threads(2)
+    @test with_one_blas_thread(BLAS.get_num_threads) == 1
+    @test BLAS.get_num_threads() == 2
+    @test_throws "mine" with_one_blas_thread(() -> error("mine"))
+    @test BLAS.get_num_threads() == 2
+    BLAS.set_num_threads(before)
+end
