@@ -1,4 +1,4 @@
-using PhotoFlux: augmented, canonical_weights, pixels, stopping_epochs, trace
+using PhotoFlux: augmented, canonical_weights, stopping_epochs, trace
 
 # A trace is what training does: its last weights are those of the same steps made one by one.
 mktempdir() do root
