@@ -60,16 +60,52 @@ The augmentation of an item is drawn per (seed, epoch, image, copy), so it does 
 """
 function gather(data::PreparedDataset, items::AbstractVector{Item}; seed, epoch)
     x = Array{Float32}(undef, image_shape(data)..., length(items))
-    Threads.@threads for b in eachindex(items)
-        item = items[b]
-        out, image = view(x, :, :, :, b), view(data.images, :, :, :, item.index)
-        if item.copy == 0
-            copyto!(out, image)
-        else
-            augment!(out, image, draw_augmentation(derived_rng(seed, "augment", epoch, item.index, item.copy)))
+    foreach(wait, start_gathering!(x, data, items; seed, epoch))
+    return x
+end
+
+# Starts filling `x`, in tasks to wait for. A task does not yield and does not see Ctrl-C, which is the fit's.
+function start_gathering!(x, data, items; seed, epoch)
+    shares = Iterators.partition(eachindex(items), cld(length(items), Threads.nthreads()))
+    return map(collect(shares)) do share
+        Threads.@spawn disable_sigint() do
+            for b in share
+                item = items[b]
+                out, image = view(x, :, :, :, b), view(data.images, :, :, :, item.index)
+                if item.copy == 0
+                    copyto!(out, image)
+                else
+                    rng = derived_rng(seed, "augment", epoch, item.index, item.copy)
+                    augment!(out, image, draw_augmentation(rng))
+                end
+            end
         end
     end
-    return x
+end
+
+# Calls work(chosen, x, waited) for every batch of items in turn; the next batch is gathered meanwhile. `waited`: the
+# seconds for which `x` was waited for. `x` is good until `work` returns, which ends the loop by anything but `nothing`.
+function each_batch(work, data, items, batch_size; seed, epoch, buffers)
+    batches = collect(Iterators.partition(items, batch_size))
+    # Two arrays in turn: one trains, one is filled.
+    array(i) = buffer(buffers, :gathered, isodd(i) ? :odd : :even, image_shape(data)..., length(batches[i]))
+    start(i) = (x = array(i); (x, start_gathering!(x, data, batches[i]; seed, epoch)))
+    GC.@preserve buffers begin
+        x, tasks = start(1)
+        try
+            for (i, chosen) in enumerate(batches)
+                waited = @elapsed foreach(wait, tasks)
+                ready = x
+                i < length(batches) && ((x, tasks) = start(i + 1))
+                result = work(chosen, ready, waited)
+                result === nothing || return result
+            end
+        finally
+            # Nothing may write into the buffers after this.
+            foreach(wait, tasks)
+        end
+    end
+    return nothing
 end
 
 """

@@ -103,8 +103,9 @@ Ctrl-C ends the fit after the running batch and returns the run so far.
   every smaller class topped up each epoch with augmented copies ([`epoch_items`](@ref)).
 - `initial`: a [`Run`](@ref), or the path of a run or a weights file, from whose weights the fit starts; `nothing`: from
   those that the seed gives. Adam's moments start at zero either way.
-- `on_batch`: called after every batch with a `NamedTuple` (`epoch`, `epochs`, `batch`, `batches`, `images`, and the
-  means of this epoch so far `loss`, `accuracy`); the fit ends there if it returns `true`.
+- `on_batch`: called after every batch with a `NamedTuple` (`epoch`, `epochs`, `batch`, `batches`, `images`, `waited`,
+  the seconds for which the batch's images were waited for, and the means of this epoch so far `loss`, `accuracy`); the
+  fit ends there if it returns `true`.
 - `on_epoch`: called with each new row of the history.
 
 # Returns
@@ -233,14 +234,14 @@ function train_epoch!(model, optimiser, v, data, epoch, settings, on_batch, buff
     K = length(data.classes)
     start_dropout!(model, seed, epoch)
     loss, penalty, hits, seen = 0.0, 0.0, 0, 0
-    batches = cld(length(items), batch_size)
-    for (batch, chosen) in enumerate(Iterators.partition(items, batch_size))
+    batches, batch = cld(length(items), batch_size), 0
+    ended = each_batch(data, items, batch_size; seed, epoch, buffers) do chosen, x, waited
+        batch += 1
         labels = [data.labels[item.index] for item in chosen]
         # Ctrl-C waits for the end of the batch: a half-made step would leave half-changed weights.
         step = disable_sigint() do
-            x = gather(data, chosen; seed, epoch)
-            train_step!(model, optimiser, loss_of(v.loss, K), penalties, x, targets(labels, K),
-                factors[labels .+ 1], buffers)
+            train_step!(model, optimiser, loss_of(v.loss, K), penalties, x, targets(labels, K), factors[labels .+ 1],
+                buffers)
         end
         n = length(chosen)
         loss += n * Float64(step.loss)
@@ -248,9 +249,10 @@ function train_epoch!(model, optimiser, v, data, epoch, settings, on_batch, buff
         hits += count(decisions(step.logits) .== labels)
         seen += n
         isfinite(loss + penalty) || return (; batch, loss=loss + penalty)
-        so_far = (; epoch, epochs, batch, batches, images=n, loss=(loss + penalty) / seen, accuracy=hits / seen)
-        on_batch(so_far) === true && return :interrupted
+        so_far = (; epoch, epochs, batch, batches, images=n, waited, loss=(loss + penalty) / seen, accuracy=hits / seen)
+        return on_batch(so_far) === true ? :interrupted : nothing
     end
+    ended === nothing || return ended
     return (; batch=batches, loss=loss / seen, penalty=penalty / seen, accuracy=hits / seen)
 end
 

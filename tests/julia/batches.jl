@@ -43,5 +43,22 @@ end
     @test gather(data, [Item(5, 2)]; seed=1, epoch=2)[:, :, :, 1] != x[:, :, :, 3]
 end
 
+@testset "each batch comes in turn, gathered while the one before is used" begin
+    items = [Item(i, mod(i, 3)) for i in 1:8]
+    buffers, seen = PhotoFlux.Buffers(), Any[]
+    together(work, size) = PhotoFlux.each_batch(work, data, items, size; seed=1, epoch=2, buffers)
+    result = together(3) do chosen, x, waited
+        sleep(0.01)    # so long that the next batch would spoil this one if they shared an array
+        push!(seen, (collect(chosen), copy(x)))
+        return waited >= 0 ? nothing : :negative
+    end
+    @test result === nothing
+    @test first.(seen) == [items[1:3], items[4:6], items[7:8]]
+    @test all(x == gather(data, chosen; seed=1, epoch=2) for (chosen, x) in seen)
+    # What is not `nothing` ends it; so does an error, which comes through.
+    @test together((chosen, x, waited) -> :enough, 3) === :enough
+    @test_throws ErrorException("no") together((chosen, x, waited) -> error("no"), 3)
+end
+
 @test targets(Int32[0, 1, 1], 2) == Float32[0 1 1]
 @test targets(Int32[0, 2], 3) == Float32[1 0; 0 0; 0 1]

@@ -1,0 +1,68 @@
+# The PhotoFlux side of run.py.
+using PhotoFlux: PhotoFlux, Chain, Optimisers, build_model, evaluate, open_dataset, train, variant
+
+include("serve.jl")
+
+function step(v, input, batch, classes)
+    model = build_model(v, input, classes; rng=PhotoFlux.Xoshiro(1))
+    PhotoFlux.start_dropout!(model, 1, 1)
+    optimiser = Optimisers.setup(PhotoFlux.KerasAdam(v.learning_rate), model)
+    penalties = PhotoFlux.kernel_penalties(v, model)
+    x, labels = material(input, batch, classes)
+    y, ones_, buffers = PhotoFlux.targets(labels, classes), ones(Float32, batch), PhotoFlux.Buffers()
+    loss = PhotoFlux.loss_of(v.loss, classes)
+    return () -> PhotoFlux.train_step!(model, optimiser, loss, penalties, x, y, ones_, buffers).loss
+end
+
+function prediction(v, input, batch, classes)
+    model = build_model(v, input, classes; rng=PhotoFlux.Xoshiro(1))
+    x, _ = material(input, batch, classes)
+    return () -> sum(PhotoFlux.logits(model, x; batch_size=batch))
+end
+
+epoch(v, folder) = (data = open_dataset(folder); () -> last(train(v, data; epochs=1).history).validation_loss)
+
+# Of an epoch, the share of time in which training waited for images.
+function waiting(v, folder)
+    data, waited = open_dataset(folder), 0.0
+    seconds = @elapsed train(v, data; epochs=1, on_batch=batch -> (waited += batch.waited; false))
+    return waited / seconds
+end
+
+# Resident memory after each epoch, MB.
+function memory(v, folder, epochs)
+    sizes = Float64[]
+    train(v, open_dataset(folder); epochs, on_epoch=_ -> push!(sizes, resident("VmRSS")))
+    return join(sizes, ' ')
+end
+
+function measure(kind, name, rest...)
+    v = variant(name)
+    kind == "step" && return step(v, shape(rest)...)
+    kind == "predict" && return prediction(v, shape(rest)...)
+    kind == "epoch" && return epoch(v, only(rest))
+    kind == "waiting" && return () -> waiting(v, only(rest))
+    kind == "memory" && return () -> memory(v, first(rest), parse(Int, last(rest)))
+    kind == "gemm" && return gemm()
+    kind == "copy" && return copying()
+end
+
+# 2048³ multiplications and additions, and 512 MiB read and written.
+function gemm()
+    a, b, c = (rand(Float32, 2048, 2048) for _ in 1:3)
+    return () -> PhotoFlux.BLAS.gemm!('N', 'N', 1.0f0, a, b, 0.0f0, c)[1]
+end
+
+function copying()
+    a = ones(Float32, 2^27)
+    b = similar(a)
+    return function ()
+        Threads.@threads :static for part in 1:Threads.nthreads()
+            n = length(a) ÷ Threads.nthreads()
+            copyto!(b, (part - 1) * n + 1, a, (part - 1) * n + 1, n)
+        end
+        return b[1]
+    end
+end
+
+serve(measure)
