@@ -1,4 +1,7 @@
-"""The Keras side of run.py, on the backend that KERAS_BACKEND names; one line of input, one answer that starts with "@ "."""
+"""The Keras side of run.py, on the backend that KERAS_BACKEND names.
+
+One line of input gives one line of output that starts with "@ ".
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,8 @@ def measure(kind: str, name: str, *rest: str) -> Callable[[], float]:
 
         def epoch() -> float:
             model = compiled(name, images.shape[3], images.shape[2], images.shape[1], len(meta["classes"]))
-            fitted = model.fit(Batches(folder, 0, batch), epochs=1, verbose=0, validation_data=Batches(folder, 1, batch))
+            training, validation = Batches(folder, 0, batch), Batches(folder, 1, batch)
+            fitted = model.fit(training, epochs=1, verbose=0, validation_data=validation)
             return float(fitted.history["val_loss"][0])
 
         return epoch

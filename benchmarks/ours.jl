@@ -36,6 +36,30 @@ function memory(v, folder, epochs)
     return join(sizes, ' ')
 end
 
+# Milliseconds of each layer forward and backward, Adam included: the least of ten steps.
+function profile(v, input, batch, classes)
+    model = build_model(v, input, classes; rng=PhotoFlux.Xoshiro(1))
+    optimiser = Optimisers.setup(PhotoFlux.KerasAdam(v.learning_rate), model)
+    x, labels = material(input, batch, classes)
+    y, buffers, names = PhotoFlux.targets(labels, classes), PhotoFlux.Buffers(), keys(model)
+    sink = PhotoFlux.UpdateSink(PhotoFlux.kernel_penalties(v, model), optimiser)
+    forward, backward = fill(Inf, length(names)), fill(Inf, length(names))
+    for _ in 1:10
+        values = Any[x]
+        for (i, name) in enumerate(names)
+            seconds = @elapsed push!(values, PhotoFlux.forward!(model[name], last(values), buffers, name))
+            forward[i] = min(forward[i], seconds)
+        end
+        d = PhotoFlux.data_loss_gradient(PhotoFlux.loss_of(v.loss, classes), last(values), y, ones(Float32, 1, batch))
+        for i in length(names):-1:2
+            seconds = @elapsed d = PhotoFlux.backward!(model[i], values[i], values[i + 1], d, buffers, names[i], i > 2, sink)
+            backward[i] = min(backward[i], seconds)
+        end
+    end
+    milliseconds(t) = isfinite(t) ? string(round(1000t; digits=1)) : "0"
+    return join(("$name:$(milliseconds(f))+$(milliseconds(b))" for (name, f, b) in zip(names, forward, backward)), ' ')
+end
+
 function measure(kind, name, rest...)
     v = variant(name)
     kind == "step" && return step(v, shape(rest)...)
@@ -43,6 +67,7 @@ function measure(kind, name, rest...)
     kind == "epoch" && return epoch(v, only(rest))
     kind == "waiting" && return () -> waiting(v, only(rest))
     kind == "memory" && return () -> memory(v, first(rest), parse(Int, last(rest)))
+    kind == "profile" && return () -> PhotoFlux.with_one_blas_thread(() -> profile(v, shape(rest)...))
     kind == "gemm" && return gemm()
     kind == "copy" && return copying()
 end

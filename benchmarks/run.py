@@ -1,10 +1,11 @@
 """Measure PhotoFlux beside plain Flux and Keras on TensorFlow, torch and JAX, in turn, on the same cores.
 
-Every case runs in one process per peer, all of them started and warm, one round each in turn; a round repeats the call for
-half a second at least. Printed are the medians over the rounds, and the peers' medians divided by ours. Peers that are not
-installed are left out, with a line. `docs/performance.md` explains the columns.
+Every case runs in one process per peer, all of them started and warm, one round each in turn; a round repeats the
+call for half a second at least. Printed are the medians over the rounds, and the peers' medians divided by ours. Peers
+that are not installed are left out, with a line. `docs/performance.md` explains the columns.
 
-    python benchmarks/run.py [--threads N] [--rounds 7] [--cases step,predict,epoch,memory] [--data PREPARED] [--out FILE]
+    python benchmarks/run.py [--threads N] [--rounds 7] [--cases step,predict,epoch,memory]
+                             [--data PREPARED] [--out FILE]
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def rounds_of(peers: list[Peer], case: str, command: str, rounds: int) -> None:
     for peer in peers:
         peer.ask(f"case {command}")
         peer.call(1)
-        repetitions[peer.name] = max(1, round(ROUND_SECONDS / peer.call(1)))
+        repetitions[peer.name] = 1 if command.startswith("epoch") else max(1, round(ROUND_SECONDS / peer.call(1)))
     for _ in range(rounds):
         for peer in peers:
             peer.seconds.setdefault(case, []).append(peer.call(repetitions[peer.name]))
@@ -135,7 +136,8 @@ def markdown(results: dict[str, dict[str, dict[str, float]]], names: list[str]) 
         best = min((scale[name] for name in others if name in scale), default=None)
         cells = [f"{scale[name]:.3g} {unit}" if name in scale else "–" for name in names]
         ratios = [f"{scale[name] / scale[OURS]:.2f}" if name in scale else "–" for name in others]
-        marked = [f"**{ratio}**" if scale.get(name) == best else ratio for name, ratio in zip(others, ratios, strict=True)]
+        bold = [scale.get(name) == best for name in others]
+        marked = [f"**{ratio}**" if fastest else ratio for ratio, fastest in zip(ratios, bold, strict=True)]
         lines.append("| " + " | ".join([case, *cells, *marked]) + " |")
     return "\n".join(lines)
 
@@ -189,6 +191,8 @@ def main() -> None:
         if "memory" in kinds:
             ours.ask(f"case memory baseline {demo} 20")
             facts["resident MB after each of 20 epochs"] = [float(mb) for mb in ours.ask("1").split()[1:]]
+    ours.ask(FIRST[1].replace("step", "case profile", 1))
+    facts["ms of each layer, forward + backward"] = ours.ask("1").split()[1:]
     for kind, amount, unit in (("gemm", 2 * 2048**3, "GFLOP/s"), ("copy", 2 * 4 * 2**27, "GB/s")):
         ours.ask(f"case {kind} baseline")
         ours.call(1)

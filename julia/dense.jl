@@ -51,13 +51,19 @@ function large_product!(y::Matrix{Float32}, weight::Matrix{Float32}, x::Matrix{F
     images, step = size(x, 2), columns(weight)
     jobs = min(GROUPS, cld(inputs, step))
     parts = buffer(buffers, name, :parts, units, images, jobs)
-    GC.@preserve buffers weight x share(jobs) do job, _
+    # The images' inputs lie far apart; those of a block are copied together.
+    packed = buffer(buffers, name, :packed, step * images, Threads.nthreads())
+    GC.@preserve buffers weight x share(jobs) do job, worker
         part = at(pointer(parts), (job - 1) * units * images)
+        xs = at(pointer(packed), (worker - 1) * step * images)
         start, stop = (job - 1) * inputs ÷ jobs, job * inputs ÷ jobs
         clear!(part, units * images)
         for j in start:step:(stop - 1)
             K = min(step, stop - j)
-            product!(part, units, at(pointer(weight), j * units), units, at(pointer(x), j), 1, inputs, units, images, K, true, Val(ROWS))
+            for image in 0:(images - 1)
+                unsafe_copyto!(at(xs, image * K), at(pointer(x), image * inputs + j), K)
+            end
+            product!(part, units, at(pointer(weight), j * units), units, xs, 1, K, units, images, K, true, Val(ROWS))
         end
     end
     return sum!(reshape(y, units, images, 1), parts)

@@ -20,14 +20,15 @@ end
 function batched_logits(images_of, model::Chain, numbers, batch_size)
     batch_size >= 1 || throw(ArgumentError("`batch_size` must be 1 or more; received: $batch_size."))
     chain = without_dropout(model)
-    buffers = Buffers()
-    parts = [logits_of(chain, images_of(batch), buffers) for batch in Iterators.partition(numbers, batch_size)]
+    parts = with_buffers() do buffers
+        [logits_of(chain, images_of(batch), buffers) for batch in Iterators.partition(numbers, batch_size)]
+    end
     return isempty(parts) ? zeros(Float32, size(model[:output].weight, 1), 0) : reduce(hcat, parts)
 end
 
 function logits_of(chain, x, buffers)
     is_written_out(chain, x) || return chain(x)
-    return GC.@preserve buffers with_one_blas_thread(() -> copy(last(run_forward(chain, x, buffers))))
+    return GC.@preserve buffers on_all_threads(() -> copy(last(run_forward(chain, x, buffers))))
 end
 
 """

@@ -33,7 +33,7 @@ end
 function backward!(layer::Convolution, x, y, dy, buffers, name, wanted, sink)
     (; weight, bias) = layer
     dw, db = buffer(buffers, name, :dw, size(weight)...), buffer(buffers, name, :db, length(bias))
-    dx = wanted ? buffer(buffers, name, :dx, size(x)...) : nothing
+    dx = wanted ? gradient_buffer(buffers, dy, size(x)) : nothing
     convolution_gradients!(dx, dw, db, layer, x, y, dy, buffers, name)
     pass!(sink, name, :weight, weight, dw)
     pass!(sink, name, :bias, bias, db)
@@ -47,7 +47,7 @@ end
 
 function backward!(::typeof(maxpool2), x, y, dy, buffers, name, wanted, sink)
     wanted || return nothing
-    return unpool!(buffer(buffers, name, :dx, size(x)...), dy, byte_buffer(buffers, name, :chosen, size(y)...))
+    return unpool!(gradient_buffer(buffers, dy, size(x)), dy, byte_buffer(buffers, name, :chosen, size(y)...))
 end
 
 forward!(::typeof(Flux.flatten), x, buffers, name) = reshape(x, :, size(x, ndims(x)))
@@ -63,7 +63,7 @@ end
 function backward!(layer::Dropout, x, y, dy, buffers, name, wanted, sink)
     wanted || return nothing
     layer.active === false && return dy
-    return drop!(buffer(buffers, name, :dx, size(x)...), dy, buffer(buffers, name, :drawn, size(x)...), layer.p)
+    return drop!(gradient_buffer(buffers, dy, size(x)), dy, buffer(buffers, name, :drawn, size(x)...), layer.p)
 end
 
 function drop!(y, x, drawn, p)
@@ -84,7 +84,7 @@ function backward!(layer::Dense, x, y, dy, buffers, name, wanted, sink)
     δ = buffer(buffers, name, :δ, size(dy)...)
     layer.σ === relu ? (δ .= ifelse.(y .> 0, dy, 0.0f0)) : copyto!(δ, dy)
     db = sum!(buffer(buffers, name, :db, size(δ, 1)), δ)
-    dx = wanted ? buffer(buffers, name, :dx, size(x)...) : nothing
+    dx = wanted ? gradient_buffer(buffers, dy, size(x)) : nothing
     p = penalty_of(sink, name)
     value = dense_gradients!(dx, target(sink, name, :weight, layer.weight), p, layer, x, δ, buffers, name)
     add_penalty!(sink, value)
@@ -183,3 +183,6 @@ function with_one_blas_thread(f::F) where {F}
         BLAS.set_num_threads(before)
     end
 end
+
+# Our threads awake and BLAS's out of the way.
+on_all_threads(f::F) where {F} = with_team(() -> with_one_blas_thread(f))

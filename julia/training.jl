@@ -294,7 +294,7 @@ end
 function written_out_step!(sink, model, loss, x, y, weights, buffers)
     w = reshape(weights, 1, :)
     # The arrays of a step point into the buffers.
-    return GC.@preserve buffers with_one_blas_thread() do
+    return GC.@preserve buffers on_all_threads() do
         values = run_forward(model, x, buffers)
         logits = copy(last(values))::Matrix{Float32}
         value = data_loss(loss, logits, y, w)

@@ -56,21 +56,106 @@ end
 
 blocks(n::Integer, size::Integer) = cld(n, size) * size
 
+# The threads of one step. To wake a sleeping thread takes longer than many a layer, so helpers spin from the step's start
+# to its end; whoever calls `share` begins at once, and helpers join when they see it.
+mutable struct Team
+    work::Any
+    failure::Any
+    @atomic round::Int
+    @atomic open::Bool
+    @atomic inside::Int
+    @atomic done::Bool
+    Team() = new(nothing, nothing, 0, false, 0, false)
+end
+
 # Calls work(job, worker) for every job; a thread takes the next one when it is free, because cores are seldom all idle.
 # What is summed is summed per job and then in the jobs' order, so that no result depends on the threads.
 function share(work::F, jobs::Integer) where {F}
     workers = min(jobs, Threads.nthreads())
-    workers <= 1 && return foreach(job -> work(job, 1), 1:jobs)
+    team = get(task_local_storage(), :photoflux_team, nothing)::Union{Team,Nothing}
+    if workers <= 1 || team !== nothing && @atomic team.open
+        return foreach(job -> work(job, 1), 1:jobs)
+    end
     next = Threads.Atomic{Int}(1)
-    @sync for worker in 1:workers
-        Threads.@spawn while true
+    function take_jobs(worker)
+        worker <= workers || return nothing
+        while true
             job = Threads.atomic_add!(next, 1)
-            job <= jobs || break
+            job <= jobs || return nothing
             work(job, worker)
         end
     end
+    if team === nothing
+        @sync for worker in 1:workers
+            Threads.@spawn take_jobs(worker)
+        end
+    else
+        rally(team, take_jobs)
+    end
     return nothing
 end
+
+"""
+    with_team(f)
+
+Return `f()`, in which [`share`](@ref) finds the other threads awake.
+"""
+function with_team(f::F) where {F}
+    storage = task_local_storage()
+    (Threads.nthreads() == 1 || haskey(storage, :photoflux_team)) && return f()
+    team = Team()
+    for worker in 2:Threads.nthreads()
+        Threads.@spawn help(team, worker)
+    end
+    storage[:photoflux_team] = team
+    try
+        return f()
+    finally
+        delete!(storage, :photoflux_team)
+        @atomic team.done = true
+    end
+end
+
+# A helper is counted inside before it looks whether the work is still open, and the work is closed before those inside
+# are counted: so nobody can be at work when `rally` returns.
+function help(team::Team, worker)
+    seen = 0
+    while !(@atomic team.done)
+        if (@atomic team.open) && (@atomic team.round) != seen
+            @atomic team.inside += 1
+            if @atomic team.open
+                seen = @atomic team.round
+                try
+                    team.work(worker)
+                catch err
+                    team.failure = err
+                end
+            end
+            @atomic team.inside -= 1
+        else
+            breathe()
+        end
+    end
+end
+
+function rally(team::Team, work)
+    team.work = work
+    @atomic team.round += 1
+    @atomic team.open = true
+    try
+        work(1)
+    finally
+        @atomic team.open = false
+        while (@atomic team.inside) > 0
+            breathe()
+        end
+        team.work = nothing
+    end
+    team.failure === nothing || throw(team.failure)
+    return nothing
+end
+
+breathe() = (ccall(:jl_cpu_pause, Cvoid, ()); GC.safepoint())
 
 """
     Buffers()
@@ -98,3 +183,29 @@ end
 
 buffer(b::Buffers, name::Symbol, role::Symbol, dims...) = buffer(b.arrays, (name, role), dims)
 byte_buffer(b::Buffers, name::Symbol, role::Symbol, dims...) = buffer(b.bytes, (name, role), dims)
+
+# A layer's input gradient is read by the layer before only, so two arrays in turn do for all: the one where `dy` is not.
+function gradient_buffer(b::Buffers, dy, dims::Dims)
+    kept = get(b.arrays, (:gradient, :first), nothing)
+    role = kept !== nothing && pointer(kept) == pointer(dy) ? :second : :first
+    return buffer(b.arrays, (:gradient, role), dims)
+end
+
+# What the last call of `with_buffers` left, unless the collector took it meanwhile.
+const SPARE = Ref{WeakRef}()
+const SPARE_LOCK = ReentrantLock()
+
+# f(buffers), with the arrays of an earlier call if there are some that nobody uses.
+function with_buffers(f::F) where {F}
+    kept = @lock SPARE_LOCK begin
+        value = isassigned(SPARE) ? SPARE[].value : nothing
+        SPARE[] = WeakRef(nothing)
+        value
+    end
+    buffers = kept === nothing ? Buffers() : kept::Buffers
+    try
+        return f(buffers)
+    finally
+        @lock SPARE_LOCK SPARE[] = WeakRef(buffers)
+    end
+end

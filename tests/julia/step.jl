@@ -91,3 +91,33 @@ end
     @test BLAS.get_num_threads() == 2
     BLAS.set_num_threads(before)
 end
+
+@testset "a team does every job once, and hands errors on" begin
+    # Jobs of unlike length, many rounds: a job done twice or after `share` has returned would show in the counts.
+    counts = zeros(Int, 50)
+    PhotoFlux.with_team() do
+        for round in 1:500
+            PhotoFlux.share(50) do job, worker
+                @assert worker <= Threads.nthreads()
+                counts[job] += 1
+            end
+            @assert all(==(round), counts)
+        end
+        @test_throws "job 3" PhotoFlux.share((job, worker) -> job == 3 && error("job 3"), 5)
+        # After an error, and inside a job, it works on.
+        inner = Threads.Atomic{Int}(0)
+        PhotoFlux.share((job, worker) -> PhotoFlux.share((j, w) -> Threads.atomic_add!(inner, 1), 4), 3)
+        @test inner[] == 12
+    end
+    @test all(==(500), counts)
+    @test !haskey(task_local_storage(), :photoflux_team)
+end
+
+@testset "buffers are lent to one call at a time" begin
+    PhotoFlux.with_buffers() do first
+        PhotoFlux.with_buffers(second -> @test(second !== first))
+        PhotoFlux.buffer(first, :a, :b, 3)
+    end
+    kept = PhotoFlux.with_buffers(identity)
+    @test PhotoFlux.with_buffers(identity) === kept
+end
