@@ -54,12 +54,14 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
     return append!(numbers, ["loss" => losses, "penalty" => values, "total" => losses .+ values])
 end
 
+# By the kernels that made the gradient: a layer's own call may round otherwise, and be on another side of a kink.
 function activations(chain, x)
-    pairs = Pair{String,Array{Float32}}[]
-    for name in keys(chain)
-        x = chain[name](x)
-        # Images (w, h, c, B) are (c, w, h, B) in Keras' layout reversed. Flattening only renames.
-        name === :flatten || push!(pairs, "activation/$name" => ndims(x) == 4 ? permutedims(x, (3, 1, 2, 4)) : x)
+    buffers, pairs = Buffers(), Pair{String,Array{Float32}}[]
+    GC.@preserve buffers on_all_threads() do
+        for (name, y) in zip(keys(chain), run_forward(chain, x, buffers)[2:end])
+            # Images (w, h, c, B) are (c, w, h, B) in Keras' layout reversed. Flattening only renames.
+            name === :flatten || push!(pairs, "activation/$name" => ndims(y) == 4 ? permutedims(y, (3, 1, 2, 4)) : copy(y))
+        end
     end
     return pairs
 end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,17 @@ from photoflux.errors import DivergedError, EngineError
 from photoflux.variants import Variant
 
 # What crosses the bridge: JSON and paths in, a callback a batch, NumPy arrays out.
-GLUE = """
+GLUE = f"""
+const SHOWN = ({", ".join(f":{field.name}" for field in fields(BatchProgress))})
+"""
+GLUE += """
 function fit(spec, folder, weights, settings, initial, on_batch, on_epoch)
     v = PhotoFlux.variant_from_json(spec)
     data = PhotoFlux.open_dataset(folder)
     keep(run) = PhotoFlux.write_weights(weights, run.model, run.input; metadata=PhotoFlux.weights_metadata(run))
     run = try
         PhotoFlux.train(v, data; PhotoFlux.settings_from_json(settings)..., initial,
-            on_batch=so_far -> pyconvert(Bool, on_batch(so_far...)), on_epoch=row -> on_epoch(row...))
+            on_batch=so_far -> pyconvert(Bool, on_batch(so_far[SHOWN]...)), on_epoch=row -> on_epoch(row...))
     catch err
         err isa PhotoFlux.DivergedError && keep(err.run)
         rethrow()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -51,14 +52,21 @@ def count_correct(classes: int, labels: Any, logits: Any) -> Any:
 
 
 def gradients(
-    model: keras.Model, variant: Variant, classes: int, inputs: Any, labels: Any, weights: Any
+    model: keras.Model,
+    variant: Variant,
+    classes: int,
+    inputs: Any,
+    labels: Any,
+    weights: Any,
+    logits_of: Callable[[Any], Any] | None = None,
 ) -> tuple[list[Any], Measured]:
     """Return the gradient of a batch's total loss for every trainable variable, and what was measured.
 
     `weights` holds a factor for each image's data loss; the mean divides by the number of images, as Keras' does.
+    `logits_of` stands for the model's call where the layers' values are wanted too.
     """
     with tf.GradientTape() as tape:
-        logits = model(inputs, training=True)
+        logits = model(inputs, training=True) if logits_of is None else logits_of(inputs)
         loss = tf.reduce_mean(weights * data_losses(variant, classes, labels, logits))
         extra = penalty(model)
         total = loss + extra

@@ -36,24 +36,35 @@ def trace(request: Request) -> Request:
     optimizer.build(model.trainable_variables)
     names = list(named_variables(model))
 
+    layers = _shown_layers(model)
+    whole = keras.Model(model.inputs, [layer.output for layer in layers])
+
+    # The activations are those that the gradient is made from: another graph may round otherwise, and be on another
+    # side of a kink.
     @tf.function  # type: ignore[untyped-decorator]
-    def train(inputs: Any, labels: Any, factors: Any) -> tuple[list[Any], Measured]:
-        slopes, measured = gradients(model, variant, classes, inputs, labels, factors)
+    def train(inputs: Any, labels: Any, factors: Any) -> tuple[list[Any], Measured, list[Any]]:
+        values: list[Any] = []
+
+        def logits_of(inputs: Any) -> Any:
+            values.extend(whole(inputs, training=True))
+            return values[-1]
+
+        slopes, measured = gradients(model, variant, classes, inputs, labels, factors, logits_of)
         optimizer.apply(slopes, model.trainable_variables)
-        return slopes, measured
+        return slopes, measured, values
 
     answer = _named("initial", get_weights(model))
     measured: list[Measured] = []
     for step in range(len(images)):
         pixels = to_pixels(images[step])
         inputs = [pixels, *(tf.constant(mask[step]) for mask in masks.values())] if masks else pixels
-        if step == 0:
-            answer |= _named("activation", _activations(model, inputs))
-            answer["logits"] = answer["activation/output"]
         factors = tf.ones(len(labels[step]))
-        slopes, measure = train(inputs, tf.constant(labels[step]), factors)
+        slopes, measure, values = train(inputs, tf.constant(labels[step]), factors)
         measured.append(measure)
         if step == 0:
+            named = zip(layers, values, strict=True)
+            answer |= _named("activation", {layer.name: value.numpy() for layer, value in named})
+            answer["logits"] = answer["activation/output"]
             answer |= _named("gradient", dict(zip(names, map(np.array, slopes), strict=True)))
             answer |= _named("first", get_weights(model))
             # Behind the iteration and the rate, Keras keeps the two moments of each variable next to each other.
@@ -72,15 +83,10 @@ def _named(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {f"{prefix}/{name}": value for name, value in arrays.items()}
 
 
-def _activations(model: keras.Model, inputs: Any) -> dict[str, np.ndarray]:
-    layers = [
-        layer
-        for layer in model.layers
-        if not isinstance(layer, keras.layers.InputLayer | keras.layers.Flatten | keras.layers.Permute)
-    ]
-    values = keras.Model(model.inputs, [layer.output for layer in layers])(inputs, training=False)
-    values = values if isinstance(values, list) else [values]
-    return {layer.name: value.numpy() for layer, value in zip(layers, values, strict=True)}
+def _shown_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers that compute, first to last; the others only rename."""
+    renaming = keras.layers.InputLayer | keras.layers.Flatten | keras.layers.Permute
+    return [layer for layer in model.layers if not isinstance(layer, renaming)]
 
 
 def stopping(request: Request) -> Request:

@@ -76,9 +76,7 @@ class Prover:
             request = material.request_from(v, self.prepared, folder, self.steps, BATCH, SEED)
             ours = self.flux.trace(request)
             theirs = self.keras.trace(request)
-            alike = material.decided_alike(request, ours, theirs)
-            first = material.first_step(request, alike if alike.any() else ~alike)
-            one, other = self.flux.trace(first), self.keras.trace(first)
+            first, one, other, kept = self._first_step(request, ours, theirs)
             noise = self.keras.trace(material.rounded_otherwise(request, folder))
             curves = curves_of(request, ours, theirs, noise)
             checks = [
@@ -91,7 +89,23 @@ class Prover:
                 self._evaluation(request, ours, folder),
                 *self._independent,
             ]
-        return Proof(v, checks, curves, int((~alike).sum()), time.perf_counter() - began)
+        return Proof(v, checks, curves, int((~kept).sum()), time.perf_counter() - began)
+
+    def _first_step(
+        self, request: TraceRequest, ours: Numbers, theirs: Numbers
+    ) -> tuple[TraceRequest, Numbers, Numbers, np.ndarray]:
+        """Return the first step with the images on which both engines are on one side of every kink, and which.
+
+        A smaller batch may be rounded otherwise, so it is looked at again.
+        """
+        first, kept = request, np.ones(request.images.shape[1], bool)
+        while True:
+            alike = material.decided_alike(first, ours, theirs)
+            if alike.all() or not alike.any():
+                return first, ours, theirs, kept
+            kept[kept] = alike
+            first = material.first_step(request, kept)
+            ours, theirs = self.flux.trace(first), self.keras.trace(first)
 
     def _evaluation(self, request: TraceRequest, numbers: Numbers, folder: Path) -> Check:
         v, prepared = request.variant, self.prepared
