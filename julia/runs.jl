@@ -38,6 +38,8 @@ function save_run(folder::AbstractString, run::Run)
         "seconds" => sum(row -> row.seconds, run.history; init=0.0),
     )
     replace_file(io -> JSON.print(io, description, 2), joinpath(folder, "run.json"))
+    # What Python made from an earlier run's weights is not this run's.
+    foreach(name -> rm(joinpath(folder, name); force=true), ("logits.safetensors", "report.html", "calibration.png"))
     return folder
 end
 

@@ -1,4 +1,4 @@
-"""What a Python user calls: prepare, train, evaluate, predict, export, adopt, verify."""
+"""What a Python user calls."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import numpy as np
 
 from photoflux import runs
 from photoflux.adoption import adopt
+from photoflux.comparison.compare import compare
+from photoflux.comparison.comparison import NAME as COMPARISON
+from photoflux.comparison.comparison import Comparison, load_comparison
 from photoflux.data.prepared import SPLITS, PreparedDataset
 from photoflux.data.sources import kind_of
 from photoflux.data.sources import prepare as prepare_source
@@ -20,14 +23,34 @@ from photoflux.evaluation import Metrics
 from photoflux.exporting import export
 from photoflux.fitting import fit_and_save, initial_weights, score_part
 from photoflux.prediction import Prediction, check_array, expand, predict_files, predictions_of
-from photoflux.progress import Display
+from photoflux.progress import Display, announce
+from photoflux.promises import threshold
+from photoflux.reporting.comparison_report import write_comparison
+from photoflux.reporting.run_report import report as report_run
 from photoflux.runs import Run, load_run
 from photoflux.settings import recipe_of, settings_of
+from photoflux.summary import summary
 from photoflux.variants import Variant, variants
 from photoflux.verification.verify import verify
 from photoflux.weights import read_weights_of
 
-__all__ = ["Prediction", "adopt", "evaluate", "export", "load_run", "predict", "prepare", "train", "variants", "verify"]
+__all__ = [
+    "Prediction",
+    "adopt",
+    "compare",
+    "evaluate",
+    "export",
+    "load_comparison",
+    "load_run",
+    "predict",
+    "prepare",
+    "report",
+    "summary",
+    "threshold",
+    "train",
+    "variants",
+    "verify",
+]
 
 Source = str | Path | PreparedDataset | tuple[np.ndarray, np.ndarray]
 
@@ -39,6 +62,7 @@ def prepare(
     positive: str | None = "auto",
     image_size: int | None = None,
     seed: int = 42,
+    groups: str | Path | None = None,
     progress: bool = True,
 ) -> PreparedDataset:
     """Turn a source of images into a prepared dataset: decoded, resized, split.
@@ -58,6 +82,9 @@ def prepare(
         Height and width, 8 or more. None: the source's own, or 180 for a folder.
     seed : int
         Fixes the split 70 / 10 / 20.
+    groups : str or Path, optional
+        For a folder: a CSV file with the columns ``path`` (as in ``files.csv``) and ``group``. Images of a group, such
+        as those of one source, stay on one side of the split. Every image must be listed.
     progress : bool
         Whether to show a bar on stderr for what takes longer than two seconds.
 
@@ -72,23 +99,10 @@ def prepare(
     """
     with Display(progress) as display:
         prepared = prepare_source(
-            source, dest, positive=positive, image_size=image_size, seed=seed, on_progress=display.step
+            source, dest, positive=positive, image_size=image_size, seed=seed, groups=groups, on_progress=display.step
         )
-        report(prepared, display)
+        announce(prepared, display)
     return prepared
-
-
-def report(prepared: PreparedDataset, display: Display, shown: int = 5) -> None:
-    """Say what is to be known of a dataset: its warnings, and which files were left out, the first of them by name."""
-    for warning in prepared.warnings:
-        display.say(f"Note: {warning}")
-    rejected = prepared.rejected
-    if rejected:
-        display.say(f"{len(rejected)} file(s) left out, all listed in {prepared.path / 'rejected.csv'}:")
-        for file, reason in rejected[:shown]:
-            display.say(f"  {file}: {reason}")
-        if len(rejected) > shown:
-            display.say(f"  … and {len(rejected) - shown} more")
 
 
 def train(
@@ -102,6 +116,7 @@ def train(
     seed: int = 42,
     image_size: int | None = None,
     positive: str | None = "auto",
+    groups: str | Path | None = None,
     balance: str = "none",
     l1: float | None = None,
     l2: float | None = None,
@@ -129,7 +144,7 @@ def train(
         Fixes split, initial weights, batch order, dropout and augmentation.
     image_size : int, optional
         Height and width to which a folder's images are resized; the variant's own unless given.
-    positive : str or None
+    positive, groups : optional
         As in `prepare`.
     balance : str
         ``"none"``, ``"weights"`` or ``"augment"``; see `photoflux.engines.base.Settings`.
@@ -165,7 +180,7 @@ def train(
     if out is not None:
         runs.check_destination(Path(out))
     start = None if initial is None else initial_weights(initial)
-    prepared = _prepared_for(recipe, data, positive, image_size, seed, progress)
+    prepared = _prepared_for(recipe, data, positive, image_size, seed, groups, progress)
     if on_prepared is not None:
         on_prepared(prepared)
     if start is not None:
@@ -227,6 +242,11 @@ def evaluate(
     )
     _check_fits(run, prepared)
     with Display(progress) as display:
+        if run.data.get("groups") and made and prepared.name == run.data["name"]:
+            display.say(
+                f"Note: the run kept groups together and this split of {prepared.name} does not, so images that it "
+                "trained on may be in the other parts. Leave `data` out to score it on the split it was trained with."
+            )
         chosen = _engine_of(run, engine, display)
         return score_part(chosen, run.variant, run.weights, prepared, part)
 
@@ -274,6 +294,40 @@ def predict(
         return predict_files(chosen, run, files, (channels, height, width), display)
 
 
+def report(source: str | Path | Run | Comparison, path: str | Path | None = None, *, lang: str = "en") -> Path:
+    """Write the report of a run or a comparison: one page that needs nothing else, for a screen, a phone or paper.
+
+    It says in words what the numbers say, with curves, tables, errors and their images, settings, versions and the
+    command that repeats it.
+
+    Parameters
+    ----------
+    source : str, Path, Run or Comparison
+        The run or the comparison.
+    path : str or Path, optional
+        The file to write; None: ``report.html`` in its folder.
+    lang : str
+        ``"en"`` or ``"fr"``.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    RunError
+        If it cannot be read or the file cannot be written.
+    SettingError
+        If there is no such language, or `path` is a folder.
+    """
+    if not isinstance(source, Run | Comparison):
+        source = load_comparison(source) if (Path(source) / COMPARISON).is_file() else load_run(source)
+    if isinstance(source, Run):
+        return report_run(source, path, lang=lang)
+    return write_comparison(source, path, lang=lang)
+
+
 def _engine_of(run: Run, engine: str | None, display: Display) -> Engine:
     """Return the engine asked for, or the run's own; both read the same weights, so another will do."""
     if engine is None and run.engine == "keras" and why_unavailable() is None:
@@ -282,11 +336,17 @@ def _engine_of(run: Run, engine: str | None, display: Display) -> Engine:
 
 
 def _prepared_for(
-    recipe: Variant, data: Source, positive: str | None, image_size: int | None, seed: int, progress: bool
+    recipe: Variant,
+    data: Source,
+    positive: str | None,
+    image_size: int | None,
+    seed: int,
+    groups: str | Path | None,
+    progress: bool,
 ) -> PreparedDataset:
     if image_size is None and kind_of(data) == "folder":
         image_size = recipe.image_size
-    return prepare(data, positive=positive, image_size=image_size, seed=seed, progress=progress)
+    return prepare(data, positive=positive, image_size=image_size, seed=seed, groups=groups, progress=progress)
 
 
 def _check_fits(run: Run, prepared: PreparedDataset) -> None:

@@ -36,6 +36,9 @@ ImageSize = Annotated[int | None, typer.Option(help="Height and width in pixels,
 Positive = Annotated[
     str, typer.Option(help="The folder that counts as photo; 'none' keeps all classes; 'auto' takes a folder Photo.")
 ]
+Groups = Annotated[
+    Path | None, typer.Option(help="CSV with the columns path and group: a group stays on one side of the split.")
+]
 EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras. (default: the run's)")]
 
 
@@ -80,11 +83,12 @@ def prepare(
     positive: Positive = "auto",
     image_size: ImageSize = None,
     seed: Seed = 42,
+    groups: Groups = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Decode, resize and split images into a prepared dataset."""
-    prepared = api.prepare(source, dest, positive=positive, image_size=image_size, seed=seed)
+    prepared = api.prepare(source, dest, positive=positive, image_size=image_size, seed=seed, groups=groups)
     counts = prepared.counts()
     values = {
         "path": str(prepared.path),
@@ -116,6 +120,7 @@ def train(
     seed: Seed = 42,
     image_size: ImageSize = None,
     positive: Positive = "auto",
+    groups: Groups = None,
     balance: Annotated[str, typer.Option(help="none, weights or augment.")] = "none",
     l1: Annotated[float | None, typer.Option(help="L1 coefficient in place of the variant's.")] = None,
     l2: Annotated[float | None, typer.Option(help="L2 coefficient in place of the variant's.")] = None,
@@ -139,6 +144,7 @@ def train(
         seed=seed,
         image_size=image_size,
         positive=positive,
+        groups=groups,
         balance=balance,
         l1=l1,
         l2=l2,
@@ -209,9 +215,11 @@ def predict(
     debug: Debug = False,
 ) -> int:
     """Say what a run takes images for."""
-    predictions = api.predict(run, paths, engine=engine)
+    opened = api.load_run(run)
+    predictions = api.predict(opened, paths, engine=engine)
     values = {
         "run": str(run),
+        "threshold": opened.threshold and opened.threshold["score"],
         "predictions": [
             {"path": p.path, "label": p.label, "probabilities": dict(p.probabilities), "rejected": p.rejected}
             for p in predictions
@@ -223,6 +231,21 @@ def predict(
     ]
     emit(as_json, values, "\n".join(lines))
     return REJECTED if any(p.rejected for p in predictions) else DONE
+
+
+@command("threshold")
+def threshold(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run of two classes.")],
+    recall: Annotated[float | None, typer.Option(help="The share of the class's images that is to be taken.")] = None,
+    precision: Annotated[float | None, typer.Option(help="The share of the images taken that is to be right.")] = None,
+    confidence: Annotated[float, typer.Option(help="How sure the promise is to be, above 0.5.")] = 0.95,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Choose on validation the score from which an image counts as the class, so that a recall or precision holds."""
+    promise = api.threshold(run, recall=recall, precision=precision, confidence=confidence)
+    emit(as_json, promise.as_dict(), str(promise))
+    return DONE
 
 
 @command("export")
@@ -295,6 +318,66 @@ def verify(
     return DONE if found.passed else ERROR
 
 
+@command("compare")
+def compare(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A source as in `prepare`, or a prepared dataset.")],
+    variants: Annotated[str, typer.Option(help="Names, a,b,c; all: the seven of the photo CNN.")] = "all",
+    seeds: Annotated[str, typer.Option(help="How many, or which: 1,2,3.")] = "5",
+    epochs: Annotated[int | None, typer.Option(help="The most epochs. (default: each variant's)")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step. (default: each variant's)")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's step size. (default: each variant's)")] = None,
+    balance: Annotated[str, typer.Option(help="none, weights or augment.")] = "none",
+    image_size: ImageSize = None,
+    positive: Positive = "auto",
+    groups: Groups = None,
+    holdout: Annotated[
+        Path | None, typer.Option(help="A second folder, from other sources, to judge every variant on.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="auto, flux or keras.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="The comparison's folder: finished fits in it are kept. (default: under runs/)")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Train variants with the same seeds and splits, and choose one."""
+    try:
+        numbers = [int(word) for word in seeds.split(",")]
+    except ValueError:
+        raise SettingError(f"`seeds` must be how many, or numbers such as 1,2,3; received: {seeds!r}.") from None
+    found = api.compare(
+        data,
+        variants,
+        seeds=numbers if "," in seeds else numbers[0],
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        balance=balance,
+        image_size=image_size,
+        positive=positive,
+        groups=groups,
+        holdout=holdout,
+        engine=engine,
+        out=out,
+    )
+    emit(as_json, found.as_dict(), str(found))
+    return REJECTED if found.data["rejected"] else DONE
+
+
+@command("report")
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or of a comparison.")],
+    lang: Annotated[str, typer.Option(help="en or fr.")] = "en",
+    out: Annotated[Path | None, typer.Option(help="The file to write. (default: report.html in RUN)")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Write the report of a run or a comparison: one page that needs nothing else."""
+    path = api.report(run, out, lang=lang)
+    emit(as_json, {"run": str(run), "report": str(path), "lang": lang}, str(path))
+    return DONE
+
+
 @command("variants")
 def variants(as_json: Json = False, debug: Debug = False) -> int:
     """List the variants."""
@@ -311,6 +394,23 @@ def variants(as_json: Json = False, debug: Debug = False) -> int:
         for v in rows.values()
     ]
     emit(as_json, {name: v.as_dict() for name, v in rows.items()}, "\n".join(lines))
+    return DONE
+
+
+@command("summary")
+def summary(
+    variant: Annotated[
+        str, typer.Argument(metavar="VARIANT", help="A name from `photoflux variants`, or a run's folder.")
+    ],
+    image_size: ImageSize = None,
+    channels: Annotated[int | None, typer.Option(help="1 or 3. (default: those of the variant's data)")] = None,
+    classes: Annotated[int | None, typer.Option(help="2 or more. (default: those of the variant's data)")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Show the layers of a variant or a run: shapes, parameters, memory and multiply-adds."""
+    found = api.summary(variant, image_size, channels, classes)
+    emit(as_json, found.as_dict(), str(found))
     return DONE
 
 

@@ -66,7 +66,12 @@ def decisions(logits: np.ndarray) -> np.ndarray:
 
 
 def data_loss(loss: str, logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean data loss, in float64.
+    """Return the mean of `image_losses`, in float64."""
+    return float(image_losses(loss, logits, labels).mean())
+
+
+def image_losses(loss: str, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the data loss of each image, (N,) float64.
 
     Parameters
     ----------
@@ -79,18 +84,20 @@ def data_loss(loss: str, logits: np.ndarray, labels: np.ndarray) -> float:
         Integers from 0, (N,).
     """
     z = logits.astype(np.float64)
+    losses: np.ndarray
     if loss == "squared_error":
         if z.shape[1] == 1:
             p, target = 1 / (1 + np.exp(-np.clip(z, -700, 700))), labels[:, None]
         else:
             e = np.exp(z - z.max(axis=1, keepdims=True))
             p, target = e / e.sum(axis=1, keepdims=True), np.eye(z.shape[1])[labels]
-        return float(0.5 * np.mean((p - target) ** 2))
+        losses = 0.5 * np.mean((p - target) ** 2, axis=1)
+        return losses
     if z.shape[1] == 1:
         z = np.concatenate([np.zeros_like(z), z], axis=1)
     top = z.max(axis=1)
-    log_sum = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
-    return float(np.mean(log_sum - z[np.arange(len(z)), labels]))
+    losses = top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - z[np.arange(len(z)), labels]
+    return losses
 
 
 def score(

@@ -14,10 +14,11 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import BatchProgress, Engine, EpochRow, Fit, Settings
 from photoflux.errors import DataError, DivergedError, RunError
 from photoflux.evaluation import Metrics, score
-from photoflux.progress import Display
+from photoflux.progress import Display, say
+from photoflux.reporting.run_report import report
 from photoflux.runs import Run
 from photoflux.variants import Variant
-from photoflux.weights import fingerprint_of, read_weights_of
+from photoflux.weights import fingerprint_of, read_weights_of, write_arrays
 
 EVALUATION_BATCH = 64
 
@@ -114,6 +115,7 @@ def description_of(prepared: PreparedDataset) -> dict[str, Any]:
         "name": prepared.name,
         "path": str(prepared.path.resolve()),
         "fingerprint": prepared.fingerprint,
+        "groups": prepared.meta.get("groups"),
         "classes": prepared.classes,
         "positive": prepared.positive,
         "channels": prepared.channels,
@@ -123,13 +125,24 @@ def description_of(prepared: PreparedDataset) -> dict[str, Any]:
 
 
 def score_and_save(run: Run, engine: Engine, prepared: PreparedDataset | None, folder: Path) -> None:
-    """Score validation and test into the run's metrics, draw, and describe the run in the folder of its weights."""
+    """Score validation and test into the run's metrics, keep their logits, draw, describe and report the run.
+
+    All of it goes into the folder of its weights.
+    """
+    weights, logits = folder / run.weights.name, {}
     for part in ("validation", "test"):
         if prepared is not None and len(prepared.indices(part)):
-            weights = folder / run.weights.name
-            run.metrics[part] = score_part(engine, run.variant, weights, prepared, part).as_dict()
+            logits[part] = logits_of(engine, run.variant, weights, prepared, prepared.indices(part))
+            run.metrics[part] = metrics_of(run.variant, weights, prepared, part, logits[part]).as_dict()
+    if logits:
+        write_arrays(folder / runs.LOGITS, logits)
     _draw(run, folder)
     runs.write_description(folder, run)
+    try:
+        report(runs.load_run(folder))
+    except Exception as error:
+        # Hours of training are not to be lost for a page.
+        say(f"No report was made: {error} `photoflux report {run.path}` tries again once the run is there.")
 
 
 def _draw(run: Run, folder: Path) -> None:
@@ -153,10 +166,14 @@ def score_part(engine: Engine, recipe: Variant, weights: Path, prepared: Prepare
     chosen = prepared.indices(part)
     if not len(chosen):
         raise DataError(f"The {part} part of {prepared.name} has no images.")
-    classes = len(prepared.classes)
+    return metrics_of(recipe, weights, prepared, part, logits_of(engine, recipe, weights, prepared, chosen))
+
+
+def metrics_of(recipe: Variant, weights: Path, prepared: PreparedDataset, part: str, logits: np.ndarray) -> Metrics:
+    """Score the logits, (N, outputs), of a part of a dataset, and the penalty of the weights that gave them."""
+    chosen, classes = prepared.indices(part), len(prepared.classes)
     shape = (prepared.channels, prepared.height, prepared.width)
     penalty = recipe.penalty_of(read_weights_of(weights, recipe, *shape, classes)) if recipe.penalty else 0.0
-    logits = logits_of(engine, recipe, weights, prepared, chosen)
     folders = np.asarray(prepared.folder_labels())[chosen]
     return score(recipe, logits, prepared.labels[chosen], classes, penalty, folders.tolist())
 

@@ -1,29 +1,58 @@
-"""The pictures: learning curves and confusion matrix of a run, agreement of two engines."""
+"""The pictures: learning curves, confusion, ranking of two classes, calibration, agreement of two engines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photoflux.calibration import Calibration, Reliability
+from photoflux.comparison.intervals import Interval
 from photoflux.engines.base import EpochRow
+from photoflux.styling import BLUE, MARK, PARTS, TRAIN, VALIDATION, figure, numbered, style, svg_of, variant_line
+from photoflux.thresholds import share
+from photoflux.words import ENGLISH, Translator
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's blue and vermilion: told apart by colour-blind readers and in grey.
-TRAIN, VALIDATION, MARK = "#0072B2", "#D55E00", "#555555"
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
-
-    return Figure(figsize=(width, height), layout="constrained", dpi=120)
+# The darkest cell of a confusion matrix: text reads on it in a light page and in a dark one.
+DARKEST = 0.6
+# Up to so many classes a cell has count and share, and the count alone up to so many.
+FEW, MANY = 5, 25
 
 
 def plot_curves(history: Sequence[EpochRow], ended: str, title: str, path: Path) -> None:
-    """Draw accuracy and total loss, training and validation, by epoch; mark the best epoch and an early stop.
+    """Draw accuracy and total loss by epoch side by side, as `curves` draws each, into a PNG.
+
+    Parameters
+    ----------
+    history, ended
+        As in `curves`.
+    title : str
+        Above the two panels.
+    path : Path
+        Where the PNG goes.
+    """
+    with style():
+        drawn = figure(10, 4.2)
+        drawn.suptitle(title)
+        for axes, column in zip(drawn.subplots(1, 2), ("accuracy", "total"), strict=True):
+            _curve_panel(axes, history, ended, column, ENGLISH)
+        drawn.savefig(path)
+
+
+@style()
+def curves(
+    history: Sequence[EpochRow],
+    ended: str,
+    column: str,
+    words: Translator = ENGLISH,
+    size: tuple[float, float] = (4.6, 3.3),
+) -> Figure:
+    """Draw one column of training and validation by epoch: the gap shaded, best epoch and early stop marked.
 
     Parameters
     ----------
@@ -31,43 +60,74 @@ def plot_curves(history: Sequence[EpochRow], ended: str, title: str, path: Path)
         One row or more. The best epoch is the one with the lowest total validation loss.
     ended : str
         How the fit ended; ``"early_stopping"`` is marked.
-    title : str
-        Above the two panels.
-    path : Path
-        Where the PNG goes.
+    column : str
+        ``"accuracy"`` or ``"total"``.
+    words : Translator
+        The language.
+    size : tuple of float
+        Width and height in inches.
     """
+    drawn = figure(*size)
+    _curve_panel(drawn.subplots(), history, ended, column, words)
+    return drawn
+
+
+def _curve_panel(axes: Axes, history: Sequence[EpochRow], ended: str, column: str, words: Translator) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(10, 4.2)
-    figure.suptitle(title)
     epochs = [row.epoch for row in history]
     best = min(history, key=lambda row: row.validation_total)
-    marker = "o" if len(epochs) <= 30 else None
+    values = {part: [getattr(row, f"{part}_{column}") for row in history] for part in ("train", "validation")}
+    for part, heights in values.items():
+        look = PARTS[part].keywords | ({} if len(epochs) <= 30 else {"marker": None})
+        axes.plot(epochs, heights, **look, markersize=3.5, label=words(part))
+    if len(epochs) > 1:
+        axes.fill_between(
+            epochs, values["train"], values["validation"], color=MARK, alpha=0.22, linewidth=0, label=words("gap")
+        )
+    height = getattr(best, f"validation_{column}")
+    axes.plot([best.epoch], [height], "*", color=VALIDATION, markersize=14, markeredgecolor="white", zorder=3)
+    label = words.sentence("best epoch, {n}", n=best.epoch)
+    axes.axvline(best.epoch, color=MARK, linewidth=1.1, linestyle=":", label=label)
+    if ended == "early_stopping":
+        label = words.sentence("stopped at {n}", n=epochs[-1])
+        axes.axvline(epochs[-1], color=MARK, linewidth=1.1, linestyle="--", label=label)
+    axes.set_xlabel(words("epoch"))
     penalised = any(row.train_penalty > 0 for row in history)
-    panels = (("accuracy", "accuracy"), ("total", "loss + penalty" if penalised else "loss"))
-    for axes, (column, label) in zip(figure.subplots(1, 2), panels, strict=True):
-        for part, colour in (("train", TRAIN), ("validation", VALIDATION)):
-            values = [getattr(row, f"{part}_{column}") for row in history]
-            axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=part)
-        height = getattr(best, f"validation_{column}")
-        axes.plot([best.epoch], [height], "*", color=VALIDATION, markersize=14, markeredgecolor="white", zorder=3)
-        axes.axvline(best.epoch, color=MARK, linewidth=0.9, linestyle=":", label=f"best epoch, {best.epoch}")
-        if ended == "early_stopping":
-            axes.axvline(epochs[-1], color=MARK, linewidth=0.9, linestyle="--", label=f"stopped at {epochs[-1]}")
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        axes.legend(frameon=False)
-        if column == "total" and max(row.train_total for row in history) > 20 * min(
-            row.validation_total for row in history
-        ):
-            axes.set_yscale("log")
-    figure.savefig(path)
+    axes.set_ylabel(words("accuracy" if column == "accuracy" else "loss + penalty" if penalised else "loss"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if column == "total" and max(row.train_total for row in history) > 20 * min(
+        row.validation_total for row in history
+    ):
+        axes.set_yscale("log")
+    numbered(axes.yaxis, words, percent=column == "accuracy")
+    axes.legend()
 
 
 def plot_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], title: str, path: Path) -> None:
-    """Draw a confusion matrix: rows are the true classes, columns what they were taken for, with counts and shares.
+    """Draw a confusion matrix as `confusion_matrix` does, into a PNG.
+
+    Parameters
+    ----------
+    confusion, classes
+        As in `confusion_matrix`.
+    title : str
+        Above the matrix.
+    path : Path
+        Where the PNG goes.
+    """
+    with style():
+        drawn = confusion_matrix(confusion, classes)
+        drawn.axes[0].set_title(title)
+        drawn.savefig(path)
+
+
+@style()
+def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str], words: Translator = ENGLISH) -> Figure:
+    """Draw a confusion matrix: rows are the true classes, columns what they were taken for.
+
+    The stronger the colour of a cell, the larger its share of the true class, on a square root scale that shows small
+    ones. Cells have count and share; of more than 5 classes the count, where it is not 0; of more than 25 neither.
 
     Parameters
     ----------
@@ -75,33 +135,170 @@ def plot_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], t
         ``confusion[i][j]``: images of class i taken for class j.
     classes : sequence of str
         Their names.
-    title : str
-        Above the matrix.
-    path : Path
-        Where the PNG goes.
+    words : Translator
+        The language.
     """
     import numpy as np
+    from matplotlib.colors import to_rgb
 
     counts: Any = np.asarray(confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = max(4.0, 1.6 + 0.75 * len(classes))
-    figure = _figure(side + 0.8, side)
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (i, j), count in np.ndenumerate(counts):
-        colour = "white" if shares[i, j] > 0.55 else "black"
-        axes.text(j, i, f"{count}\n{shares[i, j]:.0%}", ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(classes)), classes)
-    if len(classes) > 3:
-        axes.tick_params(axis="x", rotation=40)
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("true class")
-    axes.set_title(title)
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    figure.savefig(path)
+    many = len(classes)
+    side = max(3.2, 1.6 + 0.75 * many) if many <= FEW else min(1.4 + 0.46 * many, 9.5)
+    drawn = figure(side + 0.8, side)
+    axes = drawn.subplots()
+    cells = np.concatenate(
+        [np.broadcast_to(to_rgb(BLUE), (*shares.shape, 3)), DARKEST * np.sqrt(shares)[..., None]], axis=2
+    )
+    axes.pcolormesh(cells, rasterized=many > MANY)
+    axes.grid(visible=False)
+    axes.invert_yaxis()
+    axes.set_aspect("equal")
+    for (i, j), count in np.ndenumerate(counts) if many <= MANY else ():
+        text = words.number(int(count), ",")
+        if many <= FEW:
+            text = f"{text}\n{words.percent(shares[i, j], 0)}"
+        if count or many <= FEW:
+            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=9 if many <= FEW else 8)
+    names = [shortened(name) for name in classes]
+    places, size = np.arange(many) + 0.5, 9 if many <= MANY else 5
+    axes.set_xticks(places, names, size=size)
+    if many > 3 and max(map(len, names)) > 3:
+        axes.tick_params(axis="x", rotation=40 if many <= FEW else 90)
+    axes.set_yticks(places, names, size=size)
+    axes.set_xlabel(words("taken for"))
+    axes.set_ylabel(words("true class"))
+    return drawn
 
 
+def shortened(name: str, most: int = 24) -> str:
+    """Return a name that fits beside an axis."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+@style()
+def ranking(
+    kind: str,
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    thresholds: Mapping[str, float],
+    words: Translator = ENGLISH,
+) -> Figure:
+    """Draw how well scores put one of two classes before the other, the points of given thresholds marked.
+
+    Parameters
+    ----------
+    kind : str
+        ``"roc"`` (share of the others taken for the class, against recall) or ``"precision_recall"``.
+    parts : mapping of str to (labels, scores)
+        For each part labels 0 and 1, both present, (N,), and the scores of class 1, 0 to 1, (N,).
+    thresholds : mapping of str to float
+        Scores from which an image counts as class 1, by the name that the legend gives them.
+    words : Translator
+        The language.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+    drawn = figure(4.6, 3.9)
+    axes = drawn.subplots()
+    for part, (labels, scores) in parts.items():
+        if kind == "roc":
+            x, y, _ = roc_curve(labels, scores)
+            area = words.sentence("{part}: area {area:.3f}", part=words(part), area=roc_auc_score(labels, scores))
+        else:
+            y, x, _ = precision_recall_curve(labels, scores)
+            area = words.sentence(
+                "{part}: average precision {area:.3f}",
+                part=words(part),
+                area=average_precision_score(labels, scores),
+            )
+        # Between two thresholds the precision is not on the line between the two points.
+        look = PARTS[part].keywords | {"marker": None, "drawstyle": "default" if kind == "roc" else "steps-post"}
+        axes.plot(x, y, **look, label=area)
+    for (name, threshold), mark in zip(thresholds.items(), ("o", "D", "s", "v"), strict=False):
+        for part, (labels, scores) in parts.items():
+            place = _point(kind, labels, scores, threshold)
+            label = name if part == next(iter(parts)) else None
+            colour = PARTS[part].colour
+            axes.plot(*place, mark, color=colour, markersize=8, markeredgecolor="white", label=label, zorder=3)
+    if kind == "roc":
+        axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=words("by chance"))
+    else:
+        labels = next(iter(parts.values()))[0]
+        axes.axhline(float(labels.mean()), color=MARK, linewidth=1, linestyle=":", label=words("by chance"))
+    titles = ("false positive rate", "recall (true positive rate)") if kind == "roc" else ("recall", "precision")
+    axes.set(xlabel=words(titles[0]), ylabel=words(titles[1]), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    for axis in (axes.xaxis, axes.yaxis):
+        numbered(axis, words, percent=True)
+    axes.legend(loc="lower right" if kind == "roc" else "lower left")
+    return drawn
+
+
+def _point(kind: str, labels: np.ndarray, scores: np.ndarray, threshold: float) -> tuple[float, float]:
+    taken, positive = scores >= threshold, labels == 1
+    recall = float(taken[positive].mean())
+    if kind == "roc":
+        return float(taken[~positive].mean()), recall
+    return recall, float(positive[taken].mean()) if taken.any() else 1.0
+
+
+def plot_calibration(calibration: Calibration, title: str, path: Path) -> None:
+    """Draw the reliability of every part, as `calibration_curve` does, without and with the temperature, into a PNG.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        The second panel is left out where there is no temperature.
+    title : str
+        Above the panels.
+    path : Path
+        Where the PNG goes.
+    """
+    panels = {"as it is": calibration.before}
+    if calibration.temperature is not None:
+        panels[f"with temperature {calibration.temperature:.3g}"] = calibration.after
+    with style():
+        drawn = figure(4.6 * len(panels), 4.2)
+        drawn.suptitle(title)
+        for axes, (name, parts) in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            _reliability_panel(axes, parts, ENGLISH)
+            axes.set_title(name)
+        drawn.savefig(path)
+
+
+@style()
+def calibration_curve(parts: Mapping[str, Reliability], words: Translator = ENGLISH) -> Figure:
+    """Draw the share that came true against the probability, a point a bin, with exact 95 % intervals.
+
+    Parameters
+    ----------
+    parts : mapping of str to Reliability
+        For each part, `Calibration.before` or `Calibration.after`.
+    words : Translator
+        The language.
+    """
+    drawn = figure(4.6, 3.9)
+    _reliability_panel(drawn.subplots(), parts, words)
+    return drawn
+
+
+def _reliability_panel(axes: Axes, parts: Mapping[str, Reliability], words: Translator) -> None:
+    for part, found in parts.items():
+        bounds = [share(hits, count, 0.975) for hits, count in zip(found.hits, found.count, strict=True)]
+        below = [row - (bound.low or 0.0) for row, bound in zip(found.observed, bounds, strict=True)]
+        above = [(bound.high or 0.0) - row for row, bound in zip(found.observed, bounds, strict=True)]
+        label = words.sentence("{part}: calibration error {error:.3f}", part=words(part), error=found.error)
+        look = PARTS[part].keywords | {"markersize": 4.5, "elinewidth": 0.9, "label": label}
+        axes.errorbar(found.predicted, found.observed, yerr=[below, above], **look)
+    axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=words("calibrated"))
+    axes.set(
+        xlabel=words("mean probability"), ylabel=words("share that came true"), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        numbered(axis, words, percent=True)
+    axes.legend(loc="upper left")
+
+
+@style()
 def plot_agreement(ours: np.ndarray, theirs: np.ndarray, tolerance: np.ndarray) -> str:
     """Draw the total loss in Flux and in Keras, and how far the two are apart on a log scale.
 
@@ -115,14 +312,12 @@ def plot_agreement(ours: np.ndarray, theirs: np.ndarray, tolerance: np.ndarray) 
     str
         An SVG element.
     """
-    import io
-
     import numpy as np
-    from matplotlib import rc_context
+    from matplotlib.ticker import MaxNLocator
 
     steps = np.arange(1, len(ours) + 1)
-    figure = _figure(10, 3.6)
-    left, right = figure.subplots(1, 2)
+    drawn = figure(10, 3.6)
+    left, right = drawn.subplots(1, 2)
     left.plot(steps, theirs, color=VALIDATION, linewidth=4, alpha=0.45, label="Keras")
     left.plot(steps, ours, color=TRAIN, linewidth=1.3, label="Flux")
     left.set_ylabel("loss + penalty before the step")
@@ -134,10 +329,80 @@ def plot_agreement(ours: np.ndarray, theirs: np.ndarray, tolerance: np.ndarray) 
     right.set_ylabel("difference")
     for axes in (left, right):
         axes.set_xlabel("step")
-        axes.grid(alpha=0.25)
-        axes.legend(frameon=False)
-    file = io.StringIO()
-    with rc_context({"svg.hashsalt": "photoflux", "svg.fonttype": "path"}):
-        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = file.getvalue()
-    return text[text.index("<svg") :]
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+    numbered(right.yaxis)
+    return svg_of(drawn)
+
+
+@style()
+def intervals(rows: Mapping[str, Mapping[str, Interval]], words: Translator, label: str) -> Figure:
+    """Draw a mean and its interval for every variant and part, a row a variant.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping of str to Interval
+        For each variant, its intervals by part.
+    words : Translator
+        The language.
+    label : str
+        What is measured.
+    """
+    drawn = figure(7.2, 0.9 + 0.55 * len(rows))
+    axes = drawn.subplots()
+    parts = list(next(iter(rows.values())))
+    titles = {"holdout": "second folder"}
+    for offset, part in zip((0.0,) if len(parts) == 1 else (-0.2, 0.0, 0.2)[: len(parts)], parts, strict=True):
+        found = [row[part] for row in rows.values()]
+        means = [interval.mean for interval in found]
+        errors = [[i.mean - i.low for i in found], [i.high - i.mean for i in found]]
+        places = [number + offset for number in range(len(rows))]
+        look = PARTS[part]
+        axes.errorbar(
+            means,
+            places,
+            xerr=errors,
+            fmt=look.marker,
+            color=look.colour,
+            capsize=3,
+            markersize=5,
+            label=words(titles.get(part, part)),
+        )
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    numbered(axes.xaxis, words, percent=True)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return drawn
+
+
+@style()
+def histories(losses: Mapping[str, Sequence[Sequence[float]]], words: Translator = ENGLISH) -> Figure:
+    """Draw the total validation loss by epoch, a line a fit, a colour a variant.
+
+    Parameters
+    ----------
+    losses : mapping of str to sequence of sequence of float
+        For each variant, a list a seed of the losses of its epochs.
+    words : Translator
+        The language.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    drawn = figure(7.2, 4.2)
+    axes = drawn.subplots()
+    for name, fits in losses.items():
+        look = variant_line(name).keywords
+        for number, values in enumerate(fits):
+            epochs = range(1, len(values) + 1)
+            label = name if number == 0 else None
+            axes.plot(epochs, values, **look, markersize=3, linewidth=1.2, alpha=0.85, label=label)
+    axes.set_xlabel(words("epoch"))
+    axes.set_ylabel(words("loss + penalty"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    everything = [value for fits in losses.values() for values in fits for value in values]
+    if max(everything) > 10 * min(everything) > 0:
+        axes.set_yscale("log")
+    numbered(axes.yaxis, words)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return drawn

@@ -25,9 +25,10 @@ class Prediction:
     path : str
         The file; a page of a TIFF with several is ``file.tif#2``.
     label : str or None
-        The most probable class; None if the file was rejected.
+        The most probable class; where the run has a threshold, its second class from that score on and its first
+        below. None if the file was rejected.
     probabilities : mapping of str to float
-        Of every class, 0 to 1; empty if the file was rejected.
+        Of every class, 0 to 1, as the model gives them: no temperature is applied. Empty if the file was rejected.
     rejected : str or None
         Why the file could not be read.
     """
@@ -103,7 +104,13 @@ def predict_files(
 def predictions_of(engine: Engine, run: Run, names: list[str], images: np.ndarray) -> list[Prediction]:
     """Predict uint8 images (N, C, H, W)."""
     logits = engine.logits(run.variant, run.weights, images, len(run.classes), batch_size=EVALUATION_BATCH)
+    found = probabilities(logits)
+    if run.threshold is None:
+        taken = found.argmax(axis=1)
+    else:
+        # Rounded as the scores are: one that equals the threshold is taken.
+        taken = (found[:, 1] >= np.float32(run.threshold["score"])).astype(int)
     return [
-        Prediction(name, run.classes[int(row.argmax())], dict(zip(run.classes, map(float, row), strict=True)))
-        for name, row in zip(names, probabilities(logits), strict=True)
+        Prediction(name, run.classes[label], dict(zip(run.classes, map(float, row), strict=True)))
+        for name, label, row in zip(names, taken.tolist(), found, strict=True)
     ]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from photoflux.engines.base import BatchProgress, EpochRow
+
+if TYPE_CHECKING:
+    from photoflux.data.prepared import PreparedDataset
 
 PATIENCE = 2.0  # seconds before a bar, or another plain line, is shown
 
@@ -59,8 +62,11 @@ class Display:
         else:
             say(text)
 
-    def step(self, done: int, total: int, what: str) -> None:
-        """Show that `done` of `total` items are done; nothing is shown in the first two seconds."""
+    def step(self, done: float, total: int, what: str, detail: str = "") -> None:
+        """Show that `done` of `total` items are done; nothing is shown in the first two seconds.
+
+        `detail` may change from call to call; another `what` begins anew. Part of an item moves the bar.
+        """
         if not self._visible:
             return
         now = time.monotonic()
@@ -70,10 +76,10 @@ class Display:
         if now - self._began < PATIENCE and self._bar is None:
             return
         if self._live:
-            self._advance(what, done, total)
+            self._advance(f"{what}  {detail}" if detail else what, done, total)
         elif now - self._last >= 5 * PATIENCE or done == total:
             self._last = now
-            say(f"{what}: {done} of {total}")
+            say(f"{what}: {int(done)} of {total}{', ' if detail else ''}{detail}")
         if done == total:
             self._close()
 
@@ -106,7 +112,7 @@ class Display:
             f"  accuracy {row.validation_accuracy:.4f}"
         )
 
-    def _advance(self, text: str, done: int, total: int) -> None:
+    def _advance(self, text: str, done: float, total: int) -> None:
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -125,3 +131,16 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
         self._bar, self._task, self._title = None, None, ""
+
+
+def announce(prepared: PreparedDataset, display: Display, shown: int = 5) -> None:
+    """Say what is to be known of a dataset: its warnings, and which files were left out, the first of them by name."""
+    for warning in prepared.warnings:
+        display.say(f"Note: {warning}")
+    rejected = prepared.rejected
+    if rejected:
+        display.say(f"{len(rejected)} file(s) left out, all listed in {prepared.path / 'rejected.csv'}:")
+        for file, reason in rejected[:shown]:
+            display.say(f"  {file}: {reason}")
+        if len(rejected) > shown:
+            display.say(f"  … and {len(rejected) - shown} more")

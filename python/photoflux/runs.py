@@ -9,16 +9,20 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from photoflux.engines.base import EpochRow, Settings
 from photoflux.errors import RunError
 from photoflux.variants import Variant
 
+if TYPE_CHECKING:
+    import numpy as np
+
 FORMAT = 1
+LOGITS = "logits.safetensors"
 COLUMNS = tuple(field.name for field in fields(EpochRow))
 
 
@@ -37,7 +41,8 @@ class Run:
     settings : Settings
         Epochs, batch size, learning rate, seed, balance.
     data : dict
-        ``name``, ``path``, ``fingerprint``, ``classes``, ``positive``, ``channels``, ``height``, ``width``.
+        ``name``, ``path``, ``fingerprint``, ``classes``, ``positive``, ``channels``, ``height``, ``width``, and
+        ``groups``: the sha256 of the file of groups that its split kept together, None or absent if there was none.
     history : list of EpochRow
         A row per finished epoch.
     kept_epoch : int
@@ -56,6 +61,11 @@ class Run:
     initial : dict or None
         Where the first weights came from: the ``path`` of a run, weights file or Keras file, and the ``fingerprint``
         (`photoflux.weights.fingerprint_of`) of its weights; None: drawn from the seed.
+    threshold : dict or None
+        The ``score`` from which an image counts as the second of two classes, and what it promises, as
+        `photoflux.threshold` chose it; None: the more probable class.
+    temperature : float or None
+        What the logits would have to be divided by to be calibrated on validation; predictions do not use it.
     """
 
     path: Path
@@ -71,6 +81,8 @@ class Run:
     versions: dict[str, str]
     created: str = ""
     initial: dict[str, Any] | None = None
+    threshold: dict[str, Any] | None = None
+    temperature: float | None = None
 
     @property
     def weights(self) -> Path:
@@ -81,6 +93,27 @@ class Run:
     def classes(self) -> list[str]:
         """The class names, in the order of the labels."""
         return list(self.data["classes"])
+
+    def logits(self, part: str) -> np.ndarray:
+        """Return the logits of the validation or test part, (N, outputs) float32, in the order of its images.
+
+        The order is that of `PreparedDataset.indices`; dropout was off.
+
+        Raises
+        ------
+        RunError
+            If the run has none: Julia or an earlier PhotoFlux wrote it, or it was adopted without data.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            return load_file(self.path / LOGITS)[part]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise RunError(
+                f"The run {self.path} has no logits of its {part} part ({LOGITS}: {error}). "
+                "Train it again with `photoflux train`."
+            ) from error
 
     def __str__(self) -> str:
         words = {"early_stopping": ", stopped early", "interrupted": ", interrupted", "diverged": ", diverged"}
@@ -95,12 +128,14 @@ class Run:
             + (f"  balanced {m['balanced_accuracy']:.4f}" if "balanced_accuracy" in m else "")
             for part, m in self.metrics.items()
         ]
+        if self.threshold is not None:
+            lines.append("  threshold   {score:.6g}, for a {promise} of {value:g} or more".format(**self.threshold))
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from photoflux.reporting.run_page import brief
 
-        return f"<pre>{escape(str(self))}</pre>"
+        return brief(self)
 
 
 def train_metrics(history: list[EpochRow], kept_epoch: int) -> dict[str, Any]:
@@ -184,8 +219,43 @@ def write_description(folder: Path, run: Run) -> None:
         "metrics": run.metrics,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "initial": run.initial,
+        "threshold": run.threshold,
+        "temperature": run.temperature,
     }
-    (folder / "run.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "run.json").write_text(_as_json(values), encoding="utf-8")
+
+
+def _as_json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def amend(run: Run, **values: Any) -> Run:
+    """Change entries of a run's ``run.json`` and return the run with them; no other file is touched.
+
+    The file is written under a temporary name and renamed, and is as it was if that fails.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    **values
+        Attributes of `Run` of the same name.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be read or written.
+    """
+    path = run.path / "run.json"
+    temporary = path.with_name(f".run.json.{os.getpid()}.partial")
+    try:
+        temporary.write_text(_as_json(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} could not be changed: {error}. It is as it was.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return replace(run, **values)
 
 
 def load_run(path: str | Path) -> Run:
@@ -212,7 +282,11 @@ def load_run(path: str | Path) -> Run:
                 f"{folder} has run format {values.get('format')!r}; this PhotoFlux reads {FORMAT}. Update photoflux."
             )
         history, data = read_history(folder / "history.csv"), {"positive": None, "path": None, **values["data"]}
-        kept = values["kept_epoch"]
+        kept, threshold = values["kept_epoch"], values.get("threshold")
+        if threshold is not None:
+            # Refused here, not in the middle of a prediction.
+            threshold |= {"score": float(threshold["score"]), "value": float(threshold["value"])}
+            threshold["promise"] = str(threshold["promise"])
         return Run(
             path=folder,
             engine=values["engine"],
@@ -227,6 +301,8 @@ def load_run(path: str | Path) -> Run:
             versions=values["versions"],
             created=values.get("created", ""),
             initial=values.get("initial"),
+            threshold=threshold,
+            temperature=values.get("temperature"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"The run {folder} cannot be read: {type(error).__name__}: {error}.") from error

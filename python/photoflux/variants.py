@@ -14,7 +14,8 @@ import numpy as np
 
 from photoflux.errors import SettingError, unknown_name
 
-LOSSES = ("cross_entropy", "squared_error")
+# Each with its name in a sentence.
+LOSSES = {"cross_entropy": "cross-entropy", "squared_error": "squared error"}
 
 
 def julia_package() -> Path:

@@ -103,7 +103,12 @@ def read_weights(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
 
 
 def write_weights(path: str | Path, weights: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write a weights file under a temporary name and rename it once, so that an older file is whole or replaced.
+    """Write a weights file, as `write_arrays` does, in Float32."""
+    write_arrays(path, {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}, metadata)
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file under a temporary name and rename it once: an older file is whole or replaced.
 
     Raises
     ------
@@ -112,19 +117,17 @@ def write_weights(path: str | Path, weights: Mapping[str, np.ndarray], metadata:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    arrays = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in weights.items()}
+    whole = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
-        safetensors.numpy.save_file(arrays, temporary, metadata=dict(metadata))
+        safetensors.numpy.save_file(whole, temporary, metadata=None if metadata is None else dict(metadata))
         temporary.chmod(mode)  # safetensors makes files for the owner only
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise RunError(
-            f"The weights cannot be written to {path}: {error}. Free space or choose another folder."
-        ) from error
+        raise RunError(f"{path} cannot be written: {error}. Free space or choose another folder.") from error
     finally:
         temporary.unlink(missing_ok=True)
 

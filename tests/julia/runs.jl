@@ -24,6 +24,17 @@ mktempdir() do root
         @test_throws "is not a run: it has no run.json" load_run(joinpath(root, "other"))
     end
 
+    @testset "what Python adds" begin
+        text = read(joinpath(folder, "run.json"), String)
+        added = replace(text, "{" => "{\"threshold\": {\"score\": 0.4, \"promise\": \"recall\"}, \"temperature\": 1.5, "; count=1)
+        write(joinpath(folder, "run.json"), added)
+        @test arrays(load_run(folder).model) == arrays(run.model)
+        # Scores of an earlier run would be taken for this one's.
+        foreach(name -> write(joinpath(folder, name), ""), ("logits.safetensors", "report.html", "calibration.png"))
+        save_run(folder, run)
+        @test sort(readdir(folder)) == ["history.csv", "run.json", "weights.safetensors"]
+    end
+
     @testset "images of another size" begin
         @test_throws "The run's images are 12×10×3" predict(run, zeros(UInt8, 8, 8, 3, 1))
         @test_throws DimensionMismatch evaluate(run, tiny_data(; size=(8, 8, 3)))

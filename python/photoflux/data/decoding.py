@@ -30,6 +30,8 @@ _SIGNATURES = (
     ("BMP", re.compile(rb"BM")),
     ("GIF", re.compile(rb"GIF8[79]a")),
 )
+# As long as the longest signature.
+_HEAD = 12
 _ORIENTATION = 0x0112
 # Orientations from 5 on swap width and height.
 _TURNED, _LAST = 5, 8
@@ -91,6 +93,19 @@ def decode_file(path: str | Path, *, height: int, width: int, channels: int = 3)
     # Pillow's readers raise almost anything for a damaged file, and one file must not end the work on the others.
     except Exception as error:
         return DecodedFile([], [(0, _broken(kind, error))])
+
+
+def begins_like_an_image(path: Path) -> bool:
+    """Say whether a file begins as a file of one of the formats does; only `decode_file` says whether it is whole."""
+    try:
+        # Opening a pipe would wait for a writer for ever.
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            _kind(file.read(_HEAD))
+    except (OSError, _Rejected):
+        return False
+    return True
 
 
 def _read(path: Path) -> bytes:

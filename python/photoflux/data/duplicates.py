@@ -39,7 +39,7 @@ def group_duplicates(sha256: Sequence[str], phash: np.ndarray, folder_labels: np
     files = int(equal.max()) + 1
     # A bipartite graph of files and hashes, with edges between near hashes: its components are the groups.
     left, right = _near_pairs(hashes)
-    near = _components(
+    near = components(
         files + len(hashes), np.concatenate([equal, files + left]), np.concatenate([files + code, files + right])
     )[equal]
     sizes = np.bincount(near)
@@ -88,7 +88,8 @@ def _count_bits(values: np.ndarray) -> np.ndarray:
     return bits
 
 
-def _components(nodes: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def components(nodes: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the connected component of each node of a graph with edges between `left` and `right`."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

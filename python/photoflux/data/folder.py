@@ -11,11 +11,12 @@ import numpy as np
 from photoflux.data.checks import OnProgress, check_image_size, check_seed
 from photoflux.data.decoding import DecodedFile
 from photoflux.data.duplicates import group_duplicates
+from photoflux.data.grouping import GroupTable, join_groups, match_groups
 from photoflux.data.labels import AUTO, check_trainable, resolve_positive, to_labels
 from photoflux.data.parallel import decode_files
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.scanning import Found, Scan, scan_folder
-from photoflux.data.splitting import missing_parts, split_groups
+from photoflux.data.splitting import missing_parts, split_groups, uneven_parts
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.errors import DataError
 
@@ -32,6 +33,7 @@ def prepare_folder(
     on_progress: OnProgress | None = None,
     processes: int | None = None,
     scan: Scan | None = None,
+    groups: GroupTable | None = None,
 ) -> PreparedDataset:
     """Decode, group, split and write the images of a folder that holds one folder per class.
 
@@ -51,11 +53,14 @@ def prepare_folder(
         How many processes decode; the result is the same for any.
     scan : Scan, optional
         What `scan_folder` returned for the source, where the caller has it already.
+    groups : GroupTable, optional
+        What `read_groups` returned: images of a group stay on one side of the split, as near-duplicates do.
 
     Raises
     ------
     DataError
-        If the folder cannot be read or its classes cannot be trained, or the destination cannot be written.
+        If the folder cannot be read or its classes cannot be trained, an image has no group although there are groups,
+        or the destination cannot be written.
     """
     check_image_size(image_size)
     check_seed(seed)
@@ -64,7 +69,9 @@ def prepare_folder(
     rejected = list(rejected)
     _check_folders(source, folders)
     resolve_positive(positive, folders)
+    given, notes = ({}, []) if groups is None else match_groups(groups, source, [found.path for found in files])
     records: list[ImageRecord] = []
+    names_of_groups: list[str] = []
     hashes: list[int] = []
     results = _decode(source, files, image_size, processes)
     # Closed here, not when the exception that ended the work is forgotten: it holds processes.
@@ -78,6 +85,7 @@ def prepare_folder(
                 name = _page_name(found, image.page)
                 records.append(ImageRecord(name, found.folder, image.sha256, 0, image.width, image.height))
                 hashes.append(image.phash)
+                names_of_groups.append(given.get(found.path, ""))
             if on_progress is not None:
                 on_progress(done, len(files), "Decoding images")
         if not records:
@@ -86,9 +94,15 @@ def prepare_folder(
         _check_folders(source, names, "with readable images ")
         positive = resolve_positive(positive, names)
         classes, labels = to_labels([record.folder for record in records], positive)
-        groups = group_duplicates([record.sha256 for record in records], np.array(hashes, dtype=np.uint64), codes)
-        split = split_groups(codes, groups, seed)
+        together = group_duplicates([record.sha256 for record in records], np.array(hashes, dtype=np.uint64), codes)
+        if groups is not None:
+            together, joined = join_groups(together, names_of_groups)
+            notes += joined
+        split = split_groups(codes, together, seed)
         check_trainable(classes, labels, split, str(source))
+        notes += missing_parts(codes, split, names, "different images" if groups is None else "groups")
+        if groups is not None:
+            notes += uneven_parts(codes, split, names)
         return writer.finish(
             name=source.resolve().name,
             source="folder",
@@ -96,10 +110,11 @@ def prepare_folder(
             positive=positive,
             labels=labels,
             split=split,
-            files=(record._replace(group=int(group)) for record, group in zip(records, groups, strict=True)),
+            files=(record._replace(group=int(group)) for record, group in zip(records, together, strict=True)),
             rejected=sorted(rejected),
             seed=seed,
-            warnings=missing_parts(codes, split, names),
+            warnings=notes,
+            groups=None if groups is None else groups.sha256,
         )
 
 

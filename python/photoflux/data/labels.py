@@ -73,6 +73,6 @@ def check_trainable(classes: Sequence[str], labels: np.ndarray, split: np.ndarra
     for part, code in (("validation", 1), ("test", 2)):
         if not np.any(split == code):
             raise DataError(
-                f"{source} has too few different images for a {part} part: near-duplicates stay on one side, and some "
-                "class needs 3 or more groups of them. Add images."
+                f"{source} has too few different images for a {part} part: near-duplicates, and groups if you give "
+                "some, stay on one side, and some class needs 3 or more groups. Add images."
             )

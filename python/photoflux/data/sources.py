@@ -16,6 +16,13 @@ from photoflux.data.prepared import PreparedDataset, is_prepared, open_prepared
 from photoflux.errors import DataError, SettingError
 
 NAMES = ("demo", "cifar10")
+_WHAT = {
+    "prepared": "a prepared dataset, whose split is made",
+    "arrays": "arrays",
+    "demo": "the demo images",
+    "cifar10": "CIFAR-10",
+    "idx": "idx files",
+}
 Source = str | Path | PreparedDataset | tuple[Any, Any]
 
 
@@ -26,6 +33,7 @@ def prepare(
     positive: str | None = AUTO,
     image_size: int | None = None,
     seed: int = 42,
+    groups: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> PreparedDataset:
     """Return the prepared dataset of a source, made now or taken from the cache.
@@ -45,6 +53,9 @@ def prepare(
         Height and width; by default 180 for a folder, and what the images have for the others.
     seed : int
         Fixes the split.
+    groups : str or Path, optional
+        For a folder: a CSV file with the columns path and group, see `photoflux.data.grouping.read_groups`. Images of a
+        group stay on one side of the split.
     on_progress : callable, optional
         Called with (done, in all, what is being done).
 
@@ -61,6 +72,11 @@ def prepare(
     if positive is not None and not isinstance(positive, str):
         raise SettingError(f"`positive` must be 'auto', None or the name of a class; received: {positive!r}.")
     kind = kind_of(source)
+    if groups is not None and kind != "folder":
+        raise SettingError(
+            f"`groups` needs a folder of class folders as its source; received: {_WHAT[kind]}. "
+            + ("Give `groups` when you prepare the folder." if kind == "prepared" else "Leave `groups` out.")
+        )
     if kind == "prepared":
         return _as_prepared(source, dest, image_size, positive)
     size = None if image_size is None else int(image_size)
@@ -68,7 +84,7 @@ def prepare(
     if kind == "arrays":
         return _from_arrays(source, dest, settings, on_progress)
     if kind == "folder":
-        return _from_folder(Path(str(source)), dest, settings, on_progress)
+        return _from_folder(Path(str(source)), dest, settings, groups, on_progress)
     return _from_files(kind, source, dest, settings, on_progress)
 
 
@@ -137,23 +153,32 @@ def _as_prepared(
 
 
 def _from_folder(
-    source: Path, dest: str | Path | None, settings: dict[str, Any], on_progress: OnProgress | None
+    source: Path,
+    dest: str | Path | None,
+    settings: dict[str, Any],
+    groups: str | Path | None,
+    on_progress: OnProgress | None,
 ) -> PreparedDataset:
     from photoflux.data.folder import IMAGE_SIZE, prepare_folder
+    from photoflux.data.grouping import read_groups
     from photoflux.data.scanning import scan_folder
 
     settings = {**settings, "image_size": IMAGE_SIZE if settings["image_size"] is None else settings["image_size"]}
     scan = scan_folder(source)
+    table = None if groups is None else read_groups(groups)
 
     def make(path: str | Path) -> PreparedDataset:
-        return prepare_folder(source, path, scan=scan, on_progress=on_progress, **settings)
+        return prepare_folder(source, path, scan=scan, groups=table, on_progress=on_progress, **settings)
 
     if dest is not None:
         return make(dest)
     digest = hashlib.sha256()
     for line in (*scan.files, *scan.rejected):
         digest.update(repr(line).encode("utf-8", errors="surrogateescape"))
-    return cached(source.resolve().name, ["folder", str(source.resolve()), digest.hexdigest(), settings], make)
+    grouped = [] if table is None else [table.sha256]
+    return cached(
+        source.resolve().name, ["folder", str(source.resolve()), digest.hexdigest(), settings, *grouped], make
+    )
 
 
 def _from_files(

@@ -1,4 +1,4 @@
-"""Which images train, validate and test: stratified by class, near-duplicates kept on one side."""
+"""Which images train, validate and test: stratified by class, each group kept on one side."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from photoflux.data.large_groups import place_large_groups
 from photoflux.data.prepared import SPLITS
 
 FRACTIONS = (0.7, 0.1, 0.2)
+_NOTABLE = 0.05
+_LARGE, _LARGE_SHARE = 20, 0.01
 
 
 def split_groups(
@@ -16,10 +19,12 @@ def split_groups(
 ) -> np.ndarray:
     """Split images into train, validation and test, class by class, with each group on one side.
 
-    A group with images of several classes counts for the one that most of them have. In every class the groups are
-    shuffled; those of several images go first, the largest first, each to the part that is furthest from its share;
-    the single images then fill the shares exactly. A class of three or more groups is in every part that has a share;
-    one of a single group trains only (`missing_parts` reports that).
+    Groups of more than 20 images, or of more than 1 % of their class, are placed first: `place_large_groups` looks at
+    the images that they have of every class. A smaller group counts for the class that most of its images have. In
+    every class the smaller groups are shuffled; those of several images go first, the largest first, each to the part
+    that is furthest from its share; the single images then fill the shares exactly. A class of three or more groups
+    that have no other classes is in every part that has a share; one of a single group trains only (`missing_parts`
+    reports that).
 
     scikit-learn's ``StratifiedGroupKFold`` weighs every fold for every group in Python, which takes hours for a
     million images, and may leave a small class out of a part; this takes seconds and does not.
@@ -46,21 +51,46 @@ def split_groups(
     class_of_group = _majority(folder_labels, group_of, len(sizes))
     part_of_group = np.zeros(len(sizes), dtype=np.uint8)
     shares = np.asarray(fractions, dtype=np.float64)
-    for label in np.unique(class_of_group):
+
+    class_sizes = np.bincount(folder_labels)[class_of_group]
+    large = (sizes > _LARGE) | ((sizes > 1) & (sizes > _LARGE_SHARE * class_sizes))
+    counts = _count_classes(folder_labels, group_of, large)
+    classes = counts.shape[1]
+    totals = counts.sum(axis=0) + np.bincount(class_of_group[~large], sizes[~large], classes).astype(np.int64)
+    others = np.bincount(class_of_group[~large], minlength=classes)
+    part_of_group[large] = place_large_groups(counts, totals, others, shares, seed)
+
+    for label in np.unique(class_of_group[~large]):
         members = np.flatnonzero(class_of_group == label)
         shuffled = np.random.default_rng([seed, int(label)]).permutation(members)
-        part_of_group[shuffled] = _split_class(sizes[shuffled], shares)
+        small = shuffled[~large[shuffled]]
+        filled = np.bincount(part_of_group[large], counts[:, label], len(shares))
+        part_of_group[small] = _split_class(sizes[small], shares, filled)
     return part_of_group[group_of]
 
 
-def missing_parts(folder_labels: np.ndarray, split: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Return a warning for each class that is absent from a part."""
+def missing_parts(
+    folder_labels: np.ndarray, split: np.ndarray, names: Sequence[str], what: str = "different images"
+) -> list[str]:
+    """Return a warning for each class that is absent from a part, because it has too few of what is named."""
     warnings = []
     for label, name in enumerate(names):
         parts = set(split[folder_labels == label].tolist())
         absent = [part for code, part in enumerate(SPLITS) if code not in parts]
         if parts and absent:
-            warnings.append(f"Class {name!r} has too few different images to be in the {' and '.join(absent)} part.")
+            warnings.append(f"Class {name!r} has too few {what} to be in the {' and '.join(absent)} part.")
+    return warnings
+
+
+def uneven_parts(folder_labels: np.ndarray, split: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return a warning for each class of which a part has over 5 points more or less than its share."""
+    warnings = []
+    for label, name in enumerate(names):
+        counts = np.bincount(split[folder_labels == label], minlength=len(FRACTIONS))
+        shares = counts / max(counts.sum(), 1)
+        if counts.sum() and np.abs(shares - FRACTIONS).max() > _NOTABLE + 1e-9:
+            reached, wanted = (" / ".join(f"{100 * share:.0f}" for share in row) for row in (shares, FRACTIONS))
+            warnings.append(f"Class {name!r} is split {reached} %, not {wanted} %, because its groups stay whole.")
     return warnings
 
 
@@ -74,11 +104,23 @@ def _majority(labels: np.ndarray, group_of: np.ndarray, groups: int) -> np.ndarr
     return majority
 
 
-def _split_class(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return the part of each group of a class, given in shuffled order with its size."""
+def _count_classes(labels: np.ndarray, group_of: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the images of each class in each chosen group, (groups, classes)."""
+    classes = int(labels.max()) + 1
+    place = np.cumsum(chosen) - 1
+    inside = chosen[group_of]
+    flat = place[group_of[inside]] * classes + labels[inside]
+    return np.bincount(flat, minlength=np.count_nonzero(chosen) * classes).reshape(-1, classes)
+
+
+def _split_class(sizes: np.ndarray, shares: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """Return the part of each group of a class, given in shuffled order with its size.
+
+    `filled` says how many images the large groups have put into each part.
+    """
     parts = np.zeros(len(sizes), dtype=np.uint8)
-    target = shares * sizes.sum()
-    filled = np.zeros(len(shares))
+    target = shares * (sizes.sum() + filled.sum())
+    filled = filled.copy()
     order = np.argsort(-sizes, kind="stable")
     several = order[: np.count_nonzero(sizes > 1)]
     for group in several.tolist():
@@ -86,8 +128,9 @@ def _split_class(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
         parts[group] = part
         filled[part] += sizes[group]
     single = order[len(several) :]
-    parts[single] = np.repeat(np.arange(len(shares)), _quotas(target - filled, len(single)))
-    _fill_empty(parts, sizes, shares)
+    quotas = _quotas(target - filled, len(single))
+    parts[single] = np.repeat(np.arange(len(shares)), quotas)
+    _fill_empty(parts, sizes, shares, filled + quotas)
     return parts
 
 
@@ -102,11 +145,16 @@ def _quotas(wanted: np.ndarray, total: int) -> np.ndarray:
     return quotas
 
 
-def _fill_empty(parts: np.ndarray, sizes: np.ndarray, shares: np.ndarray) -> None:
+def _fill_empty(parts: np.ndarray, sizes: np.ndarray, shares: np.ndarray, filled: np.ndarray) -> None:
     """Give each empty part the smallest group of the part that has the most, training and testing first."""
     for part in (0, 2, 1):
+        if shares[part] == 0 or filled[part] > 0:
+            continue
         counts = np.bincount(parts, minlength=len(shares))
-        richest = int(np.argmax(counts))
-        if shares[part] > 0 and counts[part] == 0 and counts[richest] > 1:
+        smallest = [sizes[parts == code].min(initial=sizes.sum()) for code in range(len(shares))]
+        richest = int(np.argmax(np.where(filled > smallest, counts, 0)))
+        if counts[richest] > 0 and filled[richest] > smallest[richest]:
             held = np.flatnonzero(parts == richest)
-            parts[held[np.argmin(sizes[held])]] = part
+            moved = held[np.argmin(sizes[held])]
+            parts[moved] = part
+            filled[[richest, part]] += [-sizes[moved], sizes[moved]]

@@ -114,6 +114,7 @@ class PreparedWriter:
         positive: str | None = None,
         rejected: Iterable[tuple[str, str]] = (),
         warnings: Sequence[str] = (),
+        groups: str | None = None,
     ) -> PreparedDataset:
         """Write the rest, move the folder into place and open it.
 
@@ -135,6 +136,8 @@ class PreparedWriter:
             Files left out, each with the reason.
         warnings : sequence of str
             What a user should know of the split.
+        groups : str, optional
+            sha256 of the file of groups that were kept together.
         """
         assert self._temporary is not None and self._file is not None
         labels, split = labels.astype(np.int32), split.astype(np.uint8)
@@ -150,6 +153,7 @@ class PreparedWriter:
             "image_size": list(self.shape[1:]),
             "channels": self.shape[0],
             "seed": seed,
+            "groups": groups,
             "images": self.count,
             "fingerprint": self._digest.hexdigest(),
             "warnings": list(warnings),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from photoflux.errors import RunError
+from photoflux.reporting.page import environment, write_page
 from photoflux.verification.checks import Check, Part
 from photoflux.verification.proof import BATCH, Proof
 
@@ -114,12 +115,7 @@ class Verification:
             If it cannot be written.
         """
         page = made(folder) / PAGE
-        temporary = page.with_name(f".{PAGE}.tmp")
-        try:
-            temporary.write_text(_template(PAGE).render(verification=self, curves=_curves), encoding="utf-8")
-            temporary.replace(page)
-        except OSError as error:
-            raise RunError(f"{page} cannot be written: {error}. Choose another folder with `out`.") from error
+        write_page(page, _template(PAGE).render(verification=self, curves=_curves))
         return page
 
     def _repr_html_(self) -> str:
@@ -143,12 +139,9 @@ def made(folder: str | Path) -> Path:
 
 
 def _template(name: str) -> Any:
-    from jinja2 import Environment, PackageLoader
-
-    loader = PackageLoader("photoflux.verification", "")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(where=where, difference=difference, relative=relative, tolerance=tolerance, note=_note)
-    return environment.get_template(f"{name}.jinja")
+    templates = environment("photoflux.verification", "")
+    templates.globals.update(where=where, difference=difference, relative=relative, tolerance=tolerance, note=_note)
+    return templates.get_template(f"{name}.jinja")
 
 
 def where(part: Part) -> str:

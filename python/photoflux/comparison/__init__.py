@@ -1,0 +1,1 @@
+"""Which variant, and why: the same seeds for all, intervals, a decision on the validation part."""

@@ -1,0 +1,271 @@
+"""`photoflux.compare`: train, measure, decide."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from photoflux.comparison.comparison import Comparison
+from photoflux.comparison.decision import decide, sentences
+from photoflux.comparison.fits import Fit, fit_all, measure
+from photoflux.comparison.measures import Measured, standings
+from photoflux.data.prepared import PreparedDataset
+from photoflux.data.sources import Source, kind_of
+from photoflux.data.sources import prepare as prepare_source
+from photoflux.engines import get_engine
+from photoflux.errors import DataError, RunError, SettingError
+from photoflux.progress import Display, announce
+from photoflux.reporting.comparison_report import write_comparison
+from photoflux.runs import Run, new_folder
+from photoflux.settings import settings_of
+from photoflux.variants import Variant, variant
+from photoflux.variants import variants as table
+from photoflux.weights import expected_shapes
+
+ALL = "all"
+
+
+def compare(
+    data: Source,
+    variants: str | Variant | Iterable[str | Variant] = ALL,
+    *,
+    seeds: int | Sequence[int] = 5,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    balance: str = "none",
+    image_size: int | None = None,
+    positive: str | None = "auto",
+    groups: str | Path | None = None,
+    holdout: str | Path | None = None,
+    engine: str = "auto",
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Train variants with the same seeds, splits and batch orders, and choose one on the validation part.
+
+    Finished fits stay in `out`; the same call, interrupted or with more variants or seeds, goes on from there. A
+    source is split anew for each seed; a prepared dataset keeps its split. The choice is by the one-standard-error
+    rule (`photoflux.comparison.decision.decide`); the test part is looked at after it.
+
+    Parameters
+    ----------
+    data : str, Path, PreparedDataset or tuple
+        As `source` of `photoflux.prepare`.
+    variants : str, Variant or iterable
+        Which; ``"all"``: the seven of the photo CNN. The first, or ``"baseline"`` if it is among them, is what the
+        others are compared to.
+    seeds : int or sequence of int
+        How many (1, 2, … are taken) or which.
+    epochs, batch_size, learning_rate : optional
+        Each variant's own unless given.
+    balance, image_size, positive
+        As in `photoflux.train`.
+    groups : str or Path, optional
+        As in `photoflux.prepare`: whole groups are kept on one side of each split.
+    holdout : str or Path, optional
+        A second folder with the same classes, from other sources: every variant is judged on all of it too.
+    engine : str
+        As in `photoflux.train`.
+    out : str or Path, optional
+        The comparison's folder; None: a new one under ``runs/``.
+    progress : bool
+        Whether to show progress on stderr.
+
+    Returns
+    -------
+    Comparison
+        Prints as a table and the decision in words; shows as a table in a notebook.
+
+    Raises
+    ------
+    SettingError, DataError, RunError, EngineError
+        If an argument, the data or `out` cannot be used; before anything is trained.
+    """
+    options = {
+        "epochs": epochs,
+        "batch-size": batch_size,
+        "learning-rate": learning_rate,
+        "balance": None if balance == "none" else balance,
+        "image-size": image_size,
+        "positive": {"auto": None, None: "none"}.get(positive, positive),
+        "groups": groups,
+        "holdout": holdout,
+        "engine": None if engine == "auto" else engine,
+        "out": out,
+    }
+    recipes, numbers = _recipes(variants), _seeds(seeds)
+    settings = {
+        (recipe.name, seed): settings_of(recipe, epochs, batch_size, learning_rate, seed, balance)
+        for seed in numbers
+        for recipe in recipes
+    }
+    folder = _folder(out)
+    with Display(progress) as display:
+        sizes = {recipe.image_size for recipe in recipes}
+        if image_size is None and kind_of(data) == "folder":
+            if len(sizes) > 1:
+                made_for = " and ".join(map(str, sorted(sizes)))
+                raise SettingError(f"The variants are made for images of {made_for} pixels. Choose with `image_size`.")
+            (image_size,) = sizes
+        split = [
+            prepare_source(
+                data,
+                None,
+                positive=positive,
+                image_size=image_size,
+                seed=seed,
+                groups=groups,
+                on_progress=display.step,
+            )
+            for seed in numbers
+        ]
+        _announce(split, numbers, display)
+        second = None if holdout is None else _second(holdout, split[0], display)
+        fits = [
+            Fit(recipe, settings[recipe.name, seed], prepared)
+            for seed, prepared in zip(numbers, split, strict=True)
+            for recipe in recipes
+        ]
+        weights = [_weights(recipe, split[0]) for recipe in recipes]
+        display.say(
+            f"Comparing {len(recipes)} variants × {len(numbers)} seeds on {split[0].name} in {folder}; the runs take "
+            f"{4e-9 * len(numbers) * sum(weights):.1f} GB there."
+        )
+        chosen_engine = get_engine(engine, display.say)
+        done = list(fit_all(fits, folder, chosen_engine, second, display))
+        display.say("Measuring and redrawing")
+        measured = _by_variant(done, recipes, folder, second)
+    names = [recipe.name for recipe in recipes]
+    reference = names.index("baseline") if "baseline" in names else 0
+    # The choice sees the validation part alone; the test part and the second folder are looked at when it is made.
+    decision = decide(standings(recipes, measured, reference, ("validation",)), weights, reference)
+    parts = ("validation", "test") if second is None else ("validation", "test", "holdout")
+    rows = standings(recipes, measured, reference, parts)
+    best = int(np.argmax(rows[decision.chosen].per_seed["validation"]))
+    run = [run for fit, run in done if fit.recipe is recipes[decision.chosen]][best]
+    threshold = None if len(run.classes) > 2 else (run.threshold or {"score": 0.5})["score"]
+    found = Comparison(
+        path=folder,
+        data=_described(split, second),
+        settings={
+            "seeds": numbers,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "balance": balance,
+            "engine": chosen_engine.name,
+        },
+        standings=rows,
+        decision=decision,
+        sentences=sentences(decision, rows, weights, len(numbers), run.settings.learning_rate, threshold),
+        run=run.path,
+        histories={
+            name: [[row.validation_total for row in run.history] for fit, run in done if fit.recipe.name == name]
+            for name in names
+        },
+        versions=chosen_engine.versions(),
+        command=_command(split[0] if kind_of(data) == "arrays" else data, recipes, numbers, options),
+    )
+    found.write()
+    write_comparison(found)
+    return found
+
+
+def _recipes(given: str | Variant | Iterable[str | Variant]) -> list[Variant]:
+    if isinstance(given, str) and given == ALL:
+        return [recipe for recipe in table().values() if recipe.architecture == "photo_cnn"]
+    if isinstance(given, str):
+        given = [name.strip() for name in given.split(",")]
+    recipes = [variant(name) for name in ([given] if isinstance(given, Variant) else given)]
+    names = [recipe.name for recipe in recipes]
+    if len(recipes) < 2 or len(set(names)) < len(names):
+        raise SettingError(f"`variants` must be 2 or more different ones, or 'all'; received: {', '.join(names)!r}.")
+    return recipes
+
+
+def _seeds(given: int | Sequence[int]) -> list[int]:
+    numbers = list(range(1, given + 1)) if isinstance(given, int) else [int(seed) for seed in given]
+    if isinstance(given, bool) or not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
+        raise SettingError(f"`seeds` must be how many, 1 or more, or different seeds from 0; received: {given!r}.")
+    return numbers
+
+
+def _folder(out: str | Path | None) -> Path:
+    folder = new_folder("comparison") if out is None else Path(out)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "runs").is_dir():
+        raise RunError(f"`out` must be a new folder or an earlier comparison; {folder} holds something else.")
+    try:
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made: {error.strerror}. Choose another folder with `out`.") from error
+    return folder
+
+
+def _announce(split: Sequence[PreparedDataset], seeds: Sequence[int], display: Display) -> None:
+    """Say what is to be known of the datasets: all of the first, of the others what their split adds."""
+    announce(split[0], display)
+    said = set(split[0].warnings)
+    for seed, prepared in zip(seeds[1:], split[1:], strict=True):
+        for warning in prepared.warnings:
+            if warning not in said:
+                display.say(f"Note, seed {seed}: {warning}")
+        said |= set(prepared.warnings)
+
+
+def _second(holdout: str | Path, first: PreparedDataset, display: Display) -> PreparedDataset:
+    prepared = prepare_source(
+        holdout,
+        None,
+        positive=first.positive if kind_of(holdout) == "folder" else "auto",
+        image_size=first.height if kind_of(holdout) == "folder" else None,
+        on_progress=display.step,
+    )
+    announce(prepared, display)
+    expected, found = ((p.classes, p.channels, p.height, p.width) for p in (first, prepared))
+    if expected != found:
+        raise DataError(
+            f"`holdout` {holdout} does not fit {first.name}: expected classes {expected[0]} and images of "
+            f"{'×'.join(map(str, expected[1:]))} (C×H×W); found {found[0]}, {'×'.join(map(str, found[1:]))}."
+        )
+    return prepared
+
+
+def _weights(recipe: Variant, data: PreparedDataset) -> int:
+    shapes = expected_shapes(recipe, data.channels, data.height, data.width, len(data.classes))
+    return sum(int(np.prod(shape)) for shape in shapes.values())
+
+
+def _by_variant(
+    done: Sequence[tuple[Fit, Run]], recipes: Sequence[Variant], folder: Path, holdout: PreparedDataset | None
+) -> list[list[Measured]]:
+    return [[measure(fit, run, folder, holdout) for fit, run in done if fit.recipe is recipe] for recipe in recipes]
+
+
+def _described(split: Sequence[PreparedDataset], holdout: PreparedDataset | None) -> dict[str, Any]:
+    first = split[0]
+    return {
+        "name": first.name,
+        "classes": first.classes,
+        "positive": first.positive,
+        "image": [first.channels, first.height, first.width],
+        "images": {part: len(first.indices(part)) for part in ("train", "validation", "test")}
+        | ({} if holdout is None else {"holdout": len(holdout)}),
+        "fingerprints": [prepared.fingerprint for prepared in split],
+        "holdout": None if holdout is None else holdout.name,
+        "rejected": len(first.rejected) + (0 if holdout is None else len(holdout.rejected)),
+    }
+
+
+def _command(data: Any, recipes: Sequence[Variant], seeds: Sequence[int], options: dict[str, Any]) -> str:
+    source = data.path if isinstance(data, PreparedDataset) else data
+    words = ["photoflux", "compare", str(source), "--variants", ",".join(recipe.name for recipe in recipes)]
+    count = len(seeds) if list(seeds) == list(range(1, len(seeds) + 1)) else ",".join(map(str, seeds))
+    words += ["--seeds", str(count)]
+    for name, value in options.items():
+        words += [] if value is None else [f"--{name}", str(value)]
+    return shlex.join(words)

@@ -1,0 +1,215 @@
+"""What a comparison found: as text, as a table in a notebook, as JSON and in its folder."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from photoflux.comparison.decision import CRITERION, Decision, Sentence
+from photoflux.comparison.intervals import Interval
+from photoflux.comparison.measures import PARTS, Standing
+from photoflux.errors import RunError
+
+NAME = "comparison.json"
+FORMAT = 1
+WIDTH = 128
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variants trained with the same seeds on the same splits, and the one that was chosen.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder: ``comparison.json``, the runs in ``runs/``, ``report.html``.
+    data : dict
+        ``name``, ``classes``, ``positive``, ``image`` (channels, height, width), ``images`` (how many of each part,
+        first seed), ``fingerprints`` (one a seed), ``holdout`` (the second folder's name, or None), ``rejected`` (how
+        many files were left out).
+    settings : dict
+        ``seeds``, ``epochs`` (None: each variant's own), ``batch_size``, ``learning_rate``, ``balance``, ``engine``.
+    standings : list of Standing
+        A variant each: means, intervals, differences.
+    decision : Decision
+        The choice, made on the validation part.
+    sentences : list
+        Why, as templates with their values; `reasons` is the text.
+    run : Path
+        The run to use: of the chosen variant's fits the one with the highest balanced accuracy on validation.
+    histories : dict of str to list
+        For each variant its fits' total validation losses by epoch, one list a seed.
+    versions : dict
+        Of what computed it.
+    command : str
+        The command that makes it again.
+    """
+
+    path: Path
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    standings: list[Standing]
+    decision: Decision
+    sentences: list[Sentence]
+    run: Path
+    histories: dict[str, list[list[float]]]
+    versions: dict[str, str]
+    command: str
+
+    @property
+    def chosen(self) -> str:
+        """The name of the variant that was chosen."""
+        return self.standings[self.decision.chosen].variant.name
+
+    @property
+    def reasons(self) -> str:
+        """The choice in words."""
+        return " ".join(template.format(**values) for template, values in self.sentences)
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts that there are, of validation, test and holdout."""
+        return [part for part in PARTS if part in self.standings[0].parts]
+
+    def __str__(self) -> str:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        text = io.StringIO()
+        console = Console(file=text, width=WIDTH, highlight=False, color_system=None)
+        console.print(self.heading, soft_wrap=True)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("variant", no_wrap=True)
+        for title in self.titles:
+            table.add_column(title, justify="right")
+        for row in self.rows():
+            table.add_row(*row)
+        console.print(table)
+        console.print(self.reasons, soft_wrap=True)
+        console.print(f"Use: {self.run}", soft_wrap=True)
+        return text.getvalue().rstrip()
+
+    @property
+    def heading(self) -> str:
+        """What was compared on what, in words."""
+        channels, height, width = self.data["image"]
+        counts = ", ".join(f"{n} {part}" for part, n in self.data["images"].items())
+        return (
+            f"{len(self.standings)} variants × {len(self.settings['seeds'])} seeds on {self.data['name']}: images of "
+            f"{height}×{width}×{channels}; {counts}; engine {self.settings['engine']}. Balanced accuracy, mean and 95 %"
+            f" interval; test difference: less {self.standings[self.decision.reference].variant.name}'s."
+        )
+
+    @property
+    def titles(self) -> list[str]:
+        """The titles of the columns of `rows`, the variant's own left out."""
+        return [*self.parts, "test difference", "gap", "best epoch", "overfits from", "time"]
+
+    def rows(self) -> list[list[str]]:
+        """Return the table's cells as text, a variant a row."""
+        reference, rows = self.standings[self.decision.reference], []
+        for standing in self.standings:
+            marks = ("*" if standing is self.standings[self.decision.chosen] else "") + standing.variant.name
+            cells = [interval_text(standing.parts[part][CRITERION]) for part in self.parts]
+            difference = (
+                "reference"
+                if standing is reference
+                else interval_text(standing.differences["test"][CRITERION], signed=True)
+            )
+            n = standing.numbers
+            overfits = "not seen" if np.isnan(n["overfits_from"].mean) else f"{n['overfits_from'].mean:.1f}"
+            cells += [difference, f"{n['gap'].mean:.3f}", f"{n['best_epoch'].mean:.1f}", overfits]
+            rows.append([marks, *cells, f"{n['seconds'].mean:.0f} s"])
+        return rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON-ready values."""
+        return {
+            "format": FORMAT,
+            "data": self.data,
+            "settings": self.settings,
+            "chosen": self.chosen,
+            "run": str(self.run),
+            "reasons": self.reasons,
+            "sentences": [list(sentence) for sentence in self.sentences],
+            "decision": asdict(self.decision),
+            "standings": [standing.as_dict() for standing in self.standings],
+            "histories": self.histories,
+            "versions": self.versions,
+            "command": self.command,
+        }
+
+    def write(self) -> None:
+        """Write ``comparison.json``.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written.
+        """
+        temporary = self.path / f".{NAME}.tmp"
+        try:
+            temporary.write_text(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.replace(self.path / NAME)
+        except OSError as error:
+            raise RunError(f"{self.path / NAME} cannot be written: {error}.") from error
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(title)}</th>" for title in ("variant", *self.titles))
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows())
+        return (
+            f"<p>{escape(self.heading)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"<p>{escape(self.reasons)}</p>"
+        )
+
+
+def load_comparison(path: str | Path) -> Comparison:
+    """Open a comparison's folder.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder.
+
+    Raises
+    ------
+    RunError
+        If it is none, or it cannot be read.
+    """
+    folder = Path(path)
+    try:
+        values = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        if values.get("format") != FORMAT:
+            raise RunError(
+                f"{folder} has comparison format {values.get('format')!r}; this PhotoFlux reads {FORMAT}. "
+                "Update photoflux."
+            )
+        return Comparison(
+            path=folder,
+            standings=[Standing.from_dict(row) for row in values["standings"]],
+            decision=Decision(**values["decision"]),
+            sentences=[(template, given) for template, given in values["sentences"]],
+            run=folder / "runs" / Path(values["run"]).name,
+            **{name: values[name] for name in ("data", "settings", "histories", "versions", "command")},
+        )
+    except FileNotFoundError as error:
+        raise RunError(f"{folder} is not a comparison: it has no {NAME}. `photoflux compare` makes one.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"The comparison {folder} cannot be read: {type(error).__name__}: {error}.") from error
+
+
+def interval_text(interval: Interval, signed: bool = False) -> str:
+    """Return a mean with its bounds, three digits each."""
+    form = "+.3f" if signed else ".3f"
+    if np.isnan(interval.mean):
+        return "–"
+    if np.isnan(interval.low):
+        return f"{interval.mean:{form}}"
+    return f"{interval.mean:{form}} ({interval.low:{form}}, {interval.high:{form}})"

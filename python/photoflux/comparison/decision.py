@@ -1,0 +1,195 @@
+"""The choice of a variant, and the sentences that justify it, made from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from photoflux.comparison.intervals import Interval, standard_error
+from photoflux.comparison.measures import Standing
+from photoflux.variants import LOSSES, Variant
+
+# A sentence is a template and its values, so that a report can be in another language.
+Sentence = tuple[str, dict[str, Any]]
+CRITERION = "balanced_accuracy"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which variant was chosen, on the validation part alone.
+
+    Attributes
+    ----------
+    chosen, best, reference : int
+        Positions of the variant chosen, of the one with the highest mean, and of the one that all are compared to.
+    standard_error : float
+        Of the best one's mean balanced accuracy over the seeds; with a single seed, of its redrawn images.
+    candidates : list of int
+        Those whose mean is within one standard error of the best.
+    """
+
+    chosen: int
+    best: int
+    reference: int
+    standard_error: float
+    candidates: list[int]
+
+
+def simplicity(recipe: Variant) -> int:
+    """Return how many ingredients a recipe has: kinds of penalty, dropout, early stopping.
+
+    Fewer is simpler. The variants of one architecture have the same weights, so nothing else tells them apart.
+    """
+    kinds = {kind for coefficients in recipe.penalty.values() for kind, value in coefficients.items() if value}
+    return len(kinds) + bool(recipe.dropout) + (recipe.patience is not None)
+
+
+def decide(standings: Sequence[Standing], sizes: Sequence[int], reference: int) -> Decision:
+    """Choose by the one-standard-error rule: the simplest variant that is within one standard error of the best.
+
+    (Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3.) Simpler is: fewer
+    weights, then fewer ingredients (`simplicity`), then the higher mean. Only the validation part is looked at.
+
+    Parameters
+    ----------
+    standings : sequence of Standing
+        Of the variants.
+    sizes : sequence of int
+        How many weights each has.
+    reference : int
+        The position of the variant to which the others are compared.
+    """
+    intervals = [standing.parts["validation"][CRITERION] for standing in standings]
+    means = [interval.mean for interval in intervals]
+    best = int(np.argmax(means))
+    error = standard_error(standings[best].per_seed["validation"])
+    if np.isnan(error):
+        # One seed: the interval is of redrawn images, about two standard errors to either side.
+        error = (intervals[best].high - intervals[best].low) / (2 * 1.96)
+    candidates = [i for i, mean in enumerate(means) if mean >= means[best] - error]
+    chosen = min(candidates, key=lambda i: (sizes[i], simplicity(standings[i].variant), -means[i]))
+    return Decision(chosen, best, reference, float(error), candidates)
+
+
+def recipe_in_words(recipe: Variant) -> list[Sentence]:
+    """Return a recipe's ingredients: penalty, dropout, early stopping."""
+    parts: list[Sentence] = []
+    for group, coefficients in recipe.penalty.items():
+        for kind, value in coefficients.items():
+            parts.append(
+                (
+                    "{kind} penalty {value} on the {group} kernels",
+                    {"kind": kind.upper(), "value": value, "group": group},
+                )
+            )
+    for group, rate in recipe.dropout.items():
+        parts.append(("dropout {rate} after the {group} layer", {"rate": rate, "group": group}))
+    if recipe.patience is not None:
+        parts.append(("early stopping with a patience of {n}", {"n": recipe.patience}))
+    return parts or [("no regularisation", {})]
+
+
+def _difference(interval: Interval, other: str, part: str) -> Sentence:
+    values = {"mean": interval.mean, "low": interval.low, "high": interval.high, "other": other, "part": part}
+    if not interval.excludes_zero:
+        return (
+            "No difference from {other} was detected in balanced accuracy on the {part} part: "
+            "{mean:+.3f}, interval {low:+.3f} to {high:+.3f}.",
+            values,
+        )
+    return (
+        "It differs from {other} in balanced accuracy on the {part} part by {mean:+.3f}, "
+        "interval {low:+.3f} to {high:+.3f}.",
+        values,
+    )
+
+
+def sentences(
+    decision: Decision,
+    standings: Sequence[Standing],
+    sizes: Sequence[int],
+    seeds: int,
+    rate: float,
+    threshold: float | None,
+) -> list[Sentence]:
+    """Return why the variant was chosen and what it scores on the test part, all from the numbers.
+
+    Parameters
+    ----------
+    decision, standings, sizes
+        As `decide` has them.
+    seeds : int
+        How many there are.
+    rate : float
+        Adam's step size of the chosen variant's fits.
+    threshold : float or None
+        The score from which an image counts as the positive class, of the run to use; None for more than two classes.
+    """
+    chosen, best = standings[decision.chosen], standings[decision.best]
+    reference = standings[decision.reference].variant.name
+    score, top = chosen.parts["validation"][CRITERION], best.parts["validation"][CRITERION]
+    values = {
+        "name": chosen.variant.name,
+        "best": best.variant.name,
+        "mean": score.mean,
+        "top": top.mean,
+        "error": decision.standard_error,
+        "seeds": seeds,
+        "n": len(decision.candidates),
+        "of": len(standings),
+    }
+    said: list[Sentence] = [("Chosen: {name}.", values)]
+    recipe = {"weights": sizes[decision.chosen], "loss": LOSSES[chosen.variant.loss], "rate": rate}
+    said.append(("It has {weights:,} weights and is trained with {loss} and Adam at {rate:g}.", recipe))
+    if threshold is not None:
+        said.append(("An image counts as positive from a score of {threshold:.3f} on.", {"threshold": threshold}))
+    if decision.chosen == decision.best:
+        said.append(
+            (
+                "Its mean balanced accuracy on the validation part over {seeds} seeds, {mean:.3f}, is the highest.",
+                values,
+            )
+        )
+    else:
+        said.append(
+            (
+                "{best} has the highest mean balanced accuracy on the validation part over {seeds} seeds, {top:.3f}; "
+                "{name} has {mean:.3f}, within one standard error ({error:.3f}), and is simpler.",
+                values,
+            )
+        )
+    if len(decision.candidates) > 1:
+        said.append(("{n} of {of} variants are within one standard error of the best.", values))
+    if chosen.differences:
+        said.append(_difference(chosen.differences["validation"][CRITERION], reference, "validation"))
+    elif not any(row.differences["validation"][CRITERION].excludes_zero for row in standings if row.differences):
+        said.append(("No other variant differs from it detectably on the validation part.", values))
+    for part, template in (
+        ("test", "On the test part it has a balanced accuracy of {mean:.3f} ({low:.3f} to {high:.3f})."),
+        ("holdout", "On the second folder it has a balanced accuracy of {mean:.3f} ({low:.3f} to {high:.3f})."),
+    ):
+        if part in chosen.parts:
+            said.append((template, vars(chosen.parts[part][CRITERION])))
+    return said + _second_folder(decision, standings)
+
+
+def _second_folder(decision: Decision, standings: Sequence[Standing]) -> list[Sentence]:
+    """Return what the second folder says against the choice, which it had no part in."""
+    chosen = standings[decision.chosen]
+    if "holdout" not in chosen.parts:
+        return []
+    loss = chosen.parts["test"][CRITERION].mean - chosen.parts["holdout"][CRITERION].mean
+    ranked = max(standings, key=lambda row: row.parts["holdout"][CRITERION].mean)
+    said: list[Sentence] = [("That is {loss:+.3f} against the test part.", {"loss": -loss})]
+    if ranked is not chosen:
+        said.append(
+            (
+                "On the second folder {name} has the highest mean, {mean:.3f}: a choice for images from other sources "
+                "is to be made there.",
+                {"name": ranked.variant.name, "mean": ranked.parts["holdout"][CRITERION].mean},
+            )
+        )
+    return said

@@ -1,0 +1,201 @@
+"""The fits of a comparison: every variant with every seed, those that are there kept, each measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from photoflux import runs
+from photoflux.comparison.measures import Measured, images_of, overfitting_starts, recall_at_precision
+from photoflux.data.prepared import PreparedDataset
+from photoflux.engines.base import BatchProgress, Engine, EpochRow, Settings
+from photoflux.errors import DivergedError, RunError
+from photoflux.evaluation import decisions
+from photoflux.fitting import fit_and_save, logits_of
+from photoflux.progress import Display
+from photoflux.runs import Run
+from photoflux.variants import Variant
+from photoflux.weights import read_weights_of, write_arrays
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit of a comparison: a variant, a seed, the data that the seed splits, and how it is run."""
+
+    recipe: Variant
+    settings: Settings
+    data: PreparedDataset
+
+    @property
+    def name(self) -> str:
+        """Of the folder and file that hold it."""
+        return f"{self.recipe.name}-seed{self.settings.seed}"
+
+
+class FitDisplay(Display):
+    """Passes the progress of one fit on to the display of the whole comparison."""
+
+    def __init__(self, whole: Display, advance: Callable[[float, str], None]) -> None:
+        super().__init__(visible=False)
+        self._whole, self._advance_whole = whole, advance
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar of the whole."""
+        self._whole.say(text)
+
+    def batch(self, progress: BatchProgress) -> None:
+        """Show the share of the fit that is done."""
+        done = (progress.epoch - 1 + progress.batch / progress.batches) / progress.epochs
+        figures = f"loss {progress.loss:.4f} accuracy {progress.accuracy:.4f}"
+        self._advance_whole(done, f"epoch {progress.epoch}/{progress.epochs}  {figures}")
+
+    def epoch(self, row: EpochRow, epochs: int) -> None:
+        """Say nothing: an epoch's line of each fit would be too many."""
+
+
+def fit_all(
+    fits: Sequence[Fit], folder: Path, engine: Engine, holdout: PreparedDataset | None, display: Display
+) -> Iterator[tuple[Fit, Run]]:
+    """Run the fits that are not there yet, and score the training part and the second folder with each.
+
+    Raises
+    ------
+    RunError
+        If the folder holds a fit of other settings, or cannot be written.
+    KeyboardInterrupt
+        If Ctrl-C ended a fit; those before it are kept, and the next call goes on with it.
+    """
+    there = {fit.name: _kept(fit, folder / "runs" / fit.name, engine) for fit in fits}
+    kept = sum(run is not None for run in there.values())
+    if kept:
+        display.say(f"{kept} of {len(fits)} fits are there and are kept.")
+    for number, fit in enumerate(fits):
+        run = there[fit.name]
+
+        def advance(done: float, text: str, number: int = number, name: str = fit.name) -> None:
+            display.step(number + done, len(fits), "Fits", f"now {name}, {text}")
+
+        if run is None:
+            # What an earlier fit of this name scored is not this one's.
+            _scores_file(fit, folder).unlink(missing_ok=True)
+            run = _fitted(fit, folder / "runs" / fit.name, engine, FitDisplay(display, advance))
+            if run.ended == "interrupted":
+                shutil.rmtree(run.path)
+                display.say(f"{number} of {len(fits)} fits are kept in {folder}; the same command goes on from there.")
+                raise KeyboardInterrupt
+            display.say(_line(fit, run))
+        _score(fit, run, folder, engine, holdout)
+        yield fit, run
+
+
+def _line(fit: Fit, run: Run) -> str:
+    m = run.metrics["validation"]
+    return (
+        f"{fit.recipe.name}, seed {fit.settings.seed}: {len(run.history)} epochs, {run.seconds:.0f} s, "
+        f"validation loss {m['loss']:.4f}, balanced accuracy {m['balanced_accuracy']:.4f}"
+    )
+
+
+def _fitted(fit: Fit, path: Path, engine: Engine, display: Display) -> Run:
+    try:
+        return fit_and_save(engine, fit.recipe, fit.data, fit.settings, path, display)
+    except DivergedError as error:
+        display.say(f"{fit.name}: {error}")
+        return runs.load_run(path)
+
+
+def _kept(fit: Fit, path: Path, engine: Engine) -> Run | None:
+    """Return the run of a fit that is there already and whole."""
+    if not path.exists():
+        return None
+    run = runs.load_run(path)
+    expected = {
+        "variant": fit.recipe,
+        **dataclasses.asdict(fit.settings),
+        "engine": engine.name,
+        "data": fit.data.fingerprint,
+    }
+    found = {
+        "variant": run.variant,
+        **dataclasses.asdict(run.settings),
+        "engine": run.engine,
+        "data": run.data["fingerprint"],
+    }
+    for name, value in expected.items():
+        if found[name] != value:
+            raise RunError(
+                f"{path} is of a comparison with another {name.replace('_', ' ')}: found {found[name]}, now {value}. "
+                "Choose another folder with `out`, or remove this one."
+            )
+    return run
+
+
+def _scores_file(fit: Fit, folder: Path) -> Path:
+    return folder / "scores" / f"{fit.name}.safetensors"
+
+
+def _score(fit: Fit, run: Run, folder: Path, engine: Engine, holdout: PreparedDataset | None) -> None:
+    """Write the logits of the training part and of the second folder, unless they are there."""
+    path = _scores_file(fit, folder)
+    named = {"train": "", "holdout": "" if holdout is None else holdout.fingerprint}
+    if path.exists() and _metadata(path).get("holdout") == named["holdout"]:
+        return
+    arrays = {"train": logits_of(engine, fit.recipe, run.weights, fit.data, fit.data.indices("train"))}
+    if holdout is not None:
+        arrays["holdout"] = logits_of(engine, fit.recipe, run.weights, holdout, np.arange(len(holdout)))
+    path.parent.mkdir(exist_ok=True)
+    write_arrays(path, arrays, named)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return dict(file.metadata() or {})
+
+
+def groups_of(prepared: PreparedDataset) -> np.ndarray:
+    """Return the near-duplicate group of each image, (N,) int64."""
+    return np.array([int(row["group"]) for row in prepared.files()], dtype=np.int64)
+
+
+def measure(fit: Fit, run: Run, folder: Path, holdout: PreparedDataset | None) -> Measured:
+    """Measure a fit on the validation and test parts, and on the second folder if there is one.
+
+    Raises
+    ------
+    RunError
+        If what it wrote cannot be read.
+    """
+    from safetensors.numpy import load_file
+
+    scores, groups = load_file(_scores_file(fit, folder)), groups_of(fit.data)
+    parts = {}
+    for part in ("validation", "test"):
+        chosen = fit.data.indices(part)
+        parts[part] = (run.logits(part), fit.data.labels[chosen], groups[chosen])
+    if holdout is not None:
+        parts["holdout"] = (scores["holdout"], holdout.labels[:], groups_of(holdout))
+    training = decisions(scores["train"]) == fit.data.labels[fit.data.indices("train")]
+    d = run.data
+    weights = read_weights_of(
+        run.weights, run.variant, d["channels"], d["height"], d["width"], len(run.classes)
+    ).values()
+    images = {part: images_of(fit.recipe, *values) for part, values in parts.items()}
+    binary = len(run.classes) == 2
+    return Measured(
+        images=images,
+        numbers={
+            "gap": float(training.mean() - images["validation"].right.mean()),
+            "best_epoch": float(min(run.history, key=lambda row: row.validation_total).epoch),
+            "overfits_from": overfitting_starts(run.history),
+            "seconds": run.seconds,
+            "nonzero": float(sum(np.count_nonzero(w) for w in weights)),
+        },
+        recall={part: recall_at_precision(z, y) for part, (z, y, _) in parts.items()} if binary else {},
+    )

@@ -1,0 +1,128 @@
+"""The page that every report is put into: templates, tables, figures, and how it gets onto the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from photoflux.errors import RunError, SettingError
+from photoflux.words import ENGLISH, Translator
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from matplotlib.figure import Figure
+
+
+NAME = "report.html"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the first cell of a row names it.
+
+    Attributes
+    ----------
+    head : sequence of str
+        The titles of the columns.
+    rows : sequence of sequence of str
+        The cells, as many in each row as there are titles.
+    numbers : collection of int
+        Which columns hold numbers, and go to the right.
+    caption : str
+        Above it.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: Sequence[int] = ()
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure in a page.
+
+    Attributes
+    ----------
+    svg : str
+        An SVG element, as `photoflux.styling.svg_of` returns it.
+    said : str
+        What it shows, for who cannot see it.
+    title, caption : str
+        Above and below it.
+    """
+
+    svg: str = field(repr=False)
+    said: str
+    title: str = ""
+    caption: str = ""
+
+
+def drawing(figure: Figure, said: str, title: str = "", caption: str = "") -> Drawing:
+    """Return a matplotlib figure as one of a page."""
+    from photoflux.styling import svg_of
+
+    return Drawing(svg_of(figure), said, title, caption)
+
+
+def environment(package: str = "photoflux.reporting", folder: str = "templates") -> Environment:
+    """Return the templates of a package, with the base page and the macros of this one; everything is escaped.
+
+    ``words`` is English unless given.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    from photoflux import __version__
+
+    ours = PackageLoader("photoflux.reporting", "templates")
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(package, folder), ours]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    made.globals.update(words=ENGLISH, version=__version__)
+    return made
+
+
+def rendered(template: str, words: Translator, **values: Any) -> str:
+    """Return a template of this package with its values put in."""
+    return environment().get_template(f"{template}.jinja").render(words=words, **values)
+
+
+def destination(folder: Path, path: str | Path | None) -> Path:
+    """Return the file of a report: ``report.html`` in the folder unless another is given.
+
+    Raises
+    ------
+    SettingError
+        If a folder is given.
+    """
+    file = folder / NAME if path is None else Path(path)
+    if file.is_dir():
+        raise SettingError(f"`path` must be a file to write, such as {file / NAME}; received a folder: {path}.")
+    return file
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a page under a temporary name and rename it.
+
+    Raises
+    ------
+    RunError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # A file name need not be UTF-8; what is not is shown by its code.
+        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunError(f"{path} cannot be written: {error.strerror or error}. Choose another file.") from error

@@ -1,0 +1,203 @@
+"""The tables of a run's report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from photoflux.comparison.decision import recipe_in_words
+from photoflux.data.prepared import SPLITS, PreparedDataset
+from photoflux.reporting.evidence import Evidence
+from photoflux.reporting.page import Table
+from photoflux.runs import Run
+from photoflux.summary import Summary, penalty_text
+from photoflux.variants import LOSSES
+from photoflux.words import Translator
+
+# Rows of a table of classes, and of pairs that are confused.
+MOST, PAIRS = 100, 10
+BALANCE = {
+    "none": "none",
+    "weights": "weights in the loss",
+    "augment": "augmented copies of the smaller classes",
+}
+
+
+def parts(run: Run, words: Translator) -> Table:
+    """Return loss, penalty and accuracy of each part."""
+    titles = ("part", "loss", "penalty", "total", "accuracy", "balanced accuracy")
+    rows = []
+    for part, metrics in run.metrics.items():
+        losses = [words.number(metrics[name], ".4f") for name in ("loss", "penalty", "total")]
+        shares = [metrics["accuracy"], metrics.get("balanced_accuracy")]
+        rows.append([words(part), *losses, *("–" if share is None else words.percent(share) for share in shares)])
+    return Table([words(title) for title in titles], rows, range(1, len(titles)))
+
+
+def classes(run: Run, words: Translator) -> Table:
+    """Return precision and recall of each class on the test part."""
+    test = run.metrics["test"]
+    rows = [
+        [name, words.number(sum(counts), ","), words.percent(precision), words.percent(recall)]
+        for name, counts, precision, recall in zip(
+            run.classes, test["confusion"], test["precision"], test["recall"], strict=True
+        )
+    ]
+    head = [words(title) for title in ("class", "images", "precision", "recall")]
+    return Table(head, rows[:MOST], range(1, 4))
+
+
+def confused(run: Run, words: Translator) -> Table | None:
+    """Return the pairs of classes that are confused most on the test part; None for two classes, or no error."""
+    counts, names = run.metrics["test"]["confusion"], run.classes
+    pairs = [(counts[i][j], i, j) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]]
+    if len(names) == 2 or not pairs:
+        return None
+    pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
+    rows = [
+        [names[i], names[j], words.number(count, ","), words.percent(count / sum(counts[i]))]
+        for count, i, j in pairs[:PAIRS]
+    ]
+    head = [words(title) for title in ("true class", "taken for", "images", "share of the true class")]
+    return Table(head, rows, (2, 3))
+
+
+def folders(evidence: Evidence, words: Translator) -> Table | None:
+    """Return for each folder class of the test part how much of it is taken for the positive class; None if no other.
+
+    Counts are there without the dataset too; with it, and a threshold in the run, a column says what that would take.
+    """
+    run = evidence.run
+    positive, found = run.data["positive"], run.metrics.get("test", {}).get("folders", {})
+    if positive is None or len(found) < 2:
+        return None
+    titles = ["folder", "images", "taken for “{name}”", "share taken for it", "errors"]
+    at_threshold: dict[str, float] = {}
+    if run.threshold is not None and "test" in evidence.scored:
+        scored = evidence.scored["test"]
+        taken, of_folder = scored.probabilities[:, 1] >= run.threshold["score"], evidence.folders[scored.indices]
+        at_threshold = {name: float(taken[of_folder == name].mean()) for name in found}
+        titles.append("share from the threshold on")
+    rows = []
+    for name, row in sorted(found.items(), key=lambda item: (item[0] != positive, item[1]["accuracy"])):
+        images, right = int(row["images"]), round(row["accuracy"] * row["images"])
+        hits = right if name == positive else images - right
+        counted = [words.number(n, ",") for n in (images, hits, images - right)]
+        cells = [name, *counted[:2], words.percent(hits / images), counted[2]]
+        rows.append([*cells, words.percent(at_threshold[name])] if at_threshold else cells)
+    return Table([words.sentence(title, name=positive) for title in titles], rows, range(1, len(titles)))
+
+
+def threshold(run: Run, words: Translator) -> Table | None:
+    """Return what the run's threshold does on each part; None if it has none."""
+    if run.threshold is None:
+        return None
+
+    def share(row: dict[str, Any]) -> str:
+        if row["value"] is None:
+            return "–"
+        bounds = [words.percent(row[name]) for name in ("low", "high")]
+        return words.sentence("{share:.1%} ({low} to {high})", share=row["value"], low=bounds[0], high=bounds[1])
+
+    rows = []
+    for part in ("validation", "test"):
+        found = run.threshold.get(part)
+        if found:
+            counted = [words.number(found[name], ",") for name in ("images", "taken")]
+            rows.append([words(part), *counted, share(found["recall"]), share(found["precision"])])
+    titles = ("part", "images", "taken", "recall", "precision")
+    return Table([words(title) for title in titles], rows, range(1, len(titles)))
+
+
+def settings(run: Run, words: Translator) -> list[tuple[str, str]]:
+    """Return how the run was fitted: names and values."""
+    recipe, chosen = run.variant, run.settings
+    rows = [
+        (words("variant"), recipe.name),
+        (words("engine"), run.engine),
+        (words("regularisation"), "; ".join(_ingredient(words, *item) for item in recipe_in_words(recipe))),
+        (words("loss"), words(LOSSES[recipe.loss])),
+    ]
+    if run.ended != "adopted":
+        rows += [
+            (words("optimiser"), words.sentence("Adam, step size {rate}", rate=chosen.learning_rate)),
+            (words("images a step"), words.number(chosen.batch_size, ",")),
+            (words("epochs at most"), words.number(chosen.epochs, ",")),
+            (words("balance of the classes"), words(BALANCE[chosen.balance])),
+            (words("seed"), str(chosen.seed)),
+        ]
+    return [*rows, (words("first weights"), _origin(run, words))]
+
+
+def _ingredient(words: Translator, template: str, values: dict[str, Any]) -> str:
+    named = {name: words(value) if name == "group" else value for name, value in values.items()}
+    return words.sentence(template, **named)
+
+
+def _origin(run: Run, words: Translator) -> str:
+    if run.initial is None:
+        return words("drawn from the seed")
+    place = run.initial["path"] or words("a run in memory")
+    return words.sentence("{place}, fingerprint {fingerprint}", place=place, fingerprint=run.initial["fingerprint"])
+
+
+def layers(summary: Summary, words: Translator) -> Table:
+    """Return shape, parameters, multiply-adds and, where there is any, penalty of each layer."""
+    titles = ["layer", "kind", "output shape", "parameters", "multiply-adds"]
+    penalties = [words.localised(penalty_text(layer.penalty)) for layer in summary.layers]
+    rows = []
+    for layer in summary.layers:
+        shape = "×".join(words.number(side, ",") for side in layer.shape)
+        sums = [words.number(number, ",") for number in (layer.parameters, layer.multiply_adds)]
+        rows.append([layer.name, words(layer.kind), shape, *sums])
+    rows.append([words("in all"), "", "", *(words.number(n, ",") for n in (summary.parameters, summary.multiply_adds))])
+    if any(penalties):
+        titles.append("penalty")
+        rows = [[*row, penalty] for row, penalty in zip(rows, [*penalties, ""], strict=True)]
+    return Table([words(title) for title in titles], rows, (2, 3, 4))
+
+
+def data(evidence: Evidence, words: Translator) -> list[tuple[str, str]]:
+    """Return what the run was trained on: names and values."""
+    run, prepared = evidence.run, evidence.prepared
+    size = "×".join(str(run.data[key]) for key in ("height", "width", "channels"))
+    rows = [
+        (words("name"), run.data["name"]),
+        (words("prepared dataset"), run.data["path"] or words("not known")),
+        (words("fingerprint"), run.data["fingerprint"] or words("not known")),
+        (words("images (height × width × channels)"), size),
+    ]
+    if run.data["positive"] is not None:
+        rows.append((words("positive class"), run.data["positive"]))
+    if prepared is not None:
+        left_out = len(prepared.rejected)
+        said = words("none")
+        if left_out:
+            said = words.sentence("{n}, listed in {file}", n=left_out, file=prepared.path / "rejected.csv")
+        rows.append((words("files left out"), said))
+        if prepared.meta.get("groups"):
+            rows.append((words("groups.csv, groups kept together (sha256)"), prepared.meta["groups"]))
+    return rows
+
+
+def counts(prepared: PreparedDataset, folder_of: Any, words: Translator) -> Table:
+    """Return how many images each class, or each folder class where there are others, has in each part."""
+    import numpy as np
+
+    names, codes = np.unique(folder_of.astype(str), return_inverse=True)
+    rows = [(str(name), prepared.split[codes == code]) for code, name in enumerate(names[:MOST])]
+    cells = []
+    for name, split in [*rows, (words("in all"), prepared.split)]:
+        sizes = [*np.bincount(split, minlength=len(SPLITS)), len(split)]
+        cells.append([name, *(words.number(int(size), ",") for size in sizes)])
+    head = [words("folder"), *(words(part) for part in SPLITS), words("in all")]
+    return Table(head, cells, range(1, len(head)))
+
+
+def versions(run: Run, words: Translator) -> list[tuple[str, str]]:
+    """Return what computed it, when and for how long."""
+    rows = [(name, str(version)) for name, version in run.versions.items()]
+    if run.created:
+        rows.append((words("saved"), words.date(run.created)))
+    if run.seconds:
+        rows.append((words("the fit took"), words.duration(run.seconds)))
+    return rows

@@ -1,0 +1,170 @@
+"""What a run's numbers say, in sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from photoflux.comparison.measures import overfitting_starts
+from photoflux.runs import Run
+from photoflux.words import Translator
+
+LEVEL = 0.95
+
+
+def verdict(run: Run, words: Translator) -> list[str]:
+    """Return short paragraphs made from a run's numbers: how good it is, what it confuses, how the fit went.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    words : Translator
+        The language.
+    """
+    test = run.metrics.get("test")
+    said = [] if test is None else [_score(run, test, words), _classes(run, test, words)]
+    if run.history:
+        said.append([*_ending(run, words), *_overfitting(run, words)])
+    elif run.ended == "adopted":
+        said.append([words("It was not trained here but adopted from a Keras model: there are no learning curves.")])
+    return [" ".join(sentences) for sentences in said if sentences]
+
+
+def interval(right: int, of: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share, 0 to 1.
+
+    (E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22, 1927.) It takes the
+    images to be independent.
+    """
+    from scipy.stats import binomtest
+
+    found = binomtest(right, of).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def _score(run: Run, test: dict[str, Any], words: Translator) -> list[str]:
+    sizes = [sum(row) for row in test["confusion"]]
+    images, right = sum(sizes), sum(row[i] for i, row in enumerate(test["confusion"]))
+    low, high = interval(right, images)
+    largest = max(sizes) / images
+    values = {
+        "images": images,
+        "accuracy": test["accuracy"],
+        "low": low,
+        "high": high,
+        "balanced": test["balanced_accuracy"],
+        "largest": largest,
+        "name": run.classes[sizes.index(max(sizes))],
+    }
+    said = [
+        words.sentence(
+            "Of the {images} images of the test part, which it had not seen, it classifies {accuracy:.1%} rightly "
+            "(95 % interval {low:.1%} to {high:.1%}); averaged over the classes, {balanced:.1%} (balanced accuracy).",
+            **values,
+        )
+    ]
+    if low > largest:
+        template = "That is more than always answering “{name}”, which would be right for {largest:.1%}."
+    elif high < largest:
+        template = "That is less than always answering “{name}”, which would be right for {largest:.1%}."
+    else:
+        template = "No difference is detected from always answering “{name}”, which would be right for {largest:.1%}."
+    said.append(words.sentence(template, **values))
+    return said
+
+
+def _classes(run: Run, test: dict[str, Any], words: Translator) -> list[str]:
+    """Say what it finds of the positive class, and which hidden class it takes for it most often."""
+    positive = run.data["positive"]
+    if positive is None:
+        worst = min(range(len(run.classes)), key=lambda i: test["recall"][i])
+        template = "The class that it recognises least is “{name}”: {recall:.1%} of its images."
+        return [words.sentence(template, name=run.classes[worst], recall=test["recall"][worst])]
+    template = (
+        "It finds {recall:.1%} of the images of “{name}” (recall), and {precision:.1%} of what it takes for “{name}” "
+        "are (precision)."
+    )
+    said = [words.sentence(template, recall=test["recall"][1], precision=test["precision"][1], name=positive)]
+    if not any(row[1] for row in test["confusion"]):
+        template = "It takes no image for “{name}”, and so finds none of the {images}."
+        said = [words.sentence(template, name=positive, images=sum(test["confusion"][1]))]
+    chosen = run.threshold or {}
+    kept = chosen.get("test")
+    if kept and kept["recall"]["value"] is not None and kept["precision"]["value"] is not None:
+        template = "From the run's threshold of {score:.3g} on it finds {recall:.1%}, and {precision:.1%} are."
+        shares = {"recall": kept["recall"]["value"], "precision": kept["precision"]["value"]}
+        said.append(words.sentence(template, score=chosen["score"], **shares))
+    others = {name: row for name, row in test["folders"].items() if name != positive}
+    if len(others) < 2:
+        return said
+    name, row = min(others.items(), key=lambda item: item[1]["accuracy"])
+    if row["accuracy"] == 1:
+        if any(row[1] for row in test["confusion"]):
+            said.append(words.sentence("No image of the other folders is taken for “{positive}”.", positive=positive))
+        return said
+    template = "Of the other folders “{name}” is taken for “{positive}” most often: {wrong} of {images} ({share:.1%})."
+    share = 1 - row["accuracy"]
+    wrong = round(share * row["images"])
+    values = {"name": name, "positive": positive, "wrong": wrong, "images": int(row["images"]), "share": share}
+    return [*said, words.sentence(template, **values)]
+
+
+def _ending(run: Run, words: Translator) -> list[str]:
+    done, kept = len(run.history), run.kept_epoch
+    values = {"done": done, "kept": kept, "of": run.settings.epochs, "patience": run.variant.patience}
+    template = {
+        "early_stopping": "It stopped early, after {done} of at most {of} epochs, when the total validation loss had "
+        "not fallen for {patience} epochs; the weights of epoch {kept} are kept.",
+        "interrupted": "It was interrupted after {done} of {of} epochs; the weights of epoch {kept} are kept.",
+        "diverged": "The loss became infinite or no number after {done} of {of} epochs; the weights of epoch {kept} "
+        "are kept.",
+    }.get(
+        run.ended,
+        "It was trained for one epoch."
+        if done == 1
+        else "It was trained for all {done} epochs; the weights of epoch {kept} are kept.",
+    )
+    return [words.sentence(template, **values)]
+
+
+def _overfitting(run: Run, words: Translator) -> list[str]:
+    if len(run.history) < 2:
+        return [words("One epoch does not tell whether it overfits.")]
+    start = overfitting_starts(run.history)
+    lowest = min(run.history, key=lambda row: row.validation_loss)
+    last, kept = run.history[-1], run.history[max(run.kept_epoch, 1) - 1]
+    values = {
+        "lowest": lowest.epoch,
+        "from_validation": lowest.validation_loss,
+        "to_validation": last.validation_loss,
+        "from_train": lowest.train_loss,
+        "to_train": last.train_loss,
+    }
+    if start != start:
+        template = "The validation loss is lowest at the last epoch: no overfitting is seen, more epochs may help."
+    elif last.train_loss < lowest.train_loss:
+        values["start"] = int(start)
+        template = (
+            "From epoch {start} on it overfits: the validation loss rises from {from_validation:.3f} to "
+            "{to_validation:.3f} at the last epoch, while the training loss falls from {from_train:.3f} to "
+            "{to_train:.3f}."
+        )
+    else:
+        template = (
+            "The validation loss is lowest at epoch {lowest} and ends at {to_validation:.3f}; as the training loss "
+            "does not fall after it, this is not overfitting."
+        )
+    gap = {
+        "kept": kept.epoch,
+        "train": kept.train_accuracy,
+        "validation": kept.validation_accuracy,
+        "points": 100 * (kept.train_accuracy - kept.validation_accuracy),
+    }
+    return [
+        words.sentence(template, **values),
+        words.sentence(
+            "At epoch {kept} the accuracy is {train:.1%} in training and {validation:.1%} in validation: a gap of "
+            "{points:+.1f} points.",
+            **gap,
+        ),
+    ]
