@@ -63,7 +63,13 @@ function large_product!(y::Matrix{Float32}, weight::Matrix{Float32}, x::Matrix{F
             for image in 0:(images - 1)
                 unsafe_copyto!(at(xs, image * K), at(pointer(x), image * inputs + j), K)
             end
-            product!(part, units, at(pointer(weight), j * units), units, xs, 1, K, units, images, K, true, Val(ROWS))
+            from = at(pointer(weight), j * units)
+            if images < COLUMNS && units % (2ROWS * LANES) == 0
+                # A column at a time, whole: the weights are then read one after the other.
+                product!(part, units, from, units, xs, 1, K, units, images, K, true, Val(2ROWS))
+            else
+                product!(part, units, from, units, xs, 1, K, units, images, K, true, Val(ROWS))
+            end
         end
     end
     return sum!(reshape(y, units, images, 1), parts)

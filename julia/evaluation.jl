@@ -12,24 +12,34 @@ Return the logits of images, in batches of bounded memory, with dropout off what
 - `Matrix{Float32}`: `outputs×N`.
 """
 function logits(model::Chain, images::AbstractArray{<:Real,4}; batch_size::Integer=32)
-    return batched_logits(model, axes(images, 4), batch_size) do batch
-        Float32.(view(images, :, :, :, batch))
-    end
+    return batched_logits(model, images, axes(images, 4), batch_size)
 end
 
-function batched_logits(images_of, model::Chain, numbers, batch_size)
+function batched_logits(model::Chain, images, numbers, batch_size)
     batch_size >= 1 || throw(ArgumentError("`batch_size` must be 1 or more; received: $batch_size."))
     chain = without_dropout(model)
     parts = with_buffers() do buffers
-        [logits_of(chain, images_of(batch), buffers) for batch in Iterators.partition(numbers, batch_size)]
+        # The arrays of a batch point into the buffers.
+        GC.@preserve buffers images map(Iterators.partition(numbers, batch_size)) do batch
+            on_all_threads(() -> logits_of(chain, input_of(images, batch, buffers), buffers))
+        end
     end
     return isempty(parts) ? zeros(Float32, size(model[:output].weight, 1), 0) : reduce(hcat, parts)
 end
 
-function logits_of(chain, x, buffers)
-    is_written_out(chain, x) || return chain(x)
-    return GC.@preserve buffers on_all_threads(() -> copy(last(run_forward(chain, x, buffers))))
+logits_of(chain, x, buffers) = is_written_out(chain, x) ? copy(last(run_forward(chain, x, buffers))) : chain(x)
+
+# The images of a batch as the model takes them: as they are if they are all and Float32, else copied by all threads.
+function input_of(images::Array{T,4}, batch, buffers) where {T<:Real}
+    T === Float32 && batch == axes(images, 4) && return images
+    x = buffer(buffers, :input, :images, size(images)[1:3]..., length(batch))
+    share(length(batch)) do i, _
+        copyto!(view(x, :, :, :, i), view(images, :, :, :, batch[i]))
+    end
+    return x
 end
+
+input_of(images, batch, buffers) = Float32.(view(images, :, :, :, batch))
 
 """
     predict(run, images; batch_size = 32)
@@ -78,9 +88,7 @@ function evaluate(model::Chain, data::PreparedDataset, v::Variant; part::Symbol=
     if size(model[:output].weight, 1) != outputs(K)
         throw(DimensionMismatch("$(data.name) has $K classes; the model has $(size(model[:output].weight, 1)) outputs."))
     end
-    z = batched_logits(model, chosen, batch_size) do batch
-        Float32.(view(data.images, :, :, :, batch))
-    end
+    z = batched_logits(model, data.images, chosen, batch_size)
     labels = data.labels[chosen]
     confusion = zeros(Int, K, K)
     for (truth, decision) in zip(labels, decisions(z))

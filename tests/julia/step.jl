@@ -37,13 +37,14 @@ end
 
 # Kernels of both ways through a Dense layer, and the one that BLAS makes.
 @testset "a Dense layer of $units units, $inputs inputs, $images images" for
-        (units, inputs) in ((128, 70), (64, 66_001), (10, 30), (1, 7)), images in (1, 6, 35)
+        (units, inputs) in ((128, 70), (64, 66_001), (128, 33_001), (10, 30), (1, 7)), images in (1, 6, 35)
     layer = Flux.Dense(inputs => units, Flux.relu; init=Flux.glorot_uniform(Xoshiro(1)))
     x, dy = randn(Xoshiro(2), Float32, inputs, images), randn(Xoshiro(3), Float32, units, images)
     y, dx, dw = similar(dy), similar(x), similar(layer.weight)
     PhotoFlux.dense!(y, layer, x, Buffers(), :layer)
     PhotoFlux.dense_gradients!(dx, PhotoFlux.Kept(vec(dw)), NoPenalty(), layer, x, dy, Buffers(), :layer)
     W = Float64.(layer.weight)
+    @assert PhotoFlux.is_large(layer.weight) == (units * inputs > 2^22)
     close(a, b, terms) = maximum(abs, a .- b) <= terms * eps(Float32) * maximum(abs, b)
     @test close(y, max.(W * x .+ layer.bias, 0), √inputs * 4)
     @test close(dx, W' * dy, units)

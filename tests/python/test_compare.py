@@ -12,9 +12,9 @@ import photoflux
 from photoflux import DataError, RunError, SettingError
 from photoflux.comparison import fits
 from photoflux.comparison.compare import _recipes, _seeds
+from photoflux.comparison.decision import said
 from photoflux.data.demo import write_demo_folder
 from photoflux.data.prepared import SPLITS
-from photoflux.reporting.comparison_report import said
 from photoflux.words import translator
 
 

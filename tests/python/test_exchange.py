@@ -321,7 +321,8 @@ def test_an_adopted_run_is_honest(theirs, tmp_path):
     assert read.initial["path"] == str(model.resolve())
     assert len(read.initial["fingerprint"]) == 64
     assert str(read).endswith(f"adopted from {model.resolve()}")
-    assert {p.name for p in run.path.iterdir()} == {"run.json", "history.csv", "weights.safetensors"}
+    files = {"run.json", "history.csv", "weights.safetensors", "report.html"}
+    assert {p.name for p in run.path.iterdir()} == files
     with pytest.raises(DataError, match="does not say where its data is"):
         photoflux.evaluate(read, progress=False)
 

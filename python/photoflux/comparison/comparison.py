@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from photoflux.comparison.decision import CRITERION, Decision, Sentence
+from photoflux.comparison.decision import CRITERION, Decision, Sentence, said
 from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import PARTS, Standing
 from photoflux.errors import RunError
@@ -70,7 +70,7 @@ class Comparison:
     @property
     def reasons(self) -> str:
         """The choice in words."""
-        return " ".join(template.format(**values) for template, values in self.sentences)
+        return " ".join(said(sentence) for sentence in self.sentences)
 
     @property
     def parts(self) -> list[str]:

@@ -11,8 +11,9 @@ import numpy as np
 from photoflux.comparison.intervals import Interval, standard_error
 from photoflux.comparison.measures import Standing
 from photoflux.variants import LOSSES, Variant
+from photoflux.words import ENGLISH, Translator
 
-# A sentence is a template and its values, so that a report can be in another language.
+# A sentence is a template and its values, so that a report can be in another language; a value may be a list of such.
 Sentence = tuple[str, dict[str, Any]]
 CRITERION = "balanced_accuracy"
 
@@ -72,6 +73,18 @@ def decide(standings: Sequence[Standing], sizes: Sequence[int], reference: int) 
     candidates = [i for i, mean in enumerate(means) if mean >= means[best] - error]
     chosen = min(candidates, key=lambda i: (sizes[i], simplicity(standings[i].variant), -means[i]))
     return Decision(chosen, best, reference, float(error), candidates)
+
+
+def said(sentence: Sentence, words: Translator = ENGLISH) -> str:
+    """Return a sentence in a language; its values are translated where they are words."""
+    template, values = sentence
+    translated: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, list):
+            translated[name] = ", ".join(said((inner, given), words) for inner, given in value)
+        else:
+            translated[name] = words(value) if isinstance(value, str) else value
+    return words.sentence(template, **translated)
 
 
 def recipe_in_words(recipe: Variant) -> list[Sentence]:
@@ -141,20 +154,21 @@ def sentences(
         "n": len(decision.candidates),
         "of": len(standings),
     }
-    said: list[Sentence] = [("Chosen: {name}.", values)]
+    reasons: list[Sentence] = [("Chosen: {name}.", values)]
     recipe = {"weights": sizes[decision.chosen], "loss": LOSSES[chosen.variant.loss], "rate": rate}
-    said.append(("It has {weights:,} weights and is trained with {loss} and Adam at {rate:g}.", recipe))
+    reasons.append(("It has {weights:,} weights and is trained with {loss} and Adam at {rate:g}.", recipe))
+    reasons.append(("Its regularisation: {recipe}.", {"recipe": recipe_in_words(chosen.variant)}))
     if threshold is not None:
-        said.append(("An image counts as positive from a score of {threshold:.3f} on.", {"threshold": threshold}))
+        reasons.append(("An image counts as positive from a score of {threshold:.3f} on.", {"threshold": threshold}))
     if decision.chosen == decision.best:
-        said.append(
+        reasons.append(
             (
                 "Its mean balanced accuracy on the validation part over {seeds} seeds, {mean:.3f}, is the highest.",
                 values,
             )
         )
     else:
-        said.append(
+        reasons.append(
             (
                 "{best} has the highest mean balanced accuracy on the validation part over {seeds} seeds, {top:.3f}; "
                 "{name} has {mean:.3f}, within one standard error ({error:.3f}), and is simpler.",
@@ -162,18 +176,18 @@ def sentences(
             )
         )
     if len(decision.candidates) > 1:
-        said.append(("{n} of {of} variants are within one standard error of the best.", values))
+        reasons.append(("{n} of {of} variants are within one standard error of the best.", values))
     if chosen.differences:
-        said.append(_difference(chosen.differences["validation"][CRITERION], reference, "validation"))
+        reasons.append(_difference(chosen.differences["validation"][CRITERION], reference, "validation"))
     elif not any(row.differences["validation"][CRITERION].excludes_zero for row in standings if row.differences):
-        said.append(("No other variant differs from it detectably on the validation part.", values))
+        reasons.append(("No other variant differs from it detectably on the validation part.", values))
     for part, template in (
         ("test", "On the test part it has a balanced accuracy of {mean:.3f} ({low:.3f} to {high:.3f})."),
         ("holdout", "On the second folder it has a balanced accuracy of {mean:.3f} ({low:.3f} to {high:.3f})."),
     ):
         if part in chosen.parts:
-            said.append((template, vars(chosen.parts[part][CRITERION])))
-    return said + _second_folder(decision, standings)
+            reasons.append((template, vars(chosen.parts[part][CRITERION])))
+    return reasons + _second_folder(decision, standings)
 
 
 def _second_folder(decision: Decision, standings: Sequence[Standing]) -> list[Sentence]:
@@ -183,13 +197,13 @@ def _second_folder(decision: Decision, standings: Sequence[Standing]) -> list[Se
         return []
     loss = chosen.parts["test"][CRITERION].mean - chosen.parts["holdout"][CRITERION].mean
     ranked = max(standings, key=lambda row: row.parts["holdout"][CRITERION].mean)
-    said: list[Sentence] = [("That is {loss:+.3f} against the test part.", {"loss": -loss})]
+    reasons: list[Sentence] = [("That is {loss:+.3f} against the test part.", {"loss": -loss})]
     if ranked is not chosen:
-        said.append(
+        reasons.append(
             (
                 "On the second folder {name} has the highest mean, {mean:.3f}: a choice for images from other sources "
                 "is to be made there.",
                 {"name": ranked.variant.name, "mean": ranked.parts["holdout"][CRITERION].mean},
             )
         )
-    return said
+    return reasons

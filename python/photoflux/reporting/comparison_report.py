@@ -9,7 +9,7 @@ import numpy as np
 
 from photoflux import plots
 from photoflux.comparison.comparison import Comparison
-from photoflux.comparison.decision import CRITERION, Sentence, recipe_in_words
+from photoflux.comparison.decision import CRITERION, recipe_in_words, said
 from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import PRECISION, Standing
 from photoflux.reporting.page import Drawing, Table, destination, drawing, rendered, write_page
@@ -50,13 +50,6 @@ def page_of_comparison(comparison: Comparison, words: Translator) -> str:
         "versions": sorted(comparison.versions.items()),
     }
     return rendered("comparison.html", words, **values)
-
-
-def said(sentence: Sentence, words: Translator) -> str:
-    """Return a sentence in a language; its values are translated where they are words."""
-    template, values = sentence
-    translated = {name: words(value) if isinstance(value, str) else value for name, value in values.items()}
-    return words.sentence(template, **translated)
 
 
 def bounds(interval: Interval, words: Translator, form: str = ".3f") -> str:
@@ -150,8 +143,7 @@ def _fits(comparison: Comparison, words: Translator) -> Table:
 
 def _in_words(comparison: Comparison, row: Standing, words: Translator) -> str:
     """Return what the numbers say of one variant."""
-    recipe = ", ".join(said(sentence, words) for sentence in recipe_in_words(row.variant))
-    parts = [words.sentence("Recipe: {recipe}.", recipe=recipe)]
+    parts = [said(("Its regularisation: {recipe}.", {"recipe": recipe_in_words(row.variant)}), words)]
     start, best = row.numbers["overfits_from"], row.numbers["best_epoch"]
     if np.isnan(start.mean):
         template = "The validation loss is lowest at the last epoch with every seed: no overfitting is seen yet."
