@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from types import TracebackType
@@ -40,7 +41,9 @@ class Display:
     def __init__(self, visible: bool = True) -> None:
         self._console = console()
         self._visible = visible
-        self._live = visible and (self._console.is_terminal or self._console.is_jupyter)
+        # rich's bars in a notebook need ipywidgets; without them it would warn at every step.
+        widgets = self._console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+        self._live = visible and (self._console.is_terminal or widgets)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._title = ""

@@ -195,7 +195,7 @@ def load_comparison(path: str | Path) -> Comparison:
             path=folder,
             standings=[Standing.from_dict(row) for row in values["standings"]],
             decision=Decision(**values["decision"]),
-            sentences=[(template, given) for template, given in values["sentences"]],
+            sentences=[_sentence(pair) for pair in values["sentences"]],
             run=folder / "runs" / Path(values["run"]).name,
             **{name: values[name] for name in ("data", "settings", "histories", "versions", "command")},
         )
@@ -203,6 +203,14 @@ def load_comparison(path: str | Path) -> Comparison:
         raise RunError(f"{folder} is not a comparison: it has no {NAME}. `photoflux compare` makes one.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"The comparison {folder} cannot be read: {type(error).__name__}: {error}.") from error
+
+
+def _sentence(pair: list[Any]) -> Sentence:
+    template, values = pair
+    return template, {
+        name: [_sentence(inner) for inner in value] if isinstance(value, list) else value
+        for name, value in values.items()
+    }
 
 
 def interval_text(interval: Interval, signed: bool = False) -> str:
