@@ -111,6 +111,10 @@ function take!(target::Update, p::Penalty, w::Ptr{Float32}, dw::Ptr{Float32}, of
     return value
 end
 
+# What `take!` is going to read of its own.
+prefetch(::Kept, offset, n) = nothing
+prefetch(target::Update, offset, n) = foreach(moment -> prefetch(at(pointer(moment), offset), n), (target.m, target.v))
+
 # A whole gradient, in blocks that the threads share; returns the penalty's value at the weights before.
 function give!(target, p::Penalty, w::Array{Float32}, dw::Array{Float32})
     jobs = cld(length(w), BLOCK)

@@ -1,4 +1,5 @@
-# Convolution with `same` zero padding on a CPU. An image's rows are copied into a tile with zeros around them; then a
+# Convolution with `same` zero padding on a CPU: the layer, and the direct way. Where the channels are whole vectors,
+# winograd.jl takes fewer multiplications. An image's rows are copied into a tile with zeros around them; then a
 # kernel reads vectors of neighbouring pixels at every offset of the window and keeps a block of sums in registers:
 # no matrix is unrolled. A tile's rows lie `pitch` apart, each followed by zeros, which are the left edge of the next.
 const CHANNELS = MANY_REGISTERS ? 8 : 4    # output channels of a block of sums
@@ -134,7 +135,7 @@ end
 # The data gradient is the correlation of dy with the turned kernel, inputs and outputs exchanged.
 turned(weight) = permutedims(reverse(weight; dims=(1, 2)), (1, 2, 4, 3))
 
-function correlate!(y::Array{Float32,4}, x, weight, bias, relu::Bool, buffers::Buffers=Buffers(), name::Symbol=:convolution)
+function correlate!(y::Array{Float32,4}, x, weight, bias, relu::Bool, buffers::Buffers, name::Symbol)
     width, height, inputs, images = size(x)
     outputs = size(weight, 4)
     rows = tile_rows(width, height)
@@ -158,8 +159,8 @@ end
 
 # dy counts where `y` is above 0 if there was a ReLU. `dx` is nothing where nobody asks for it.
 function correlate_gradients!(
-    dx, dw::Array{Float32,4}, db::Vector{Float32}, x, weight, y, dy, relu::Bool, buffers::Buffers=Buffers(),
-    name::Symbol=:convolution,
+    dx, dw::Array{Float32,4}, db::Vector{Float32}, x, weight, y, dy, relu::Bool, buffers::Buffers,
+    name::Symbol,
 )
     width, height, inputs, images = size(x)
     outputs = size(weight, 4)
@@ -282,7 +283,7 @@ dims_of(layer, x) =
 function (layer::Convolution)(x)
     if is_fast(layer, x)
         y = Array{Float32}(undef, size(x, 1), size(x, 2), size(layer.weight, 4), size(x, 4))
-        return correlate!(y, x, layer.weight, layer.bias, layer.σ === relu)
+        return convolve!(y, layer, x, Buffers(), :convolution)
     end
     return layer.σ.(NNlib.conv(x, layer.weight, dims_of(layer, x)) .+ reshape(layer.bias, 1, 1, :, 1))
 end
@@ -298,11 +299,20 @@ function ChainRulesCore.rrule(layer::Convolution{<:Rectifier}, x::AbstractArray{
     return y, convolution_pullback
 end
 
+# Writes the output of a layer that `is_fast`.
+function convolve!(y, layer, x, buffers, name)
+    (; weight, bias, σ) = layer
+    convolution = suits_winograd(size(x, 1), size(weight, 3), size(weight, 4)) ? winograd! : correlate!
+    return convolution(y, x, weight, bias, σ === relu, buffers, name)
+end
+
 # Writes the gradients; `dx` is nothing where nobody asks for it.
 function convolution_gradients!(dx, dw, db, layer, x, y, dy, buffers, name)
     if is_fast(layer, x)
         dy = convert(Array{Float32,4}, dy)
-        correlate_gradients!(dx, dw, db, x, layer.weight, y, dy, layer.σ === relu, buffers, name)
+        suited = suits_winograd(size(x, 1), size(x, 3), size(y, 3))
+        gradients! = suited ? winograd_gradients! : correlate_gradients!
+        gradients!(dx, dw, db, x, layer.weight, y, dy, layer.σ === relu, buffers, name)
     else
         masked = layer.σ === relu ? dy .* (y .> 0) : dy
         NNlib.∇conv_filter!(dw, x, masked, dims_of(layer, x))

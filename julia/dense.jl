@@ -1,49 +1,11 @@
 # Dense layers on a CPU whose kernel is large: memory is what they wait for. The kernel is read once forward, in blocks of
 # columns, and once backward, where each block's input gradient, weight gradient and update are made while it is in cache.
-const ROWS = 4                                # vectors of output rows of a block of sums
-const COLUMNS = MANY_REGISTERS ? 4 : 2        # its columns
-const BLOCK = 8192                            # weights of a block of columns
+const BLOCK = 8192    # weights of a block of columns
+const GROUP = 8       # columns or images between which memory is asked for ahead
 
 is_blocked(weight) = size(weight, 1) % (ROWS * LANES) == 0
 is_large(weight) = is_blocked(weight) && length(weight) > 2^22
 columns(weight) = max(1, BLOCK ÷ size(weight, 1))
-
-# c[m, n] (+)= Σ a[m, k]·b[k, n] for R vectors of m and C of n; `a` has neighbouring m side by side, b any strides.
-@generated function product_block!(
-    c::Ptr{Float32}, c_n::Int, a::Ptr{Float32}, a_k::Int, b::Ptr{Float32}, b_k::Int, b_n::Int, K::Int, add::Bool,
-    ::Val{R}, ::Val{C},
-) where {R,C}
-    acc(r, n) = Symbol(:acc, r, :_, n)
-    place(r, n) = :(at(c, $(n - 1) * c_n + $(LANES * (r - 1))))
-    return quote
-        $([:($(acc(r, n)) = add ? load_vec($(place(r, n))) : splat(0.0f0)) for r in 1:R for n in 1:C]...)
-        for _ in 1:K
-            $([:($(Symbol(:a, r)) = load_vec(at(a, $(LANES * (r - 1))))) for r in 1:R]...)
-            $([quote
-                s = splat(unsafe_load(at(b, $(n - 1) * b_n)))
-                $([:($(acc(r, n)) = muladd_vec($(Symbol(:a, r)), s, $(acc(r, n)))) for r in 1:R]...)
-            end for n in 1:C]...)
-            a, b = at(a, a_k), at(b, b_k)
-        end
-        $([:(store_vec($(place(r, n)), $(acc(r, n)))) for r in 1:R for n in 1:C]...)
-        return nothing
-    end
-end
-
-# The same for M rows, a multiple of R vectors, and N columns.
-function product!(c, c_n, a, a_k, b, b_k, b_n, M, N, K, add, ::Val{R}) where {R}
-    for m in 0:(R * LANES):(M - 1)
-        n = 0
-        while n + COLUMNS <= N
-            product_block!(at(c, n * c_n + m), c_n, at(a, m), a_k, at(b, n * b_n), b_k, b_n, K, add, Val(R), Val(COLUMNS))
-            n += COLUMNS
-        end
-        while n < N
-            product_block!(at(c, n * c_n + m), c_n, at(a, m), a_k, at(b, n * b_n), b_k, b_n, K, add, Val(R), Val(1))
-            n += 1
-        end
-    end
-end
 
 # y = W·x of a large kernel: each job sums over a share of the inputs, in blocks of columns that stay in cache.
 function large_product!(y::Matrix{Float32}, weight::Matrix{Float32}, x::Matrix{Float32}, buffers::Buffers, name::Symbol)
@@ -68,7 +30,13 @@ function large_product!(y::Matrix{Float32}, weight::Matrix{Float32}, x::Matrix{F
                 # A column at a time, whole: the weights are then read one after the other.
                 product!(part, units, from, units, xs, 1, K, units, images, K, true, Val(2ROWS))
             else
-                product!(part, units, from, units, xs, 1, K, units, images, K, true, Val(ROWS))
+                ahead = min(step, stop - j - K) * units    # of the next block
+                for image in 0:GROUP:(images - 1)
+                    n = min(GROUP, images - image)
+                    share_ = ahead ÷ cld(images, GROUP)
+                    prefetch(at(from, K * units + (image ÷ GROUP) * share_), share_)
+                    product!(at(part, image * units), units, from, units, at(xs, image * K), 1, K, units, n, K, true, Val(ROWS))
+                end
             end
         end
     end
@@ -146,12 +114,20 @@ function blocked_gradients!(dx, target, p, weight, x, dy, buffers, name)
         xs = at(pointer(workspace), (worker - 1) * size_)
         dw, dxs = at(xs, images * step), at(xs, (images + units) * step)
         w = at(pointer(weight), j * units)
-        if dx !== nothing
-            product!(dxs, padded, pointer(turned_dy), padded, w, 1, units, padded, n, units, false, Val(2))
-            turn!(at(pointer(dx), j), inputs, dxs, padded, n, images)
-        end
         turn!(xs, images, at(pointer(x), j), inputs, images, n)
-        product!(dw, units, pointer(dy), units, xs, 1, images, units, n, images, false, Val(ROWS))
+        next = min(j + Threads.nthreads() * step, inputs - step)    # the block that this thread most likely takes next
+        for k in 0:GROUP:(n - 1)
+            columns_, offset = min(GROUP, n - k), k * units
+            prefetch(target, j * units + offset, columns_ * units)
+            next > j && prefetch(at(pointer(weight), next * units + offset), columns_ * units)
+            if dx !== nothing
+                product!(at(dxs, k * padded), padded, pointer(turned_dy), padded, at(w, offset), 1, units, padded, columns_,
+                    units, false, Val(2))
+            end
+            product!(at(dw, offset), units, pointer(dy), units, at(xs, k * images), 1, images, units, columns_, images,
+                false, Val(ROWS))
+        end
+        dx === nothing || turn!(at(pointer(dx), j), inputs, dxs, padded, n, images)
         values[job] = take!(target, p, w, dw, j * units, n * units)
     end
     return scaled(p, sum(values))
@@ -159,9 +135,11 @@ end
 
 # to[i, k] = from[k, i] for the first m of i and n of k; both have columns that far apart.
 function turn!(to, to_columns, from, from_columns, m, n)
-    for k in 0:(n - 1)
-        @simd ivdep for i in 0:(m - 1)
-            unsafe_store!(at(to, k * to_columns + i), unsafe_load(at(from, i * from_columns + k)))
-        end
+    squares_m, squares_n = m - m % LANES, n - n % LANES
+    for k in 0:LANES:(squares_n - 1), i in 0:LANES:(squares_m - 1)
+        turn_square!(at(to, k * to_columns + i), to_columns, at(from, i * from_columns + k), from_columns, Ptr{Float32}(C_NULL))
+    end
+    for k in 0:(n - 1), i in (k < squares_n ? squares_m : 0):(m - 1)
+        unsafe_store!(at(to, k * to_columns + i), unsafe_load(at(from, i * from_columns + k)))
     end
 end

@@ -25,7 +25,7 @@ end
 function forward!(layer::Convolution, x, buffers, name)
     if is_fast(layer, x)
         y = buffer(buffers, name, :y, size(x, 1), size(x, 2), size(layer.weight, 4), size(x, 4))
-        return correlate!(y, x, layer.weight, layer.bias, layer.σ === relu, buffers, name)
+        return convolve!(y, layer, x, buffers, name)
     end
     return layer(x)
 end

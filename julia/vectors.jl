@@ -23,8 +23,33 @@ const Vec = NTuple{LANES,VecElement{Float32}}
         %c = fcmp olt <$LANES x float> %0, zeroinitializer
         %r = select <$LANES x i1> %c, <$LANES x float> zeroinitializer, <$LANES x float> %0
         ret <$LANES x float> %r"""), Vec, Tuple{Vec}, v)
+    # v where the first is above 0, else 0.
+    @inline where_positive(y::Vec, v::Vec) = Base.llvmcall(
+        $("""
+        %c = fcmp ogt <$LANES x float> %0, zeroinitializer
+        %r = select <$LANES x i1> %c, <$LANES x float> %1, <$LANES x float> zeroinitializer
+        ret <$LANES x float> %r"""), Vec, Tuple{Vec,Vec}, y, v)
+    @inline add_vec(a::Vec, b::Vec) =
+        Base.llvmcall($("%r = fadd <$LANES x float> %0, %1\nret <$LANES x float> %r"), Vec, Tuple{Vec,Vec}, a, b)
+    @inline sub_vec(a::Vec, b::Vec) =
+        Base.llvmcall($("%r = fsub <$LANES x float> %0, %1\nret <$LANES x float> %r"), Vec, Tuple{Vec,Vec}, a, b)
     @inline muladd_vec(a::Vec, b::Vec, c::Vec) =
         ccall($("llvm.fmuladd.v$(LANES)f32"), llvmcall, Vec, (Vec, Vec, Vec), a, b, c)
+end
+
+# Groups of `size` lanes in turn from a and from b: of the first group of each two, and of the second.
+function exchange(size, second)
+    lanes = join(("i32 $(l & size == 0 ? l + second * size : LANES + l - (1 - second) * size)" for l in 0:(LANES - 1)), ", ")
+    return """
+        %r = shufflevector <$LANES x float> %0, <$LANES x float> %1, <$LANES x i32> <$lanes>
+        ret <$LANES x float> %r"""
+end
+
+for size in (2^i for i in 0:(trailing_zeros(LANES) - 1))
+    @eval @inline exchange_low(a::Vec, b::Vec, ::Val{$size}) =
+        Base.llvmcall($(exchange(size, 0)), Vec, Tuple{Vec,Vec}, a, b)
+    @eval @inline exchange_high(a::Vec, b::Vec, ::Val{$size}) =
+        Base.llvmcall($(exchange(size, 1)), Vec, Tuple{Vec,Vec}, a, b)
 end
 
 # Pointers count in bytes; `at` counts in Float32.
@@ -32,11 +57,46 @@ end
 @inline load_vec(p::Ptr{Float32}) = unsafe_load(Ptr{Vec}(p))
 @inline store_vec(p::Ptr{Float32}, v::Vec) = unsafe_store!(Ptr{Vec}(p), v)
 
+# Asks for n values that are soon needed, into the second cache, a line of 16 at a time. Julia before 1.12 has another name
+# for it and goes without.
+@static if VERSION >= v"1.12"
+    @inline function prefetch(p::Ptr{Float32}, n::Integer)
+        for i in 0:16:(n - 1)
+            ccall("llvm.prefetch.p0", llvmcall, Cvoid, (Ptr{Float32}, Int32, Int32, Int32), at(p, i), 0, 2, 1)
+        end
+    end
+else
+    prefetch(p::Ptr{Float32}, n::Integer) = nothing
+end
+
 # The first n lanes only.
 function store_vec(p::Ptr{Float32}, v::Vec, n::Integer)
     n >= LANES && return store_vec(p, v)
     for i in 1:n
         unsafe_store!(p, v[i].value, i)
+    end
+end
+
+# to[i, k] = from[k, i] for a square of vectors, whose columns lie that far apart; where `mask` is given, only what is
+# above 0 there. Halves, quarters, … of the square change places.
+@generated function turn_square!(to::Ptr{Float32}, to_step::Int, from::Ptr{Float32}, from_step::Int, mask::Ptr{Float32})
+    v = [Symbol(:v, i) for i in 1:LANES]
+    code = [:($(v[i]) = load_vec(at(from, $(i - 1) * from_step))) for i in 1:LANES]
+    masked = [:($(v[i]) = where_positive(load_vec(at(mask, $(i - 1) * from_step)), $(v[i]))) for i in 1:LANES]
+    push!(code, :(mask == C_NULL || $(Expr(:block, masked...))))
+    size_ = LANES ÷ 2
+    while size_ > 0
+        for i in 0:(LANES - 1)
+            i & size_ == 0 || continue
+            a, b = v[i + 1], v[i + size_ + 1]
+            push!(code, :(($a, $b) = (exchange_low($a, $b, Val($size_)), exchange_high($a, $b, Val($size_)))))
+        end
+        size_ ÷= 2
+    end
+    return quote
+        $(code...)
+        $([:(store_vec(at(to, $(i - 1) * to_step), $(v[i]))) for i in 1:LANES]...)
+        return nothing
     end
 end
 

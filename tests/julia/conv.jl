@@ -1,4 +1,4 @@
-using PhotoFlux: Convolution
+using PhotoFlux: Convolution, suits_winograd
 using PhotoFlux.Flux: Zygote, relu
 
 const SIZES = [(1, 1), (1, 5), (5, 1), (7, 4), (15, 3), (16, 5), (17, 6), (33, 20), (49, 2), (90, 11)]
@@ -20,7 +20,7 @@ function agrees(name, ours, truth, terms)
 end
 
 @testset "is NNlib's, $(kernel)×$kernel, $channels, stride $stride, $σ, $images images" for
-        kernel in (1, 3, 5), channels in (1 => 1, 3 => 16, 2 => 5, 8 => 9), stride in (1, 2), σ in (identity, relu), images in (1, 3)
+        kernel in (1, 3, 5), channels in (1 => 1, 3 => 16, 2 => 5, 8 => 9, 16 => 32, 48 => 16), stride in (1, 2), σ in (identity, relu), images in (1, 3)
     kernel == 3 && stride == 1 || channels == (3 => 16) || continue   # the others are NNlib's own
     made = layer(kernel, channels, σ, stride)
     wide = Convolution(identity, Float64.(made.weight), Float64.(made.bias), made.stride, made.pad)
@@ -42,8 +42,9 @@ end
 
 # The layer without ReLU is linear in the input and in the kernel, so a quotient of differences has no error but rounding:
 # a sum of 270 terms, over a step of 0.2.
-@testset "finite differences" begin
-    made, x, dy = layer(3, 2 => 3, identity, 1), random(5, 18, 5, 2, 2), random(6, 18, 5, 3, 2)
+@testset "finite differences, $inputs channels" for inputs in (2, 16)
+    made, x, dy = layer(3, inputs => 16, identity, 1), random(5, 18, 5, inputs, 2), random(6, 18, 5, 16, 2)
+    @assert suits_winograd(18, inputs, 16) == (inputs == 16)
     along(direction) = Convolution(identity, made.weight .+ direction, made.bias, made.stride, made.pad)
     f(l, x) = sum(Float64, l(x) .* dy)
     gradient, dx = Zygote.gradient((l, x) -> sum(l(x) .* dy), made, x)
@@ -60,8 +61,8 @@ end
     @test eltype(wide(Float64.(x))) == Float64
 end
 
-@testset "a NaN is not hidden by the ReLU" begin
-    made = layer(3, 1 => 1, relu, 1)
-    x = fill(NaN32, 4, 4, 1, 1)
+@testset "a NaN is not hidden by the ReLU, $channels channels" for channels in (1, 16)
+    made = layer(3, channels => channels, relu, 1)
+    x = fill(NaN32, 16, 4, channels, 1)
     @test all(isnan, made(x))
 end

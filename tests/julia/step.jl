@@ -1,4 +1,4 @@
-using PhotoFlux: Buffers, Update, is_written_out, kernel_penalties, loss_of, run_forward, targets, total_gradient, train_step!, with_one_blas_thread, without_dropout
+using PhotoFlux: Buffers, is_written_out, kernel_penalties, loss_of, run_forward, targets, total_gradient, train_step!, with_one_blas_thread, without_dropout
 using LinearAlgebra: BLAS
 using PhotoFlux.Flux: Zygote
 
@@ -63,21 +63,9 @@ end
     @test (@allocated step()) < 1_000_000
 end
 
-@testset "the kernels' results have known types" begin
-    layer = Flux.Dense(6 => 64, Flux.relu)
-    x, dy, buffers = ones(Float32, 6, 2), ones(Float32, 64, 2), Buffers()
-    leaf = Optimisers.setup(KerasAdam(), layer.weight)
-    update = @inferred Update(leaf)
-    @test (@inferred PhotoFlux.dense!(copy(dy), layer, x, buffers, :layer)) isa Matrix{Float32}
-    @test (@inferred PhotoFlux.dense_gradients!(copy(x), update, L2(0.1), layer, x, dy, buffers, :layer)) isa Float32
-    images = ones(Float32, 5, 4, 3, 2)
-    conv = PhotoFlux.Convolution((3, 3), 3 => 8, Flux.relu)
-    y = @inferred conv(images)
-    @test (@inferred PhotoFlux.correlate_gradients!(copy(images), copy(conv.weight), copy(conv.bias), images, conv.weight, y, y, true)) === nothing
-end
-
 # A variable that a job's closure shares with its surroundings is a race.
 @testset "no closure of the kernels shares a variable" for f in (PhotoFlux.correlate!, PhotoFlux.correlate_gradients!,
+        PhotoFlux.winograd!, PhotoFlux.winograd_gradients!,
         PhotoFlux.large_product!, PhotoFlux.small_product!, PhotoFlux.blocked_gradients!, PhotoFlux.give!, PhotoFlux.pool!, PhotoFlux.unpool!,
         PhotoFlux.slices, PhotoFlux.drop!)
     @test all(method -> !occursin("Core.Box", string(Base.uncompressed_ast(method))), methods(f))
