@@ -60,17 +60,19 @@ function profile(v, input, batch, classes)
     return join(("$name:$(milliseconds(f))+$(milliseconds(b))" for (name, f, b) in zip(names, forward, backward)), ' ')
 end
 
-function measure(kind, name, rest...)
-    v = variant(name)
-    kind == "step" && return step(v, shape(rest)...)
-    kind == "predict" && return prediction(v, shape(rest)...)
-    kind == "epoch" && return epoch(v, only(rest))
-    kind == "waiting" && return () -> waiting(v, only(rest))
-    kind == "memory" && return () -> memory(v, first(rest), parse(Int, last(rest)))
-    kind == "profile" && return () -> PhotoFlux.with_one_blas_thread(() -> profile(v, shape(rest)...))
-    kind == "gemm" && return gemm()
-    kind == "copy" && return copying()
-end
+# Looked up, so that a first step does not wait until every other kind is compiled.
+const KINDS = Dict{String,Any}(
+    "step" => (v, rest) -> step(v, shape(rest)...),
+    "predict" => (v, rest) -> prediction(v, shape(rest)...),
+    "epoch" => (v, rest) -> epoch(v, only(rest)),
+    "waiting" => (v, rest) -> (() -> waiting(v, only(rest))),
+    "memory" => (v, rest) -> (() -> memory(v, first(rest), parse(Int, last(rest)))),
+    "profile" => (v, rest) -> (() -> PhotoFlux.with_one_blas_thread(() -> profile(v, shape(rest)...))),
+    "gemm" => (_, _) -> gemm(),
+    "copy" => (_, _) -> copying(),
+)
+
+measure(kind, name, rest) = KINDS[kind](variant(name), rest)
 
 # 2048³ multiplications and additions, and 512 MiB read and written.
 function gemm()

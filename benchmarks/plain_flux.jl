@@ -53,6 +53,8 @@ function prediction(v, input, batch, classes)
     return () -> sum(model(x))
 end
 
-measure(kind, name, rest...) = (kind == "step" ? step : prediction)(TABLE[name], shape(rest)...)
+const KINDS = Dict{String,Any}("step" => step, "predict" => prediction)
+
+measure(kind, name, rest) = KINDS[kind](TABLE[name], shape(rest)...)
 
 serve(measure)

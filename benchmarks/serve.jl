@@ -18,7 +18,7 @@ function resident(name)
     return parse(Int, split(line)[2]) / 1024
 end
 
-function serve(measure)
+function serve(@nospecialize(measure))
     call = nothing
     for line in eachline(stdin)
         words = split(line)
@@ -26,7 +26,7 @@ function serve(measure)
             # The case before must not count in this one's memory.
             call = nothing
             GC.gc()
-            call = measure(string.(words[2:end])...)
+            call = measure(string(words[2]), string(words[3]), string.(words[4:end]))
             println("@ ready")
         elseif first(words) == "peak"
             println("@ ", resident("VmHWM"))

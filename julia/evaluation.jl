@@ -27,7 +27,9 @@ function batched_logits(model::Chain, images, numbers, batch_size)
     return isempty(parts) ? zeros(Float32, size(model[:output].weight, 1), 0) : reduce(hcat, parts)
 end
 
-logits_of(chain, x, buffers) = is_written_out(chain, x) ? copy(last(run_forward(chain, x, buffers))) : chain(x)
+# The layers' own calls are compiled when they are first needed, not with the rest.
+logits_of(chain, x, buffers) =
+    is_written_out(chain, x) ? copy(last(run_forward(chain, x, buffers))) : Base.inferencebarrier(chain)(x)
 
 # The images of a batch as the model takes them: as they are if they are all and Float32, else copied by all threads.
 function input_of(images::Array{T,4}, batch, buffers) where {T<:Real}

@@ -66,8 +66,16 @@ Return the number of logits: 1 for two classes, else one a class.
 """
 outputs(classes::Integer) = classes == 2 ? 1 : Int(classes)
 
+# Flux.glorot_uniform's numbers, made in place: it would hold the photo CNN's large kernel twice.
+function glorot(rng)
+    return function (dims...)
+        w, scale = rand(rng, Float32, dims...), sqrt(24.0f0 / sum(Flux.nfan(dims...)))
+        return w .= (w .- 0.5f0) .* scale
+    end
+end
+
 function convolutions(v, channels, rng)
-    conv(ch) = Convolution((3, 3), ch, relu; init=Flux.glorot_uniform(rng))
+    conv(ch) = Convolution((3, 3), ch, relu; init=glorot(rng))
     return (;
         conv1=conv(channels => 16),
         pool=maxpool2,
@@ -78,7 +86,7 @@ function convolutions(v, channels, rng)
 end
 
 function dense_layers(v, features, outputs, rng)
-    dense(ch, σ) = Dense(ch, σ; init=Flux.glorot_uniform(rng))
+    dense(ch, σ) = Dense(ch, σ; init=glorot(rng))
     layers = (;)
     for (i, units) in enumerate(v.hidden)
         layer = (; Symbol(:dense, i) => dense(features => units, relu))

@@ -180,6 +180,8 @@ function train(
             isfinite(validation.total) || diverged(epoch, training.batch, validation.total)
             copy_weights!(good, model)
             push!(history, history_row(epoch, time() - start, training, validation))
+            # The collector by itself waits for some twenty epochs' leavings; this way memory stays flat.
+            GC.gc(false)
             on_epoch(last(history))
             if should_stop!(stopping, epoch, validation.total, model)
                 ended = epoch < epochs ? :early_stopping : :epochs
@@ -312,7 +314,11 @@ function total_gradient(model, loss, penalties, x, y, weights, buffers=Buffers()
         result = written_out_step!(sink, model, loss, x, y, weights, buffers)
         return result, as_gradient(sink, model)
     end
-    w = reshape(weights, 1, :)
+    # Our own models never come here, so it is compiled when it is first called and not with the rest.
+    return Base.inferencebarrier(zygote_gradient)(model, loss, penalties, x, y, reshape(weights, 1, :))
+end
+
+function zygote_gradient(model, loss, penalties, x, y, w)
     logits, back = Zygote.pullback(m -> m(x), model)
     value = data_loss(loss, logits, y, w)
     gradient = only(back(data_loss_gradient(loss, logits, y, w)))

@@ -42,6 +42,10 @@ end
     end
 end
 
+@testset "Glorot's numbers are Flux's, $dims" for dims in ((7, 5), (3, 3, 2, 4))
+    @test PhotoFlux.glorot(Xoshiro(1))(dims...) == Flux.glorot_uniform(Xoshiro(1), dims...)
+end
+
 @testset "one generator fixes the weights" begin
     make(seed) = arrays(build_model("l2", (12, 10, 3), 2; rng=Xoshiro(seed)))
     @test make(1) == make(1)
