@@ -1,0 +1,31 @@
+using PhotoFlux: Buffers, Update
+
+# JET sees a call that is looked up while it runs wherever it is, `@inferred` only a result of unknown type.
+const JET_IS_HERE = Base.find_package("JET") !== nothing
+JET_IS_HERE ? (@eval using JET: JET) : @info("JET is not installed: its checks did not run.")
+
+@testset "the kernels' types are known" begin
+    layer, buffers = Flux.Dense(6 => 64, Flux.relu), Buffers()
+    x, dy, small, large = ones(Float32, 6, 2), ones(Float32, 64, 2), ones(Float32, 16, 2, 16, 2), ones(Float32, 32, 4, 16, 2)
+    chosen = zeros(UInt8, size(small))
+    conv = PhotoFlux.Convolution((3, 3), 16 => 16, Flux.relu)
+    forward, backward = (copy(large), large, conv.weight, conv.bias, true, buffers, :conv),
+        (copy(large), copy(conv.weight), copy(conv.bias), large, conv.weight, large, large, true, buffers, :conv)
+    update = @inferred Update(Optimisers.setup(KerasAdam(), layer.weight))
+    for (kernel, arguments, result) in (
+        (PhotoFlux.dense!, (copy(dy), layer, x, buffers, :layer), Matrix{Float32}),
+        (PhotoFlux.dense_gradients!, (copy(x), update, L2(0.1), layer, x, dy, buffers, :layer), Float32),
+        (conv, (large,), Array{Float32,4}),
+        (PhotoFlux.correlate!, forward, Array{Float32,4}),
+        (PhotoFlux.correlate_gradients!, backward, Nothing),
+        (PhotoFlux.winograd!, forward, Array{Float32,4}),
+        (PhotoFlux.winograd_gradients!, backward, Nothing),
+        (PhotoFlux.pool!, (small, chosen, large), Tuple{Array{Float32,4},Array{UInt8,4}}),
+        (PhotoFlux.unpool!, (large, small, chosen), Array{Float32,4}),
+    )
+        @test (@inferred kernel(arguments...)) isa result
+        if JET_IS_HERE
+            @test JET.get_reports(JET.report_opt(kernel, typeof.(arguments); target_modules=(PhotoFlux,))) == []
+        end
+    end
+end
