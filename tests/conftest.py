@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from photoflux.errors import EngineError
 
 NO_FLUX = "Flux cannot run here"
 ROOT = Path(__file__).parents[1]
-STATUS = pytest.StashKey[int]()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,17 +64,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     flux_reasons = [reason.removeprefix("Skipped: ") for reason in reasons if NO_FLUX in reason]
     if flux_reasons:
         terminalreporter.write_line(f"{len(flux_reasons)} Flux tests were skipped. {flux_reasons[0]}", yellow=True)
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Remember how the tests ended."""
-    session.config.stash[STATUS] = int(exitstatus)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """End a process that has Julia in it at once: Julia's exit hooks have faulted there after every test had passed."""
-    if "juliacall" in sys.modules and STATUS in config.stash:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(config.stash[STATUS])

@@ -10,9 +10,7 @@ TOUR = Path(__file__).parents[2] / "docs" / "tour.ipynb"
 
 
 def test_the_tour_runs(keras):
-    # In a process of its own: with nbmake's threads in it, Julia ends this one by a fault. pyproject.toml keeps it out.
-    options = ["-q", "--override-ini=addopts=", "--nbmake", "--nbmake-timeout=900"]
-    command = [sys.executable, "-m", "pytest", *options, str(TOUR)]
+    command = [sys.executable, "-m", "pytest", "-q", "--nbmake", "--nbmake-timeout=900", str(TOUR)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "1 passed" in done.stdout
