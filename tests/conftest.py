@@ -14,6 +14,8 @@ from photoflux.errors import EngineError
 
 NO_FLUX = "Flux cannot run here"
 ROOT = Path(__file__).parents[1]
+# One test each that takes minutes: begun first, so that neither of the two processes is left alone with them.
+LONG = ("test_julia.py", "test_tour.py", "test_wheel.py")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,6 +58,11 @@ def julia_command(flux: FluxEngine) -> tuple[list[str], dict[str, str]]:
     executable = str(julia.seval("joinpath(Sys.BINDIR, Base.julia_exename())"))
     project = str(julia.seval("dirname(Base.active_project())"))
     return [executable, "--startup-file=no", "--threads=auto", f"--project={project}"], environment
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
