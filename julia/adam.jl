@@ -111,9 +111,9 @@ function take!(target::Update, p::Penalty, w::Ptr{Float32}, dw::Ptr{Float32}, of
     return value
 end
 
-# What `take!` is going to read of its own.
-prefetch(::Kept, offset, n) = nothing
-prefetch(target::Update, offset, n) = foreach(moment -> prefetch(at(pointer(moment), offset), n), (target.m, target.v))
+# Where `take!` is going to read from at `offset`, beside the weight and its gradient, and how much at each place.
+soon_read(::Kept, w, offset, n) = (w, w, 0)
+soon_read(target::Update, w, offset, n) = (at(pointer(target.m), offset), at(pointer(target.v), offset), n)
 
 # A whole gradient, in blocks that the threads share; returns the penalty's value at the weights before.
 function give!(target, p::Penalty, w::Array{Float32}, dw::Array{Float32})

@@ -1,7 +1,6 @@
 # Dense layers on a CPU whose kernel is large: memory is what they wait for. The kernel is read once forward, in blocks of
 # columns, and once backward, where each block's input gradient, weight gradient and update are made while it is in cache.
 const BLOCK = 8192    # weights of a block of columns
-const GROUP = 8       # columns or images between which memory is asked for ahead
 
 is_blocked(weight) = size(weight, 1) % (ROWS * LANES) == 0
 is_large(weight) = is_blocked(weight) && length(weight) > 2^22
@@ -26,17 +25,13 @@ function large_product!(y::Matrix{Float32}, weight::Matrix{Float32}, x::Matrix{F
                 unsafe_copyto!(at(xs, image * K), at(pointer(x), image * inputs + j), K)
             end
             from = at(pointer(weight), j * units)
+            # The next block is read meanwhile. For few images a column at a time, whole: the weights are then read one
+            # after the other.
+            next, soon = at(from, K * units), min(step, stop - j - K) * units
             if images < COLUMNS && units % (2ROWS * LANES) == 0
-                # A column at a time, whole: the weights are then read one after the other.
-                product!(part, units, from, units, xs, 1, K, units, images, K, true, Val(2ROWS))
+                product!(part, units, from, units, xs, 1, K, units, images, K, true, Val(2ROWS), next, soon)
             else
-                ahead = min(step, stop - j - K) * units    # of the next block
-                for image in 0:GROUP:(images - 1)
-                    n = min(GROUP, images - image)
-                    share_ = ahead ÷ cld(images, GROUP)
-                    prefetch(at(from, K * units + (image ÷ GROUP) * share_), share_)
-                    product!(at(part, image * units), units, from, units, at(xs, image * K), 1, K, units, n, K, true, Val(ROWS))
-                end
+                product!(part, units, from, units, xs, 1, K, units, images, K, true, Val(ROWS), next, soon)
             end
         end
     end
@@ -115,19 +110,12 @@ function blocked_gradients!(dx, target, p, weight, x, dy, buffers, name)
         dw, dxs = at(xs, images * step), at(xs, (images + units) * step)
         w = at(pointer(weight), j * units)
         turn!(xs, images, at(pointer(x), j), inputs, images, n)
-        next = min(j + Threads.nthreads() * step, inputs - step)    # the block that this thread most likely takes next
-        for k in 0:GROUP:(n - 1)
-            columns_, offset = min(GROUP, n - k), k * units
-            prefetch(target, j * units + offset, columns_ * units)
-            next > j && prefetch(at(pointer(weight), next * units + offset), columns_ * units)
-            if dx !== nothing
-                product!(at(dxs, k * padded), padded, pointer(turned_dy), padded, at(w, offset), 1, units, padded, columns_,
-                    units, false, Val(2))
-            end
-            product!(at(dw, offset), units, pointer(dy), units, at(xs, k * images), 1, images, units, columns_, images,
-                false, Val(ROWS))
+        m, v, soon = soon_read(target, w, j * units, n * units)
+        if dx !== nothing
+            product!(dxs, padded, pointer(turned_dy), padded, w, 1, units, padded, n, units, false, Val(2), m, soon)
+            turn!(at(pointer(dx), j), inputs, dxs, padded, n, images)
         end
-        dx === nothing || turn!(at(pointer(dx), j), inputs, dxs, padded, n, images)
+        product!(dw, units, pointer(dy), units, xs, 1, images, units, n, images, false, Val(ROWS), v, soon)
         values[job] = take!(target, p, w, dw, j * units, n * units)
     end
     return scaled(p, sum(values))

@@ -57,16 +57,13 @@ end
 @inline load_vec(p::Ptr{Float32}) = unsafe_load(Ptr{Vec}(p))
 @inline store_vec(p::Ptr{Float32}, v::Vec) = unsafe_store!(Ptr{Vec}(p), v)
 
-# Asks for n values that are soon needed, into the second cache, a line of 16 at a time. Julia before 1.12 has another name
-# for it and goes without.
+# Asks for the values at p, which are soon needed, into the second cache. Julia before 1.12 has another name for it and goes
+# without.
 @static if VERSION >= v"1.12"
-    @inline function prefetch(p::Ptr{Float32}, n::Integer)
-        for i in 0:16:(n - 1)
-            ccall("llvm.prefetch.p0", llvmcall, Cvoid, (Ptr{Float32}, Int32, Int32, Int32), at(p, i), 0, 2, 1)
-        end
-    end
+    @inline prefetch(p::Ptr{Float32}) =
+        ccall("llvm.prefetch.p0", llvmcall, Cvoid, (Ptr{Float32}, Int32, Int32, Int32), p, 0, 2, 1)
 else
-    prefetch(p::Ptr{Float32}, n::Integer) = nothing
+    prefetch(p::Ptr{Float32}) = nothing
 end
 
 # The first n lanes only.
