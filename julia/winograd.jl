@@ -15,15 +15,13 @@ const STRIP_FLOATS = 2^13    # channels, in and out, times patches of a job
 # Channels in whole vectors, and rows in which a vector fits.
 suits_winograd(width, inputs, outputs) = width >= LANES && inputs % LANES == 0 && outputs % LANES == 0
 
-# Strips of a job, patches of a strip and of a job, pixels of a row with its edges; `step` lies between the 16 numbers'
-# planes, not at a power of two, where they would meet in the cache.
 struct Strips
     width::Int
     height::Int
-    count::Int
-    across::Int
-    patches::Int
-    row::Int
+    count::Int      # strips of a job
+    across::Int     # patches of a strip
+    patches::Int    # patches of a job
+    row::Int        # pixels of a row with its edges
 end
 
 function Strips(width, height, channels)
@@ -33,6 +31,8 @@ function Strips(width, height, channels)
 end
 
 jobs_of(s::Strips) = cld(cld(s.height, 2), s.count)
+# The first, second, … numbers of all patches lie together. Their distance is no power of two, at which they would push each
+# other out of the cache.
 plane(s::Strips, channels) = s.patches * channels + LANES
 turned_length(s::Strips, channels) = s.row * (2s.count + 2) * channels
 planes_length(s::Strips, channels) = 16plane(s, channels)
