@@ -1,5 +1,6 @@
-# Vectors of Float32 as wide as the processor's, and the threads' work list: what the kernels of conv.jl and dense.jl are
-# made of. The width is fixed when the package is precompiled, which Julia does anew for another kind of processor.
+# Vectors of Float32 as wide as the processor's, and the threads' work list: what the kernels of conv.jl, winograd.jl and
+# products.jl are made of. The width is fixed when the package is precompiled, which Julia does anew for another kind of
+# processor.
 const LANES = if Sys.ARCH === :x86_64
     Base.BinaryPlatforms.CPUID.test_cpu_feature(Base.BinaryPlatforms.CPUID.JL_X86_avx512f) ? 16 : 8
 else
