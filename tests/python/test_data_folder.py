@@ -299,6 +299,33 @@ def test_a_real_ctrl_c(scans: Path, tmp_path: Path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
+def test_ctrl_c_while_the_processes_start(scans: Path, tmp_path: Path):
+    """A Ctrl-C that reaches a decoding process before its first line of ours has run does nothing there."""
+    script = (
+        "import contextlib, multiprocessing, os, signal, threading, time\n"
+        "from photoflux.data.folder import prepare_folder\n"
+        "met, over = set(), threading.Event()\n"
+        "def interrupt():\n"
+        "    while not over.is_set():\n"
+        "        for child in multiprocessing.active_children():\n"
+        "            met.add(child.pid)\n"
+        "            with contextlib.suppress(ProcessLookupError):\n"
+        "                os.kill(child.pid, signal.SIGINT)\n"
+        "        time.sleep(0.001)\n"
+        "threading.Thread(target=interrupt).start()\n"
+        "try:\n"
+        f"    prepare_folder({str(scans)!r}, {str(tmp_path / 'set')!r}, image_size=8, processes=2)\n"
+        "finally:\n"
+        "    over.set()\n"
+        "print(len(met))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout == "2\n"
+    assert names(tmp_path) == ["set"]
+
+
 @pytest.mark.skipif(SCANS is None, reason="the real scans are not on this machine")
 def test_real_scans(tmp_path: Path):
     """Greys, CMYK, palettes, alpha, 1 bit and EXIF turns, as scans have them."""

@@ -56,7 +56,7 @@ def decode_files(
     waiting: deque[Future[list[DecodedFile]]] = deque()
     try:
         for chunk in chunks:
-            with _hidden_main():
+            with _hidden_main(), _held_interrupts():
                 waiting.append(pool.submit(_decode_chunk, chunk, height, width, channels))
             if len(waiting) >= processes * _AHEAD:
                 yield from waiting.popleft().result()
@@ -77,6 +77,19 @@ def _decode_chunk(paths: Sequence[Path], height: int, width: int, channels: int)
 def _ignore_interrupt() -> None:
     # Ctrl-C reaches every process of the terminal; the main one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _held_interrupts() -> Iterator[None]:
+    """Start a process with Ctrl-C blocked, until it ignores it; in this process it comes after the start."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
