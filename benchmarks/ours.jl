@@ -41,23 +41,24 @@ function profile(v, input, batch, classes)
     model = build_model(v, input, classes; rng=PhotoFlux.Xoshiro(1))
     optimiser = Optimisers.setup(PhotoFlux.KerasAdam(v.learning_rate), model)
     x, labels = material(input, batch, classes)
-    y, buffers, names = PhotoFlux.targets(labels, classes), PhotoFlux.Buffers(), keys(model)
+    y, buffers, stages = PhotoFlux.targets(labels, classes), PhotoFlux.Buffers(), PhotoFlux.stages(model)
     sink = PhotoFlux.UpdateSink(PhotoFlux.kernel_penalties(v, model), optimiser)
-    forward, backward = fill(Inf, length(names)), fill(Inf, length(names))
+    forward, backward = fill(Inf, length(stages)), fill(Inf, length(stages))
     for _ in 1:10
         values = Any[x]
-        for (i, name) in enumerate(names)
-            seconds = @elapsed push!(values, PhotoFlux.forward!(model[name], last(values), buffers, name))
+        for (i, (name, layer)) in enumerate(stages)
+            seconds = @elapsed push!(values, PhotoFlux.forward!(layer, last(values), buffers, name))
             forward[i] = min(forward[i], seconds)
         end
         d = PhotoFlux.data_loss_gradient(PhotoFlux.loss_of(v.loss, classes), last(values), y, ones(Float32, 1, batch))
-        for i in length(names):-1:2
-            seconds = @elapsed d = PhotoFlux.backward!(model[i], values[i], values[i + 1], d, buffers, names[i], i > 2, sink)
+        for i in length(stages):-1:2
+            name, layer = stages[i]
+            seconds = @elapsed d = PhotoFlux.backward!(layer, values[i], values[i + 1], d, buffers, name, i > 2, sink)
             backward[i] = min(backward[i], seconds)
         end
     end
     milliseconds(t) = isfinite(t) ? string(round(1000t; digits=1)) : "0"
-    return join(("$name:$(milliseconds(f))+$(milliseconds(b))" for (name, f, b) in zip(names, forward, backward)), ' ')
+    return join(("$name:$(milliseconds(f))+$(milliseconds(b))" for ((name, _), f, b) in zip(stages, forward, backward)), ' ')
 end
 
 # Looked up, so that a first step does not wait until every other kind is compiled.

@@ -5,7 +5,7 @@ call for half a second at least. Printed are the medians over the rounds, and th
 that are not installed are left out, with a line. `docs/performance.md` explains the columns.
 
     python benchmarks/run.py [--threads N] [--rounds 7] [--cases step,predict,epoch,memory]
-                             [--data PREPARED] [--out FILE]
+                             [--data PREPARED] [--sysimage FILE] [--out FILE]
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Peer:
         self.process.wait()
 
 
-def start(name: str, threads: int) -> Peer:
+def start(name: str, threads: int, sysimage: str | None = None) -> Peer:
     count = str(threads)
     environment = os.environ | {
         "JULIA_NUM_THREADS": count,
@@ -87,7 +87,8 @@ def start(name: str, threads: int) -> Peer:
         executable = os.environ.get("PYTHON_JULIACALL_EXE") or juliapkg.executable()
         project = os.environ.get("PYTHON_JULIACALL_PROJECT") or juliapkg.project()
         script = HERE / ("ours.jl" if name == OURS else "plain_flux.jl")
-        command = [executable, "--startup-file=no", f"--project={project}", str(script)]
+        image = [f"--sysimage={sysimage}"] if sysimage and name == OURS else []
+        command = [executable, *image, "--startup-file=no", f"--project={project}", str(script)]
     else:
         command = [sys.executable, str(HERE / "keras_peer.py")]
     cores = sorted(os.sched_getaffinity(0))[:threads]
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--cases", default="step,predict,epoch,memory", help="which cases, by comma")
     parser.add_argument("--peers", default=",".join([PLAIN, *BACKENDS]), help="which peers, by comma")
     parser.add_argument("--data", help="a prepared dataset for the epochs (the demo at 96 px)")
+    parser.add_argument("--sysimage", help="a system image with PhotoFlux in it, for its own process")
     parser.add_argument("--out", type=Path, default=HERE / "results.json", help="the figures as JSON")
     options = parser.parse_args()
     kinds, wanted = options.cases.split(","), [name for name in options.peers.split(",") if name]
@@ -161,7 +163,7 @@ def main() -> None:
     first_step, peak = {}, {}
     case, command = FIRST
     for name in names:
-        peer = start(name, options.threads)
+        peer = start(name, options.threads, options.sysimage)
         peer.ask(f"case {command}")
         peer.call(1)
         first_step[name] = figures([time.perf_counter() - peer.started])

@@ -11,30 +11,32 @@ row_pitch(width) = blocks(width, LANES) + LANES
 tile_rows(width, height) = clamp(TILE ÷ (CHANNELS * row_pitch(width)), 1, height)
 tile_length(width, rows, channels) = LANES + row_pitch(width) * (rows + 2) * channels + LANES * SPAN
 
-# Copies rows from-1 to from+rows of every channel of an image; the gradient's copy takes those where `y` is not 0.
-function fill_tile!(tile::Ptr{Float32}, x::Ptr{Float32}, y::Ptr{Float32}, width, height, channels, from, rows)
+# Rows from-1 to from+rows of every channel of an image: row!(to, channel, row) writes those that are in the image.
+function fill_tile!(row!::F, tile::Ptr{Float32}, width, height, channels, from, rows) where {F}
     pitch = row_pitch(width)
     clear!(tile, LANES)
     to = at(tile, LANES)
-    for c in 0:(channels - 1), j in (from - 1):(from + rows)
-        if 1 <= j <= height
-            place = (c * height + j - 1) * width
-            source = at(x, place)
-            if y == C_NULL
-                @simd ivdep for i in 1:width
-                    unsafe_store!(to, unsafe_load(source, i), i)
-                end
-            else
-                mask = at(y, place)
-                @simd ivdep for i in 1:width
-                    unsafe_store!(to, ifelse(unsafe_load(mask, i) > 0, unsafe_load(source, i), 0.0f0), i)
-                end
-            end
+    for channel in 0:(channels - 1), row in (from - 1):(from + rows)
+        if 1 <= row <= height
+            row!(to, channel, row - 1)
             clear!(at(to, width), pitch - width)
         else
             clear!(to, pitch)
         end
         to = at(to, pitch)
+    end
+end
+
+function copy_row!(to::Ptr{Float32}, from::Ptr{Float32}, width)
+    @simd ivdep for i in 1:width
+        unsafe_store!(to, unsafe_load(from, i), i)
+    end
+end
+
+# Of a gradient `dy`, what is above 0 in `y`.
+function copy_row!(to::Ptr{Float32}, dy::Ptr{Float32}, y::Ptr{Float32}, width)
+    @simd ivdep for i in 1:width
+        unsafe_store!(to, ifelse(unsafe_load(y, i) > 0, unsafe_load(dy, i), 0.0f0), i)
     end
 end
 
@@ -135,32 +137,47 @@ end
 # The data gradient is the correlation of dy with the turned kernel, inputs and outputs exchanged.
 turned(weight) = permutedims(reverse(weight; dims=(1, 2)), (1, 2, 4, 3))
 
-function correlate!(y::Array{Float32,4}, x, weight, bias, relu::Bool, buffers::Buffers, name::Symbol)
+# Writes the output, or with `chosen` what max-pooling makes of it, which is then made tile by tile.
+function correlate!(y::Array{Float32,4}, x, weight, bias, relu::Bool, buffers::Buffers, name::Symbol, chosen=nothing)
     width, height, inputs, images = size(x)
-    outputs = size(weight, 4)
-    rows = tile_rows(width, height)
-    tiles = cld(height, rows)
+    outputs, pooled = size(weight, 4), chosen !== nothing
+    tall, last_row = tile_rows(width, height), pooled ? height - height % 2 : height
+    rows = pooled ? blocks(tall, 2) : tall
+    tiles = cld(last_row, rows)
     packed, biases = pack(weight), zeros(Float32, blocks(outputs, CHANNELS))
     copyto!(biases, bias)
-    tile_size = tile_length(width, rows, inputs)
-    scratch = buffer(buffers, name, :tiles, tile_size, Threads.nthreads())
-    GC.@preserve buffers y x packed biases share(tiles * images) do job, worker
+    tile_size, output_size = tile_length(width, rows, inputs), pooled ? width * rows * outputs : 0
+    scratch = buffer(buffers, name, :tiles, tile_size + output_size, Threads.nthreads())
+    GC.@preserve buffers y x packed biases chosen share(tiles * images) do job, worker
         image, tile = divrem(job - 1, tiles)
         from = tile * rows + 1
-        height_ = min(rows, height - from + 1)
-        p = at(pointer(scratch), (worker - 1) * tile_size)
+        height_ = min(rows, last_row - from + 1)
+        p = at(pointer(scratch), (worker - 1) * (tile_size + output_size))
         source = at(pointer(x), image * width * height * inputs)
-        fill_tile!(p, source, Ptr{Float32}(C_NULL), width, height, inputs, from, height_)
-        to = at(pointer(y), image * width * height * outputs + (from - 1) * width)
-        correlate_tile!(to, width, height, outputs, p, height_, inputs, pointer(packed), pointer(biases), relu)
+        fill_tile!(p, width, height, inputs, from, height_) do to, channel, row
+            copy_row!(to, at(source, (channel * height + row) * width), width)
+        end
+        if pooled
+            out = at(p, tile_size)
+            correlate_tile!(out, width, height_, outputs, p, height_, inputs, pointer(packed), pointer(biases), false)
+            for channel in 0:(outputs - 1)
+                place = ((image * outputs + channel) * (height ÷ 2) + from ÷ 2) * (width ÷ 2)
+                plane = at(out, channel * width * height_)
+                pool_plane!(at(pointer(y), place), pointer(chosen) + place, plane, width, height_ ÷ 2, relu)
+            end
+        else
+            to = at(pointer(y), image * width * height * outputs + (from - 1) * width)
+            correlate_tile!(to, width, height, outputs, p, height_, inputs, pointer(packed), pointer(biases), relu)
+        end
     end
     return y
 end
 
-# dy counts where `y` is above 0 if there was a ReLU. `dx` is nothing where nobody asks for it.
+# dy counts where `y` is above 0 if there was a ReLU; with `chosen` it is the gradient of what max-pooling made of y. `dx` is
+# nothing where nobody asks for it.
 function correlate_gradients!(
     dx, dw::Array{Float32,4}, db::Vector{Float32}, x, weight, y, dy, relu::Bool, buffers::Buffers,
-    name::Symbol,
+    name::Symbol, chosen=nothing,
 )
     width, height, inputs, images = size(x)
     outputs = size(weight, 4)
@@ -175,7 +192,7 @@ function correlate_gradients!(
     fill!(dy_tiles, 0.0f0)    # the channels past the last are never written
     sums = buffer(buffers, name, :sums, sums_size, workers)
     dws, dbs = buffer(buffers, name, :dws, size(dw)..., jobs), zeros(Float32, outputs, jobs)
-    GC.@preserve buffers dx x y dy packed no_bias share(jobs) do job, worker
+    GC.@preserve buffers dx x y dy chosen packed no_bias share(jobs) do job, worker
         px, pd = at(pointer(x_tiles), (worker - 1) * x_size), at(pointer(dy_tiles), (worker - 1) * dy_size)
         ps = at(pointer(sums), (worker - 1) * sums_size)
         clear!(ps, sums_size)
@@ -183,8 +200,20 @@ function correlate_gradients!(
         for image in first_image:last_image, from in 1:rows:height
             n = min(rows, height - from + 1)
             of(array, channels) = at(pointer(array), image * width * height * channels)
-            fill_tile!(px, of(x, inputs), Ptr{Float32}(C_NULL), width, height, inputs, from, n)
-            fill_tile!(pd, of(dy, outputs), relu ? of(y, outputs) : Ptr{Float32}(C_NULL), width, height, outputs, from, n)
+            fill_tile!(px, width, height, inputs, from, n) do to, channel, row
+                copy_row!(to, at(of(x, inputs), (channel * height + row) * width), width)
+            end
+            fill_tile!(pd, width, height, outputs, from, n) do to, channel, row
+                place = (channel * height + row) * width
+                if chosen !== nothing
+                    plane = (image * outputs + channel) * (height ÷ 2) * (width ÷ 2)
+                    unpool_row!(to, at(pointer(dy), plane), pointer(chosen) + plane, width, height, row)
+                elseif relu
+                    copy_row!(to, at(of(dy, outputs), place), at(of(y, outputs), place), width)
+                else
+                    copy_row!(to, at(of(dy, outputs), place), width)
+                end
+            end
             filter_tile!(ps, view(dbs, :, job), px, pd, pitch, n, blocks(width, LANES) ÷ LANES, inputs, outputs)
             if dx !== nothing
                 to = at(of(dx, inputs), (from - 1) * width)
@@ -274,8 +303,9 @@ Flux.@layer Convolution trainable=(weight, bias)
 const Rectifier = Union{typeof(relu),typeof(identity)}
 const Rectified = Convolution{<:Rectifier,Array{Float32,4},Vector{Float32}}
 
+has_fast_kernel(layer::Rectified) = size(layer.weight)[1:2] == (3, 3) && layer.stride == (1, 1)
 is_fast(layer, x) = false
-is_fast(layer::Rectified, x::Array{Float32,4}) = size(layer.weight)[1:2] == (3, 3) && layer.stride == (1, 1)
+is_fast(layer::Rectified, x::Array{Float32,4}) = has_fast_kernel(layer)
 
 dims_of(layer, x) =
     NNlib.DenseConvDims(x, layer.weight; layer.stride, padding=layer.pad, flipkernel=true)

@@ -29,7 +29,7 @@ end
 
 # The layers' own calls are compiled when they are first needed, not with the rest.
 logits_of(chain, x, buffers) =
-    is_written_out(chain, x) ? copy(last(run_forward(chain, x, buffers))) : Base.inferencebarrier(chain)(x)
+    is_written_out(chain, x) ? copy(last(run_forward(stages(chain), x, buffers))) : Base.inferencebarrier(chain)(x)
 
 # The images of a batch as the model takes them: as they are if they are all and Float32, else copied by all threads.
 function input_of(images::Array{T,4}, batch, buffers) where {T<:Real}

@@ -106,7 +106,9 @@ end
 
 Return the names of the layers that have a kernel and a bias, first to last.
 """
-kernels(model::Chain) = [name for name in keys(model) if model[name] isa Union{Convolution,Dense}]
+kernels(model::Chain) = [name for name in keys(model) if has_kernel(model[name])]
+
+has_kernel(layer) = layer isa Union{Convolution,Dense}
 
 """
     kernel_penalties(variant, model)

@@ -6,6 +6,35 @@ is_ours(::Dense{<:Rectifier,Matrix{Float32},Vector{Float32}}) = true
 
 is_written_out(model::Chain, x) = x isa Array{Float32,4} && all(is_ours, model.layers)
 
+# A convolution of few channels and the pooling after it, in one: what is pooled is not stored.
+struct PooledConvolution{C<:Rectified}
+    convolution::C
+end
+
+has_kernel(::PooledConvolution) = true
+
+pools(layer) = false
+pools(layer::Rectified) = has_fast_kernel(layer) && !whole_vectors(size(layer.weight, 3), size(layer.weight, 4))
+
+"""
+    stages(model)
+
+Return the layers of a chain as a step goes through them, with their names: a convolution and the pooling after it may be one.
+"""
+function stages(model::Chain)
+    found = Pair{Symbol,Any}[]
+    for name in keys(model)
+        layer = model[name]
+        if layer === maxpool2 && !isempty(found) && pools(last(last(found)))
+            before, convolution = pop!(found)
+            push!(found, before => PooledConvolution(convolution))
+        else
+            push!(found, name => layer)
+        end
+    end
+    return found
+end
+
 # forward!(layer, x, buffers, name) returns the layer's output; backward!(dx, layer, …) its input's gradient in `dx`, a
 # function that makes the array where it is wanted, or nothing.
 function forward!(layer::Rescale, x, buffers, name)
@@ -31,13 +60,34 @@ function forward!(layer::Convolution, x, buffers, name)
 end
 
 function backward!(layer::Convolution, x, y, dy, buffers, name, wanted, sink)
-    (; weight, bias) = layer
+    return pass_kernel!(layer.weight, layer.bias, x, dy, buffers, name, wanted, sink) do dx, dw, db
+        convolution_gradients!(dx, dw, db, layer, x, y, dy, buffers, name)
+    end
+end
+
+# gradients!(dx, dw, db) writes them.
+function pass_kernel!(gradients!, weight, bias, x, dy, buffers, name, wanted, sink)
     dw, db = buffer(buffers, name, :dw, size(weight)...), buffer(buffers, name, :db, length(bias))
     dx = wanted ? gradient_buffer(buffers, dy, size(x)) : nothing
-    convolution_gradients!(dx, dw, db, layer, x, y, dy, buffers, name)
+    gradients!(dx, dw, db)
     pass!(sink, name, :weight, weight, dw)
     pass!(sink, name, :bias, bias, db)
     return dx
+end
+
+function forward!((; convolution)::PooledConvolution, x, buffers, name)
+    (; weight, bias, σ) = convolution
+    dims = (size(x, 1) ÷ 2, size(x, 2) ÷ 2, size(weight, 4), size(x, 4))
+    y, chosen = buffer(buffers, name, :y, dims...), byte_buffer(buffers, name, :chosen, dims...)
+    return correlate!(y, x, weight, bias, σ === relu, buffers, name, chosen)
+end
+
+function backward!((; convolution)::PooledConvolution, x, y, dy, buffers, name, wanted, sink)
+    (; weight, bias, σ) = convolution
+    chosen = byte_buffer(buffers, name, :chosen, size(y)...)
+    return pass_kernel!(weight, bias, x, dy, buffers, name, wanted, sink) do dx, dw, db
+        correlate_gradients!(dx, dw, db, x, weight, y, dy, σ === relu, buffers, name, chosen)
+    end
 end
 
 function forward!(::typeof(maxpool2), x, buffers, name)
@@ -142,31 +192,32 @@ function as_gradient(sink::GradientSink, model::Chain)
 end
 
 """
-    run_forward(model, x, buffers)
+    run_forward(stages, x, buffers)
 
-Return the input of the first layer and the output of each; they are good until the next call with these buffers.
+Return the input of the first of a model's [`stages`](@ref) and the output of each; they are good until the next call with these
+buffers.
 """
-function run_forward(model::Chain, x, buffers::Buffers)
+function run_forward(stages, x, buffers::Buffers)
     values = Any[x]
-    for name in keys(model)
-        push!(values, forward!(model[name], last(values), buffers, name))
+    for (name, layer) in stages
+        push!(values, forward!(layer, last(values), buffers, name))
     end
     return values
 end
 
 """
-    run_backward(model, values, dz, buffers, sink)
+    run_backward(stages, values, dz, buffers, sink)
 
-Go back through the layers from `dz`, the gradient of the logits, giving each weight's gradient to `sink`.
+Go back through the stages from `dz`, the gradient of the logits, giving each weight's gradient to `sink`.
 
 No input gradient is made below the first layer that has weights.
 """
-function run_backward(model::Chain, values, dz, buffers::Buffers, sink::Sink)
-    names = keys(model)
-    first_kernel = findfirst(==(first(kernels(model))), names)
+function run_backward(stages, values, dz, buffers::Buffers, sink::Sink)
+    first_kernel = findfirst(stage -> has_kernel(last(stage)), stages)
     gradient = dz
-    for i in length(names):-1:first_kernel
-        gradient = backward!(model[i], values[i], values[i + 1], gradient, buffers, names[i], i > first_kernel, sink)
+    for i in length(stages):-1:first_kernel
+        name, layer = stages[i]
+        gradient = backward!(layer, values[i], values[i + 1], gradient, buffers, name, i > first_kernel, sink)
     end
     return nothing
 end

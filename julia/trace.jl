@@ -58,7 +58,9 @@ end
 function activations(chain, x)
     buffers, pairs = Buffers(), Pair{String,Array{Float32}}[]
     GC.@preserve buffers on_all_threads() do
-        for (name, y) in zip(keys(chain), run_forward(chain, x, buffers)[2:end])
+        y = x
+        for name in keys(chain)
+            y = forward!(chain[name], y, buffers, name)
             # Images (w, h, c, B) are (c, w, h, B) in Keras' layout reversed. Flattening only renames.
             name === :flatten || push!(pairs, "activation/$name" => ndims(y) == 4 ? permutedims(y, (3, 1, 2, 4)) : copy(y))
         end

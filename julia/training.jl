@@ -297,10 +297,11 @@ function written_out_step!(sink, model, loss, x, y, weights, buffers)
     w = reshape(weights, 1, :)
     # The arrays of a step point into the buffers.
     return GC.@preserve buffers on_all_threads() do
-        values = run_forward(model, x, buffers)
+        parts = stages(model)
+        values = run_forward(parts, x, buffers)
         logits = copy(last(values))::Matrix{Float32}
         value = data_loss(loss, logits, y, w)
-        isfinite(value) && run_backward(model, values, data_loss_gradient(loss, logits, y, w), buffers, sink)
+        isfinite(value) && run_backward(parts, values, data_loss_gradient(loss, logits, y, w), buffers, sink)
         return (; loss=value, penalty=sink.value[], logits)
     end
 end

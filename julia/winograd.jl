@@ -13,7 +13,8 @@
 const STRIP_FLOATS = 2^13    # channels, in and out, times patches of a job
 
 # Channels in whole vectors, and rows in which a vector fits.
-suits_winograd(width, inputs, outputs) = width >= LANES && inputs % LANES == 0 && outputs % LANES == 0
+suits_winograd(width, inputs, outputs) = width >= LANES && whole_vectors(inputs, outputs)
+whole_vectors(inputs, outputs) = inputs % LANES == 0 && outputs % LANES == 0
 
 struct Strips
     width::Int

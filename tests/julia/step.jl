@@ -1,4 +1,4 @@
-using PhotoFlux: Buffers, is_written_out, kernel_penalties, loss_of, run_forward, targets, total_gradient, train_step!, with_one_blas_thread, without_dropout
+using PhotoFlux: Buffers, is_written_out, kernel_penalties, loss_of, maxpool2, run_forward, stages, targets, total_gradient, train_step!, with_one_blas_thread, without_dropout
 using LinearAlgebra: BLAS
 using PhotoFlux.Flux: Zygote
 
@@ -32,7 +32,38 @@ end
     PhotoFlux.start_dropout!(model, 1, 1)
     expected = model(x)
     PhotoFlux.start_dropout!(model, 1, 1)
-    @test last(run_forward(model, x, Buffers())) ≈ expected rtol = 1e-5
+    @test last(run_forward(stages(model), x, Buffers())) ≈ expected rtol = 1e-5
+end
+
+# The same sums in the same order, so nothing differs. Sizes of one tile and of several, odd ones, one pixel.
+@testset "pooled as it is made, $channels, $σ, $size_" for channels in (1 => 1, 3 => 16, 2 => 5), σ in (identity, Flux.relu),
+        size_ in ((1, 1), (2, 3), (7, 4), (17, 6), (33, 21), (90, 40))
+    layer = PhotoFlux.Convolution((3, 3), channels, σ; init=(dims...) -> randn(Xoshiro(1), Float32, dims...))
+    layer.bias .= randn(Xoshiro(2), Float32, last(channels))
+    apart = [:conv => layer, :pool => maxpool2]
+    together = stages(Flux.Chain(; apart...))
+    @test map(typeof, last.(together)) == [PhotoFlux.PooledConvolution{typeof(layer)}]
+    x = randn(Xoshiro(3), Float32, size_..., first(channels), 3)
+    results = map((apart, together)) do parts
+        buffers, sink = Buffers(), PhotoFlux.GradientSink([])
+        values = run_forward(parts, x, buffers)
+        dy = randn(Xoshiro(4), Float32, size(last(values)))
+        conv = last(parts) === last(apart) ? PhotoFlux.backward!(maxpool2, values[2], values[3], dy, buffers, :pool, true, sink) : dy
+        name, first_layer = first(parts)
+        dx = PhotoFlux.backward!(first_layer, x, values[2], conv, buffers, name, true, sink)
+        copy.((last(values), dx, sink.arrays[:conv, :weight], sink.arrays[:conv, :bias]))
+    end
+    @test results[1] == results[2]
+    x[1] = NaN
+    @test size_ == (1, 1) || isnan(first(last(run_forward(together, x, Buffers()))))
+end
+
+@testset "what is pooled on its own" begin
+    conv(channels, σ=Flux.relu; kernel=3) = PhotoFlux.Convolution((kernel, kernel), channels, σ)
+    @test first.(stages(Flux.Chain(; a=conv(3 => 16), pool=maxpool2, b=conv(16 => 32), c=maxpool2))) == [:a, :b, :c]
+    @test first.(stages(Flux.Chain(; a=conv(3 => 16, tanh), pool=maxpool2))) == [:a, :pool]
+    @test first.(stages(Flux.Chain(; a=conv(3 => 16; kernel=5), pool=maxpool2))) == [:a, :pool]
+    @test first.(stages(Flux.Chain(; pool=maxpool2, other=maxpool2))) == [:pool, :other]
 end
 
 # Kernels of both ways through a Dense layer, and the one that BLAS makes.

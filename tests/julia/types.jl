@@ -18,6 +18,8 @@ JET_IS_HERE ? (@eval using JET: JET) : @info("JET is not installed: its checks d
         (conv, (large,), Array{Float32,4}),
         (PhotoFlux.correlate!, forward, Array{Float32,4}),
         (PhotoFlux.correlate_gradients!, backward, Nothing),
+        (PhotoFlux.correlate!, (copy(small), Base.tail(forward)..., chosen), Array{Float32,4}),
+        (PhotoFlux.correlate_gradients!, (backward[1:6]..., small, backward[8:end]..., chosen), Nothing),
         (PhotoFlux.winograd!, forward, Array{Float32,4}),
         (PhotoFlux.winograd_gradients!, backward, Nothing),
         (PhotoFlux.pool!, (small, chosen, large), Tuple{Array{Float32,4},Array{UInt8,4}}),
