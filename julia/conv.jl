@@ -292,7 +292,7 @@ struct Convolution{F,A<:AbstractArray{<:Any,4},B<:AbstractVector}
 end
 
 function Convolution(kernel::NTuple{2,Int}, channels::Pair, σ=identity; stride::Int=1, init=Flux.glorot_uniform)
-    weight = init(kernel..., channels...)
+    weight = init(kernel..., first(channels), last(channels))
     # As Flux's SamePad.
     pad = ntuple(i -> isodd(i) ? cld(kernel[cld(i, 2)] - 1, 2) : fld(kernel[cld(i, 2)] - 1, 2), 4)
     return Convolution(σ, weight, fill!(similar(weight, last(channels)), 0), (stride, stride), pad)

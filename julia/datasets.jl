@@ -83,7 +83,7 @@ Open a prepared dataset by memory map, or read a folder of CIFAR-10's binary ver
 function open_dataset(folder::AbstractString; seed::Integer=42)
     isdir(folder) || throw(ArgumentError("`folder` must be a prepared dataset; there is no folder: $folder"))
     isfile(joinpath(folder, "meta.json")) && return open_prepared(folder)
-    isfile(joinpath(folder, "data_batch_1.bin")) && return open_cifar10(folder; seed)
+    isfile(joinpath(folder, "data_batch_1.bin")) && return apart(open_cifar10, folder; seed)::PreparedDataset
     throw(ArgumentError(
         "$folder is neither a prepared dataset (it has no meta.json) nor CIFAR-10's binary version (no " *
         "data_batch_1.bin). `photoflux prepare SOURCE DEST` makes a prepared dataset from a folder of images.",
@@ -92,7 +92,7 @@ end
 
 function open_prepared(folder)
     meta = try
-        JSON.parsefile(joinpath(folder, "meta.json"))
+        apart(JSON.parsefile, joinpath(folder, "meta.json"))
     catch err
         err isa InterruptException && rethrow()
         throw(ArgumentError("$(joinpath(folder, "meta.json")) is not JSON; prepare the dataset again."))
@@ -100,12 +100,12 @@ function open_prepared(folder)
     version = get(meta, "format", nothing)
     version == 1 || throw(ArgumentError("$folder: prepared-dataset format $(repr(version)); this PhotoFlux reads 1."))
     return PreparedDataset(
-        mmap_npy(joinpath(folder, "images.npy"), UInt8, 4),
-        Vector{Int32}(mmap_npy(joinpath(folder, "labels.npy"), Int32, 1)),
-        Vector{UInt8}(mmap_npy(joinpath(folder, "split.npy"), UInt8, 1)),
-        Vector{String}(meta["classes"]),
-        String(meta["name"]),
-        String(meta["fingerprint"]),
+        mmap_npy(joinpath(folder, "images.npy"), Array{UInt8,4}),
+        copy(mmap_npy(joinpath(folder, "labels.npy"), Vector{Int32})),
+        copy(mmap_npy(joinpath(folder, "split.npy"), Vector{UInt8})),
+        apart(Vector{String}, meta["classes"])::Vector{String},
+        apart(String, meta["name"])::String,
+        apart(String, meta["fingerprint"])::String,
     )
 end
 
@@ -113,7 +113,7 @@ const NPY_CODES = Dict(UInt8 => "|u1", Int32 => "<i4")
 
 # numpy/lib/format.py: magic, version, header length, a Python dict, then the data. A C-order (N, C, H, W) array is, read
 # in Julia's column order, a W×H×C×N one: the same bytes, no copy.
-function mmap_npy(path, ::Type{T}, dimensions) where {T}
+function mmap_npy(path, ::Type{Array{T,dimensions}}) where {T,dimensions}
     wrong(what) = throw(ArgumentError("$path $what; prepare the dataset again."))
     isfile(path) || wrong("is missing")
     return open(path) do io
@@ -132,8 +132,8 @@ function mmap_npy(path, ::Type{T}, dimensions) where {T}
         end
         needed = position(io) + prod(sizes) * sizeof(T)
         filesize(path) < needed && wrong("is truncated: $(filesize(path)) bytes of $needed")
-        prod(sizes) == 0 && return Array{T,dimensions}(undef, reverse(sizes)...)
-        return Mmap.mmap(io, Array{T,dimensions}, Tuple(reverse(sizes)), position(io))
+        dims = ntuple(i -> sizes[end + 1 - i], Val(dimensions))
+        return prod(dims) == 0 ? Array{T,dimensions}(undef, dims) : Mmap.mmap(io, Array{T,dimensions}, dims, position(io))
     end
 end
 

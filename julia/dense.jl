@@ -98,7 +98,7 @@ function blocked_gradients!(dx, target, p, weight, x, dy, buffers, name)
     padded = blocks(images, 2LANES)
     turned_dy = buffer(buffers, name, :turned_dy, padded, units)
     turned_dy .= 0
-    permutedims!(view(turned_dy, 1:images, :), dy, (2, 1))
+    transpose!(view(turned_dy, 1:images, :), dy)
     size_ = (images + units + padded) * step
     workspace = buffer(buffers, name, :blocks, size_, Threads.nthreads())
     jobs = cld(inputs, step)

@@ -24,12 +24,13 @@ function batched_logits(model::Chain, images, numbers, batch_size)
             on_all_threads(() -> logits_of(chain, input_of(images, batch, buffers), buffers))
         end
     end
-    return isempty(parts) ? zeros(Float32, size(model[:output].weight, 1), 0) : reduce(hcat, parts)
+    return isempty(parts) ? zeros(Float32, size(model[:output].weight, 1), 0) : reduce(hcat, parts)::Matrix{Float32}
 end
 
 # The layers' own calls are compiled when they are first needed, not with the rest.
 logits_of(chain, x, buffers) =
-    is_written_out(chain, x) ? copy(last(run_forward(stages(chain), x, buffers))) : Base.inferencebarrier(chain)(x)
+    is_written_out(chain, x) ? copy(last(run_forward(stages(chain), x, buffers)))::Matrix{Float32} : apart(by_layers, chain, x)
+by_layers(chain, x) = convert(Matrix{Float32}, chain(x))
 
 # The images of a batch as the model takes them: as they are if they are all and Float32, else copied by all threads.
 function input_of(images::Array{T,4}, batch, buffers) where {T<:Real}
@@ -96,8 +97,8 @@ function evaluate(model::Chain, data::PreparedDataset, v::Variant; part::Symbol=
     for (truth, decision) in zip(labels, decisions(z))
         confusion[truth + 1, decision + 1] += 1
     end
-    loss = Float64(mean(Float64, image_losses(loss_of(v.loss, K), z, targets(labels, K))))
-    penalty = Float64(penalty_value(kernel_penalties(v, model), model))
+    loss = apart(mean_loss, loss_of(v.loss, K), z, targets(labels, K))::Float64
+    penalty = apart(Float64, apart(penalty_value, kernel_penalties(v, model), model))::Float64
     hits = [confusion[k, k] for k in 1:K]
     return (;
         loss,
@@ -109,3 +110,5 @@ function evaluate(model::Chain, data::PreparedDataset, v::Variant; part::Symbol=
         recall=hits ./ vec(sum(confusion; dims=2)),
     )
 end
+
+mean_loss(loss, z, y) = mean(Float64, image_losses(loss, z, y))

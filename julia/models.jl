@@ -68,8 +68,8 @@ outputs(classes::Integer) = classes == 2 ? 1 : Int(classes)
 
 # Flux.glorot_uniform's numbers, made in place: it would hold the photo CNN's large kernel twice.
 function glorot(rng)
-    return function (dims...)
-        w, scale = rand(rng, Float32, dims...), sqrt(24.0f0 / sum(Flux.nfan(dims...)))
+    return function (dims::Vararg{Int,N}) where {N}
+        w, scale = rand(rng, Float32, dims), sqrt(24.0f0 / sum(Flux.nfan(dims...)))
         return w .= (w .- 0.5f0) .* scale
     end
 end
@@ -116,7 +116,8 @@ has_kernel(layer) = layer isa Union{Convolution,Dense}
 Return the penalised kernels: pairs of a layer's name and its [`Penalty`](@ref).
 """
 function kernel_penalties(v::Variant, model::Chain)
-    pairs = [name => get(v.penalty, penalty_group(name), NoPenalty()) for name in kernels(model)]
+    # Of one type whatever the penalties, so that what takes them is compiled once.
+    pairs = Pair{Symbol,Penalty}[name => get(v.penalty, penalty_group(name), NoPenalty()) for name in kernels(model)]
     return filter(pair -> !(last(pair) isa NoPenalty), pairs)
 end
 

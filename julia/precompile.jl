@@ -1,15 +1,37 @@
-# One tiny real training of each kind of chain, so that a user's first step does not wait for the compiler; of images that
-# are wide enough for every way of convolution.
+# Real fits and predictions of tiny images, so that a user's first does not wait for the compiler: of each kind of chain, by
+# way of the files, of images that are wide enough for every way of convolution.
+
+# A prepared dataset as Python writes it.
+function write_prepared(folder, images, labels, split, classes)
+    function npy(name, array)
+        header = "{'descr': '$(NPY_CODES[eltype(array)])', 'fortran_order': False, 'shape': $(reverse(size(array))), }"
+        open(joinpath(folder, name), "w") do io
+            write(io, b"\x93NUMPY\x01\x00", htol(UInt16(118)), rpad(header, 117), '\n', htol.(array))
+        end
+    end
+    npy("images.npy", images)
+    npy("labels.npy", labels)
+    npy("split.npy", split)
+    write(joinpath(folder, "meta.json"), JSON.json((; format=1, name="tiny", fingerprint="", classes)))
+end
+
 @setup_workload begin
     images = rand(Xoshiro(1), UInt8, 2LANES, 8, 3, 8)
     split = UInt8[0, 0, 0, 0, 1, 1, 2, 2]
+    settings = JSON.json((; epochs=1, batch_size=3, learning_rate=0.001, seed=1, balance="augment"))
+    nothing_done(values...) = false
     @compile_workload begin
-        recipes = [variant.(("l2", "dropout", "dense_l2", "mlp"))...; variant("mlp"; loss="squared_error")]
+        recipes = [variant.(("l2", "dropout", "dense_l2", "dense_dropout", "mlp"))...; variant("mlp"; loss="squared_error")]
         for classes in (2, 3), v in recipes
-            labels = Int32[mod(i, classes) for i in 1:8]
-            data = PreparedDataset(images, labels, split, string.(1:classes), "precompile", "")
-            run = train(v, data; epochs=1, batch_size=3, balance="augment")
-            evaluate(run, data)
+            labels, folder = Int32[mod(i, classes) for i in 1:8], mktempdir()
+            write_prepared(folder, images, labels, split, string.(1:classes))
+            spec, weights = JSON.json(as_dict(v)), joinpath(folder, "weights.safetensors")
+            engine_fit(spec, folder, weights, settings, nothing, nothing_done, nothing_done)
+            z = zeros(Float32, outputs(classes), 8)
+            GC.@preserve z images engine_logits!(
+                Int(pointer(z)), spec, weights, classes, Int(pointer(images)), size(images)..., 3)
+            run = train(v, folder; epochs=1, batch_size=3)
+            evaluate(run, folder)
             predict(run, images)
         end
     end

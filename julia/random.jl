@@ -22,6 +22,6 @@ true
 ```
 """
 function derived_rng(seed::Integer, purpose::AbstractString, parts::Integer...)
-    digest = sha256(join((seed, purpose, parts...), '/'))
+    digest = sha256(string(seed, '/', purpose, map(part -> "/$part", parts)...))
     return Xoshiro(ltoh.(reinterpret(UInt64, digest))...)
 end

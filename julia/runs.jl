@@ -37,7 +37,7 @@ function save_run(folder::AbstractString, run::Run)
         "initial" => run.initial,
         "seconds" => sum(row -> row.seconds, run.history; init=0.0),
     )
-    replace_file(io -> JSON.print(io, description, 2), joinpath(folder, "run.json"))
+    replace_file(io -> apart(JSON.print, io, description, 2), joinpath(folder, "run.json"))
     # What Python made from an earlier run's weights is not this run's.
     foreach(name -> rm(joinpath(folder, name); force=true), ("logits.safetensors", "report.html", "calibration.png"))
     return folder
@@ -71,7 +71,7 @@ function load_run(folder::AbstractString)
     path = joinpath(folder, "run.json")
     isfile(path) || throw(ArgumentError("$folder is not a run: it has no run.json."))
     d = try
-        JSON.parsefile(path)
+        apart(JSON.parsefile, path)
     catch err
         err isa InterruptException && rethrow()
         throw(ArgumentError("$path is not JSON."))
@@ -111,13 +111,4 @@ function checked(run::Run, input)
     input == run.input ||
         throw(DimensionMismatch("The run's images are $(join(run.input, '×')) (W×H×C); received: $(join(input, '×'))."))
     return run.model
-end
-
-# What the Python package passes and asks.
-variant_from_json(text::AbstractString) = (row = JSON.parse(text); Variant(row["name"], row))
-settings_from_json(text::AbstractString) = NamedTuple(Symbol(k) => value for (k, value) in JSON.parse(text))
-
-function package_version(name::AbstractString)
-    modules = (; Flux, Flux.NNlib, Optimisers, Zygote)
-    return string(pkgversion(modules[Symbol(name)]))
 end

@@ -56,7 +56,7 @@ function forward!(layer::Convolution, x, buffers, name)
         y = buffer(buffers, name, :y, size(x, 1), size(x, 2), size(layer.weight, 4), size(x, 4))
         return convolve!(y, layer, x, buffers, name)
     end
-    return layer(x)
+    return apart(layer, x)
 end
 
 function backward!(layer::Convolution, x, y, dy, buffers, name, wanted, sink)
@@ -165,7 +165,8 @@ struct UpdateSink{O} <: Sink
     optimiser::O
 end
 
-GradientSink(penalties) = GradientSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), Dict())
+GradientSink(penalties) =
+    GradientSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), Dict{Tuple{Symbol,Symbol},Array{Float32}}())
 UpdateSink(penalties, optimiser) = UpdateSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), optimiser)
 
 function target(sink::GradientSink, name, field, w)

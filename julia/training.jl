@@ -149,16 +149,34 @@ function train(
         isempty(indices(data, part)) && throw(ArgumentError("The $part part of $(data.name) has no images."))
     end
 
-    model = build_model(v, image_shape(data), length(data.classes); rng=derived_rng(seed, "weights"))
+    settings = (; epochs=Int(epochs), batch_size=Int(batch_size), learning_rate=Float64(shortest(Float32(learning_rate))),
+        seed=Int(seed), balance=String(balance))
+    return fit(v, data, settings, initial, Callback(on_batch), Callback(on_epoch))
+end
+
+# A function that the user gives, all of one type: a fit is compiled once for them, and with the package.
+struct Callback
+    f::Any
+end
+
+(callback::Callback)(argument) = callback.f(argument)
+
+# The types of model and loss are known from here on.
+function fit(v, data, settings, initial, on_batch::Callback, on_epoch::Callback)
+    K = length(data.classes)
+    model = build_model(v, image_shape(data), K; rng=derived_rng(settings.seed, "weights"))
+    return apart(fit!, model, loss_of(v.loss, K), v, data, settings, initial, on_batch, on_epoch)::Run
+end
+
+function fit!(model, loss, v, data, settings, initial, on_batch, on_epoch)
+    (; epochs, batch_size, learning_rate) = settings
     origin = start_from!(model, initial, image_shape(data))
     optimiser = Optimisers.setup(KerasAdam(learning_rate), model)
     stopping = v.patience === nothing ? nothing : EarlyStopping(v.patience)
-    settings = (; epochs=Int(epochs), batch_size=Int(batch_size), learning_rate=Float64(shortest(Float32(learning_rate))),
-        seed=Int(seed), balance=String(balance))
     history = NamedTuple[]
     good = copy_weights!(nothing, model)
     buffers = Buffers()
-    ended = :epochs
+    ended::Symbol = :epochs
     finished(kept_epoch) = Run(v, model, history, kept_epoch, ended, image_shape(data), data.classes, settings,
         (; data.name, data.fingerprint), origin)
     function diverged(epoch, batch, loss)
@@ -169,7 +187,7 @@ function train(
     try
         for epoch in 1:epochs
             start = time()
-            training = train_epoch!(model, optimiser, v, data, epoch, settings, on_batch, buffers)
+            training = train_epoch!(model, optimiser, loss, v, data, epoch, settings, on_batch, buffers)
             if training === :interrupted
                 ended = :interrupted
                 break
@@ -228,34 +246,46 @@ history_row(epoch, seconds, training, validation) = (;
 )
 
 # Returns the epoch's means over images and its last batch, or :interrupted. A loss that is not finite ends it.
-function train_epoch!(model, optimiser, v, data, epoch, settings, on_batch, buffers)
+function train_epoch!(model, optimiser, loss, v, data, epoch, settings, on_batch, buffers)
     (; seed, batch_size, balance, epochs) = settings
     items = epoch_items(data, seed, epoch, balance)
     factors = class_weights(data, balance)
     penalties = kernel_penalties(v, model)
     K = length(data.classes)
     start_dropout!(model, seed, epoch)
-    loss, penalty, hits, seen = 0.0, 0.0, 0, 0
-    batches, batch = cld(length(items), batch_size), 0
+    sums, batches = Sums(), cld(length(items), batch_size)
     ended = each_batch(data, items, batch_size; seed, epoch, buffers) do chosen, x, waited
-        batch += 1
         labels = [data.labels[item.index] for item in chosen]
         # Ctrl-C waits for the end of the batch: a half-made step would leave half-changed weights.
         step = disable_sigint() do
-            train_step!(model, optimiser, loss_of(v.loss, K), penalties, x, targets(labels, K), factors[labels .+ 1],
-                buffers)
+            train_step!(model, optimiser, loss, penalties, x, targets(labels, K), factors[labels .+ 1], buffers)
         end
         n = length(chosen)
-        loss += n * Float64(step.loss)
-        penalty += n * Float64(step.penalty)
-        hits += count(decisions(step.logits) .== labels)
-        seen += n
-        isfinite(loss + penalty) || return (; batch, loss=loss + penalty)
-        so_far = (; epoch, epochs, batch, batches, images=n, waited, loss=(loss + penalty) / seen, accuracy=hits / seen)
+        sums.batch += 1
+        sums.images += n
+        sums.loss += n * Float64(step.loss)
+        sums.penalty += n * Float64(step.penalty)
+        sums.hits += apart(count_hits, step.logits, labels)::Int
+        isfinite(sums.loss + sums.penalty) || return (; sums.batch, loss=sums.loss + sums.penalty, penalty=NaN, accuracy=NaN)
+        so_far = (; epoch, epochs, sums.batch, batches, images=n, waited, loss=(sums.loss + sums.penalty) / sums.images,
+            accuracy=sums.hits / sums.images)
         return on_batch(so_far) === true ? :interrupted : nothing
     end
     ended === nothing || return ended
-    return (; batch=batches, loss=loss / seen, penalty=penalty / seen, accuracy=hits / seen)
+    return (; batch=batches, loss=sums.loss / sums.images, penalty=sums.penalty / sums.images,
+        accuracy=sums.hits / sums.images)
+end
+
+count_hits(logits, labels) = count(decisions(logits) .== labels)
+
+# Of an epoch so far; the losses are summed over images.
+mutable struct Sums
+    batch::Int
+    images::Int
+    hits::Int
+    loss::Float64
+    penalty::Float64
+    Sums() = new(0, 0, 0, 0.0, 0.0)
 end
 
 # Dropout is on whatever mode the layers were left in, and draws from its own generator of this epoch.
@@ -316,7 +346,7 @@ function total_gradient(model, loss, penalties, x, y, weights, buffers=Buffers()
         return result, as_gradient(sink, model)
     end
     # Our own models never come here, so it is compiled when it is first called and not with the rest.
-    return Base.inferencebarrier(zygote_gradient)(model, loss, penalties, x, y, reshape(weights, 1, :))
+    return apart(zygote_gradient, model, loss, penalties, x, y, reshape(weights, 1, :))
 end
 
 function zygote_gradient(model, loss, penalties, x, y, w)

@@ -168,7 +168,9 @@ end
 
 Return the `ArgumentError` for a misspelt name; its message lists the known names and proposes the nearest.
 """
-function unknown_name(argument, received, known)
+unknown_name(argument, received, known) = apart(name_error, argument, received, known)::ArgumentError
+
+function name_error(argument, received, known)
     distances = [edit_distance(lowercase(string(received)), name) for name in known]
     nearest = minimum(distances)
     near = nearest <= max(1, length(string(received)) ÷ 2) ? known[findall(==(nearest), distances)] : String[]

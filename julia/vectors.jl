@@ -227,7 +227,7 @@ struct Buffers
     bytes::Dict{Tuple{Symbol,Symbol},Vector{UInt8}}
 end
 
-Buffers() = Buffers(Dict(), Dict())
+Buffers() = Buffers(Dict{Tuple{Symbol,Symbol},Vector{Float32}}(), Dict{Tuple{Symbol,Symbol},Vector{UInt8}}())
 
 function buffer(arrays::Dict{Tuple{Symbol,Symbol},Vector{T}}, key, dims::Dims{N}) where {T,N}
     n = prod(dims)

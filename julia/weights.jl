@@ -84,16 +84,18 @@ function write_arrays(path, pairs; metadata=Dict{String,String}())
     header, offset = Dict{String,Any}("__metadata__" => metadata), 0
     for (name, array) in pairs
         ending = offset + sizeof(array)
-        header[name] = Dict("dtype" => "F32", "shape" => collect(reverse(size(array))), "data_offsets" => [offset, ending])
+        header[name] = Dict("dtype" => "F32", "shape" => shape_in_keras(array), "data_offsets" => [offset, ending])
         offset = ending
     end
-    json = JSON.json(header)
+    json = apart(JSON.json, header)::String
     json *= " "^mod(-ncodeunits(json), 8)
     return replace_file(path) do io
         write(io, htol(UInt64(ncodeunits(json))), json)
         foreach(pair -> write(io, htol.(last(pair))), pairs)
     end
 end
+
+shape_in_keras(array) = apart(reverse, size(array))
 
 # Old content stays until the new file is whole.
 function replace_file(write_to, path)
@@ -142,7 +144,7 @@ function read_weights(path::AbstractString)
         length_ = ltoh(read(io, UInt64))
         length_ <= min(MAX_HEADER, total - 8) || wrong("it is truncated or its header's length is wrong")
         header = try
-            JSON.parse(String(read(io, Int(length_))))
+            apart(JSON.parse, String(read(io, Int(length_))))
         catch err
             err isa InterruptException && rethrow()
             wrong("its header is not JSON")
@@ -152,15 +154,17 @@ function read_weights(path::AbstractString)
         arrays = Dict{String,Array{Float32}}()
         for (name, entry) in header
             name == "__metadata__" && continue
-            shape, (from, to) = tensor_entry(entry, name, total - start, wrong)
+            shape, (from, to) = apart(tensor_entry, entry, name, total - start, wrong)::Tuple{Vector{Int},NTuple{2,Int}}
             seek(io, start + from)
-            arrays[name] = ltoh.(read!(io, Array{Float32}(undef, reverse(shape)...)))
+            arrays[name] = apart(read_array, io, shape)::Array{Float32}
             position(io) == start + to || wrong("$name is truncated")
         end
         metadata = get(header, "__metadata__", Dict())
         return arrays, Dict{String,String}(string(k) => string(v) for (k, v) in metadata)
     end
 end
+
+read_array(io, shape) = ltoh.(read!(io, Array{Float32}(undef, reverse(shape)...)))
 
 function tensor_entry(entry, name, available, wrong)
     entry isa AbstractDict && all(in(keys(entry)), ("dtype", "shape", "data_offsets")) || wrong("no entry for $name")
@@ -171,7 +175,7 @@ function tensor_entry(entry, name, available, wrong)
     size_ = 4 * prod(big.(shape); init=big(1))
     from, to = offsets
     from <= to <= available && to - from == size_ || wrong("$name does not lie in the file; it is truncated")
-    return Tuple(Int.(shape)), (Int(from), Int(to))
+    return Vector{Int}(shape), (Int(from), Int(to))
 end
 
 """
@@ -192,8 +196,8 @@ Copy stored weights into a model.
 - `DimensionMismatch`: other names or shapes than the model's, as in a file of another variant; both are listed.
 """
 function load_weights!(model::Chain, arrays::AbstractDict, input; source="the weights")
-    expected = [name => reverse(size(array)) for (name, array) in canonical_weights(model, input)]
-    found = Dict(name => reverse(size(array)) for (name, array) in arrays)
+    expected = [name => shape_in_keras(array) for (name, array) in canonical_weights(model, input)]
+    found = Dict(name => shape_in_keras(array) for (name, array) in arrays)
     if Dict(expected) != found
         throw(DimensionMismatch("$source do not fit this model:\n" * side_by_side(found, expected)))
     end

@@ -9,7 +9,7 @@ using ChainRulesCore: ChainRulesCore
 using Flux: Flux, Chain, Dense, Dropout, NNlib, Zygote
 using Flux: logσ, logsoftmax, onehotbatch, relu, sigmoid, softmax
 using JSON: JSON
-using LinearAlgebra: BLAS
+using LinearAlgebra: BLAS, transpose!
 using Mmap: Mmap
 using Optimisers: Optimisers
 using PrecompileTools: @compile_workload, @setup_workload
@@ -26,6 +26,7 @@ export NoPenalty, L1, L2, ElasticNet, KerasAdam
 export build_model, read_weights, write_weights, load_weights!
 
 # The source is in `julia/`; Julia 1.10 looks for the entry here and knows no `entryfile`.
+include("../julia/barrier.jl")
 include("../julia/random.jl")
 include("../julia/penalties.jl")
 include("../julia/variants.jl")
@@ -47,6 +48,7 @@ include("../julia/evaluation.jl")
 include("../julia/training.jl")
 include("../julia/runs.jl")
 include("../julia/trace.jl")
+include("../julia/engine.jl")
 include("../julia/precompile.jl")
 
 end

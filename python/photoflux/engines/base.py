@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
+from photoflux.errors import SettingError
 from photoflux.variants import Variant
 
 BALANCES = ("none", "weights", "augment")
@@ -215,3 +216,9 @@ class Engine(Protocol):
     def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
         """Return images of a prepared dataset as a fit sees them, float32 (N, C, H, W), 0 to 255."""
         ...
+
+
+def check_images(images: np.ndarray, dimensions: int, layout: str) -> None:
+    """Raise a `SettingError` unless images are uint8 of so many dimensions."""
+    if images.dtype != np.uint8 or images.ndim != dimensions:
+        raise SettingError(f"`images` must be uint8 {layout}; received: {images.dtype} {images.shape}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
@@ -22,6 +23,22 @@ HOW_TO_GET_JULIA = (
 # Read by juliacall when it is imported. Julia must see Ctrl-C, on which a threaded Julia crashes otherwise, and use all
 # cores.
 DEFAULTS = {"PYTHON_JULIACALL_HANDLE_SIGNALS": "yes", "PYTHON_JULIACALL_THREADS": "auto"}
+
+# In one piece, since each kind of call across the bridge takes a new process a second to compile.
+MODULE = """
+module PhotoFluxBridge
+    let path = %s
+        # Behind the active project, whose manifest says where Flux is.
+        path in LOAD_PATH || insert!(LOAD_PATH, 2, path)
+    end
+    using PhotoFlux, PythonCall
+    # Julia sees Ctrl-C from now on: as an exception, which a fit catches between two batches, not as the end.
+    Base.exit_on_sigint(false)
+    const FOLDER = pkgdir(PhotoFlux)
+    # A Python function as one that gives Julia values.
+    called(f) = (values...) -> pyconvert(Any, f(values...))
+end
+"""
 
 
 def start(say: Callable[[str], None]) -> Any:
@@ -80,14 +97,9 @@ def _load() -> Any:
             raise
         reason = str(error).strip() or type(error).__name__
         raise EngineError(f"Julia could not be started: {reason}. {HOW_TO_GET_JULIA}") from error
-    module = juliacall.newmodule("PhotoFluxBridge")
     try:
-        # Behind the active project, whose manifest says where Flux is.
-        module.seval("path -> path in LOAD_PATH || insert!(LOAD_PATH, 2, path)")(str(julia_package()))
-        module.seval("using PhotoFlux, PythonCall")
-        # Julia sees Ctrl-C from now on: as an exception, which a fit catches between two batches, not as the end.
-        module.seval("Base.exit_on_sigint(false)")
-        loaded = Path(str(module.seval("pkgdir(PhotoFlux)"))).resolve()
+        module = juliacall.Main.seval(MODULE % json.dumps(str(julia_package())).replace("$", "\\$"))
+        loaded = Path(str(module.FOLDER)).resolve()
     except juliacall.JuliaError as error:
         raise EngineError(f"Julia started, but its package PhotoFlux could not be loaded: {error}") from error
     if loaded != julia_package().resolve():

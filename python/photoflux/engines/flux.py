@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from functools import cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +13,20 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines import bridge
-from photoflux.engines.base import Augmentation, BatchProgress, EpochRow, Fit, OnBatch, OnEpoch, Settings, TraceRequest
+from photoflux.engines.base import (
+    Augmentation,
+    BatchProgress,
+    EpochRow,
+    Fit,
+    OnBatch,
+    OnEpoch,
+    Settings,
+    TraceRequest,
+    check_images,
+)
 from photoflux.errors import DivergedError, EngineError
 from photoflux.variants import Variant
-
-# What crosses the bridge: JSON and paths in, a callback a batch, NumPy arrays out.
-GLUE = f"""
-const SHOWN = ({", ".join(f":{field.name}" for field in fields(BatchProgress))})
-"""
-GLUE += """
-function fit(spec, folder, weights, settings, initial, on_batch, on_epoch)
-    v = PhotoFlux.variant_from_json(spec)
-    data = PhotoFlux.open_dataset(folder)
-    keep(run) = PhotoFlux.write_weights(weights, run.model, run.input; metadata=PhotoFlux.weights_metadata(run))
-    run = try
-        PhotoFlux.train(v, data; PhotoFlux.settings_from_json(settings)..., initial,
-            on_batch=so_far -> pyconvert(Bool, on_batch(so_far[SHOWN]...)), on_epoch=row -> on_epoch(row...))
-    catch err
-        err isa PhotoFlux.DivergedError && keep(err.run)
-        rethrow()
-    end
-    keep(run)
-    return run.kept_epoch, string(run.ended)
-end
-
-function loaded(spec, weights, width, height, channels, classes)
-    model = PhotoFlux.build_model(PhotoFlux.variant_from_json(spec), (width, height, channels), classes)
-    return PhotoFlux.load_weights!(model, weights, (width, height, channels))
-end
-
-array(x, ::Val{N}) where {N} = pyconvert(Array{UInt8,N}, x)
-"""
-
-
-@cache
-def _with_glue(module: Any) -> Any:
-    module.seval(f"begin {GLUE} end")
-    return module
+from photoflux.weights import outputs_of
 
 
 class FluxEngine:
@@ -70,7 +46,7 @@ class FluxEngine:
     @property
     def julia(self) -> Any:
         """The Julia module; Julia starts on first use."""
-        return _with_glue(bridge.start(self._say))
+        return bridge.start(self._say)
 
     def versions(self) -> dict[str, str]:
         """Return the versions of Julia, Flux and the bridge."""
@@ -101,15 +77,16 @@ class FluxEngine:
             if on_epoch is not None:
                 on_epoch(history[-1])
 
-        with _translated(self.julia, weights):
-            kept_epoch, ended = self.julia.fit(
+        julia = self.julia
+        with _translated(julia, weights):
+            kept_epoch, ended = julia.PhotoFlux.engine_fit(
                 json.dumps(variant.as_dict()),
                 str(prepared.path),
                 str(weights),
                 json.dumps(asdict(settings)),
                 None if initial is None else str(initial),
-                batch_done,
-                epoch_done,
+                julia.called(batch_done),
+                julia.called(epoch_done),
             )
         return Fit(history, int(kept_epoch), str(ended))  # type: ignore[arg-type]
 
@@ -117,21 +94,29 @@ class FluxEngine:
         self, variant: Variant, weights: Path, images: np.ndarray, classes: int, *, batch_size: int = 32
     ) -> np.ndarray:
         """Return the logits; see `photoflux.engines.base.Engine.logits`."""
-        _, channels, height, width = images.shape
+        check_images(images, 4, "(N, C, H, W)")
+        count, channels, height, width = images.shape
         julia = self.julia
+        # C order (N, C, H, W) is column order W×H×C×N.
+        images, logits = np.ascontiguousarray(images), np.empty((count, outputs_of(classes)), np.float32)
         with _translated(julia, weights):
-            spec = json.dumps(variant.as_dict())
-            model = julia.loaded(spec, str(weights), width, height, channels, classes)
-            parts = [
-                np.array(
-                    julia.PhotoFlux.logits(model, self._array(images[i : i + batch_size]), batch_size=batch_size)
-                ).T
-                for i in range(0, len(images), batch_size)
-            ]
-        return np.concatenate(parts) if parts else np.zeros((0, 1 if classes == 2 else classes), np.float32)
+            julia.PhotoFlux.engine_logits_b(
+                logits.ctypes.data,
+                json.dumps(variant.as_dict()),
+                str(weights),
+                classes,
+                images.ctypes.data,
+                width,
+                height,
+                channels,
+                count,
+                batch_size,
+            )
+        return logits
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Return every number of some steps; see `photoflux.engines.base.Engine.trace`."""
+        check_images(request.images, 5, "(steps, batch, C, H, W)")
         julia = self.julia
         with _translated(julia, request.weights):
             masks = julia.seval("Dict{String,Array{Float32}}()")
@@ -155,6 +140,7 @@ class FluxEngine:
 
     def augmented(self, images: np.ndarray, drawn: Sequence[Augmentation]) -> np.ndarray:
         """Return transformed images; see `photoflux.engines.base.Engine.augmented`."""
+        check_images(images, 4, "(N, C, H, W)")
         julia = self.julia
         flips = [np.array([getattr(a, name) for a in drawn], bool) for name in ("flip_x", "flip_y")]
         factors = [np.array([getattr(a, name) for a in drawn], np.float32) for name in ("angle", "zoom")]
@@ -169,8 +155,7 @@ class FluxEngine:
 
     def _array(self, images: np.ndarray) -> Any:
         """Return a Julia array of the same bytes: C order (N, C, H, W) is column order W×H×C×N."""
-        x = np.ascontiguousarray(images).T
-        return self.julia.array(x, self.julia.Val(x.ndim))
+        return self.julia.pyconvert(self.julia.Array, np.ascontiguousarray(images).T)
 
 
 @contextmanager

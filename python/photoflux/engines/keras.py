@@ -14,7 +14,17 @@ import numpy as np
 import safetensors.numpy
 
 from photoflux.data.prepared import PreparedDataset
-from photoflux.engines.base import Augmentation, BatchProgress, EpochRow, Fit, OnBatch, OnEpoch, Settings, TraceRequest
+from photoflux.engines.base import (
+    Augmentation,
+    BatchProgress,
+    EpochRow,
+    Fit,
+    OnBatch,
+    OnEpoch,
+    Settings,
+    TraceRequest,
+    check_images,
+)
 from photoflux.engines.worker import Message, Worker
 from photoflux.errors import EngineError, SettingError, unknown_name
 from photoflux.variants import Variant
@@ -111,7 +121,7 @@ class KerasEngine:
     ) -> np.ndarray:
         """Return the logits of uint8 images (N, C, H, W), float32 (N, outputs), dropout off."""
         _require_keras()
-        _check_images(images, 4, "(N, C, H, W)")
+        check_images(images, 4, "(N, C, H, W)")
         if batch_size < 1:
             raise SettingError(f"`batch_size` must be 1 or more; received: {batch_size!r}.")
         values = {
@@ -177,7 +187,7 @@ class KerasEngine:
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Run the steps of a `TraceRequest`, as `photoflux.engines.base.Engine.trace` says."""
         _require_keras()
-        _check_images(request.images, 5, "(steps, batch, C, H, W)")
+        check_images(request.images, 5, "(steps, batch, C, H, W)")
         if request.labels.shape != request.images.shape[:2]:
             raise SettingError(
                 f"`labels` must have shape {request.images.shape[:2]} (steps, batch); received: {request.labels.shape}."
@@ -205,7 +215,7 @@ class KerasEngine:
     def augmented(self, images: np.ndarray, drawn: Sequence[Augmentation]) -> np.ndarray:
         """Return transformed images, as `photoflux.engines.base.Engine.augmented` says."""
         _require_keras()
-        _check_images(images, 4, "(N, C, H, W)")
+        check_images(images, 4, "(N, C, H, W)")
         return self._exchange("augmented", {"drawn": [asdict(a) for a in drawn]}, {"images": images})["images"]
 
     def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
@@ -226,11 +236,6 @@ class KerasEngine:
 def _require_keras() -> None:
     if (reason := why_unavailable()) is not None:
         raise EngineError(reason)
-
-
-def _check_images(images: np.ndarray, dimensions: int, layout: str) -> None:
-    if images.dtype != np.uint8 or images.ndim != dimensions:
-        raise SettingError(f"`images` must be uint8 {layout}; received: {images.dtype} {images.shape}.")
 
 
 def _dropout_layers(variant: Variant) -> list[str]:

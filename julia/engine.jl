@@ -1,0 +1,63 @@
+# What the Python package calls. Strings, numbers and addresses of arrays come in: for these nothing is compiled in a fresh
+# process, as it is for every kind of array that is converted.
+
+"""
+    engine_fit(spec, folder, weights, settings, initial, on_batch, on_epoch)
+
+Fit a variant and write the weights; those of a fit that diverged too.
+
+# Arguments
+- `spec::String`, `settings::String`: the [`Variant`](@ref) and the keywords of [`train`](@ref), as JSON.
+- `folder::String`: the prepared dataset.
+- `weights::String`: the file to write.
+- `initial`: as for `train`.
+- `on_batch`, `on_epoch`: called with the values after a batch, of `TOLD`, and with those of a row of the history.
+
+# Returns
+- `Tuple{Int,String}`: the kept epoch, and how the fit ended.
+"""
+function engine_fit(spec::String, folder::String, weights::String, settings::String, initial, on_batch, on_epoch)
+    @nospecialize initial on_batch on_epoch
+    batch_done, epoch_done = Callback(on_batch), Callback(on_epoch)
+    keep(run) = write_weights(weights, run.model, run.input; metadata=weights_metadata(run))
+    run = try
+        apart(train, variant_from_json(spec), open_dataset(folder); settings_from_json(settings)..., initial,
+            on_batch=so_far -> batch_done.f(so_far[TOLD]...), on_epoch=row -> epoch_done.f(row...))
+    catch err
+        err isa DivergedError && keep(err.run)
+        rethrow()
+    end
+    keep(run)
+    return run.kept_epoch, string(run.ended)
+end
+
+# The fields of Python's BatchProgress, in its order.
+const TOLD = (:epoch, :epochs, :batch, :batches, :images, :loss, :accuracy)
+
+"""
+    engine_logits!(address, spec, weights, classes, images, input, n, batch_size)
+
+Write the logits of images to an address: `outputs×n` of `Float32`, which are Python's `(n, outputs)`.
+
+# Arguments
+- `spec::String`, `weights::String`, `classes::Int`: the variant as JSON, the weights file, how many classes.
+- `images::Int`, `input...::Int`, `n::Int`: the address of `W×H×C×N` of `UInt8`, and these sizes.
+- `batch_size::Int`: images at a time.
+"""
+function engine_logits!(address::Int, spec::String, weights::String, classes::Int, images::Int, width::Int, height::Int,
+    channels::Int, n::Int, batch_size::Int)
+    input = (width, height, channels)
+    model = apart(load_weights!, build_model(variant_from_json(spec), input, classes), weights, input)
+    x = unsafe_wrap(Array, Ptr{UInt8}(images), (input..., n))
+    z = unsafe_wrap(Array, Ptr{Float32}(address), (outputs(classes), n))
+    copyto!(z, apart(logits, model, x; batch_size)::Matrix{Float32})
+    return nothing
+end
+
+variant_from_json(text::AbstractString) = (row = apart(JSON.parse, text); apart(Variant, row["name"], row)::Variant)
+settings_from_json(text::AbstractString) = NamedTuple(Symbol(k) => value for (k, value) in apart(JSON.parse, text))
+
+function package_version(name::AbstractString)
+    modules = (; Flux, Flux.NNlib, Optimisers, Zygote)
+    return string(pkgversion(modules[Symbol(name)]))
+end
