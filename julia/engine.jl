@@ -22,7 +22,7 @@ function engine_fit(spec::String, folder::String, weights::String, settings::Str
     keep(run) = write_weights(weights, run.model, run.input; metadata=weights_metadata(run))
     run = try
         apart(train, variant_from_json(spec), open_dataset(folder); settings_from_json(settings)..., initial,
-            on_batch=so_far -> batch_done.f(so_far[TOLD]...), on_epoch=row -> epoch_done.f(row...))
+            on_batch=so_far -> batch_done(so_far[TOLD]...), on_epoch=row -> epoch_done(row...))
     catch err
         err isa DivergedError && keep(err.run)
         rethrow()

@@ -159,7 +159,7 @@ struct Callback
     f::Any
 end
 
-(callback::Callback)(argument) = callback.f(argument)
+(callback::Callback)(arguments...) = callback.f(arguments...)
 
 # The types of model and loss are known from here on.
 function fit(v, data, settings, initial, on_batch::Callback, on_epoch::Callback)

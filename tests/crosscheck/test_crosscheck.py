@@ -13,6 +13,7 @@ from photoflux.data.sources import prepare
 from photoflux.engines.base import TraceRequest
 from photoflux.engines.keras import ENVIRONMENT, KerasEngine
 from photoflux.engines.worker import Worker
+from photoflux.errors import SettingError
 from photoflux.variants import Variant, variant, variants
 from photoflux.verification import material, proof, tolerances
 from photoflux.verification.checks import compare
@@ -109,6 +110,27 @@ def test_a_model_trained_by_one_predicts_in_the_other(name, flux, keras, tmp_pat
     ours, theirs = (engine.logits(v, request.weights, images, 3, batch_size=7) for engine in (flux, keras))
     allowed = tolerances.summed(tolerances.terms_before(request)["output"], float(np.abs(theirs).max()))
     assert compare("logits", ours, theirs, allowed).passed
+
+
+def test_images_in_any_order_in_memory_or_none(flux, tmp_path):
+    """Julia reads the images from their address."""
+    v = variant("l2")
+    request = request_for(v, 3, tmp_path)
+    images = request.images.reshape(-1, *request.images.shape[2:])
+    expected = flux.logits(v, request.weights, images, 3)
+    np.testing.assert_array_equal(flux.logits(v, request.weights, np.asfortranarray(images), 3), expected)
+    backwards = images[::-2]
+    np.testing.assert_array_equal(
+        flux.logits(v, request.weights, backwards, 3), flux.logits(v, request.weights, backwards.copy(), 3)
+    )
+    assert flux.logits(v, request.weights, images[:0], 3).shape == (0, 3)
+
+
+def test_images_of_another_type_are_refused(flux, keras, tmp_path):
+    request = request_for(variant("l2"), 3, tmp_path)
+    for engine in (flux, keras):
+        with pytest.raises(SettingError, match=r"uint8 \(N, C, H, W\); received: float32"):
+            engine.logits(variant("l2"), request.weights, request.images[0].astype(np.float32), 3)
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,8 @@ def _load() -> Any:
         reason = str(error).strip() or type(error).__name__
         raise EngineError(f"Julia could not be started: {reason}. {HOW_TO_GET_JULIA}") from error
     try:
-        module = juliacall.Main.seval(MODULE % json.dumps(str(julia_package())).replace("$", "\\$"))
+        path = json.dumps(str(julia_package()), ensure_ascii=False).replace("$", "\\$")
+        module = juliacall.Main.seval(MODULE % path)
         loaded = Path(str(module.FOLDER)).resolve()
     except juliacall.JuliaError as error:
         raise EngineError(f"Julia started, but its package PhotoFlux could not be loaded: {error}") from error

@@ -97,7 +97,7 @@ class FluxEngine:
         check_images(images, 4, "(N, C, H, W)")
         count, channels, height, width = images.shape
         julia = self.julia
-        # C order (N, C, H, W) is column order W×H×C×N.
+        # Julia takes both by address and keeps neither. C order (N, C, H, W) is column order W×H×C×N.
         images, logits = np.ascontiguousarray(images), np.empty((count, outputs_of(classes)), np.float32)
         with _translated(julia, weights):
             julia.PhotoFlux.engine_logits_b(
