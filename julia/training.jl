@@ -197,10 +197,13 @@ function fit!(model, loss, v, data, settings, initial, on_batch, on_epoch)
             # The epoch's last step can spoil the weights too, which only the validation loss shows.
             isfinite(validation.total) || diverged(epoch, training.batch, validation.total)
             copy_weights!(good, model)
-            push!(history, history_row(epoch, time() - start, training, validation))
+            # Ctrl-C comes before or after both: who listens has every row of the run, and no other.
+            disable_sigint() do
+                push!(history, history_row(epoch, time() - start, training, validation))
+                on_epoch(last(history))
+            end
             # The collector by itself waits for some twenty epochs' leavings; this way memory stays flat.
             GC.gc(false)
-            on_epoch(last(history))
             if should_stop!(stopping, epoch, validation.total, model)
                 ended = epoch < epochs ? :early_stopping : :epochs
                 break
