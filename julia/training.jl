@@ -210,7 +210,7 @@ function fit!(model, loss, v, data, settings, initial, on_batch, on_epoch)
             end
         end
     catch err
-        err isa InterruptException || rethrow()
+        is_interrupt(err) || rethrow()
         ended = :interrupted
     end
     if stopping !== nothing && stopping.best_weights !== nothing
@@ -219,6 +219,9 @@ function fit!(model, loss, v, data, settings, initial, on_batch, on_epoch)
     end
     return finished(length(history))
 end
+
+# Also one that struck a task that was waited for.
+is_interrupt(err) = err isa InterruptException || err isa TaskFailedException && is_interrupt(err.task.result)
 
 # Copies the weights that a fit starts from into the model; returns what a run says of where they came from.
 start_from!(model, ::Nothing, input) = nothing
@@ -257,12 +260,9 @@ function train_epoch!(model, optimiser, loss, v, data, epoch, settings, on_batch
     K = length(data.classes)
     start_dropout!(model, seed, epoch)
     sums, batches = Sums(), cld(length(items), batch_size)
-    ended = each_batch(data, items, batch_size; seed, epoch, buffers) do chosen, x, waited
+    function batch_done(chosen, x, waited)
         labels = [data.labels[item.index] for item in chosen]
-        # Ctrl-C waits for the end of the batch: a half-made step would leave half-changed weights.
-        step = disable_sigint() do
-            train_step!(model, optimiser, loss, penalties, x, targets(labels, K), factors[labels .+ 1], buffers)
-        end
+        step = train_step!(model, optimiser, loss, penalties, x, targets(labels, K), factors[labels .+ 1], buffers)
         n = length(chosen)
         sums.batch += 1
         sums.images += n
@@ -274,6 +274,9 @@ function train_epoch!(model, optimiser, loss, v, data, epoch, settings, on_batch
             accuracy=sums.hits / sums.images)
         return on_batch(so_far) === true ? :interrupted : nothing
     end
+    # Ctrl-C waits for the end of the batch: a half-made step would leave half-changed weights, and nothing may be thrown in the
+    # middle of a call to Python.
+    ended = each_batch((batch...) -> disable_sigint(() -> batch_done(batch...)), data, items, batch_size; seed, epoch, buffers)
     ended === nothing || return ended
     return (; batch=batches, loss=sums.loss / sums.images, penalty=sums.penalty / sums.images,
         accuracy=sums.hits / sums.images)

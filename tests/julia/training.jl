@@ -124,6 +124,9 @@ end
     run = quick(v; epochs=5, on_batch=p -> p.epoch == 3 ? throw(InterruptException()) : false)
     @test run.ended === :interrupted
     @test length(run.history) == 2
+    run = quick(v; epochs=5, on_batch=p -> p.epoch == 3 && wait(Threads.@spawn throw(InterruptException())))
+    @test run.ended === :interrupted
+    @test length(run.history) == 2
     @test all(array -> all(isfinite, array), Flux.trainables(run.model))
     @test_throws "mine" quick(v; on_batch=_ -> error("mine"))
 end
