@@ -91,18 +91,22 @@ function each_batch(work, data, items, batch_size; seed, epoch, buffers)
     array(i) = buffer(buffers, :gathered, isodd(i) ? :odd : :even, image_shape(data)..., length(batches[i]))
     start(i) = (x = array(i); (x, start_gathering!(x, data, batches[i]; seed, epoch)))
     GC.@preserve buffers begin
-        x, tasks = start(1)
+        started = Ref(start(1))
         try
             for (i, chosen) in enumerate(batches)
-                waited = @elapsed foreach(wait, tasks)
-                ready = x
-                i < length(batches) && ((x, tasks) = start(i + 1))
-                result = work(chosen, ready, waited)
+                # Ctrl-C strikes between two batches: a half-made step would leave half-changed weights, and what waits for
+                # tasks, or calls Python, cannot be left anywhere.
+                result = disable_sigint() do
+                    x, tasks = started[]
+                    waited = @elapsed foreach(wait, tasks)
+                    i < length(batches) && (started[] = start(i + 1))
+                    work(chosen, x, waited)
+                end
                 result === nothing || return result
             end
         finally
             # Nothing may write into the buffers after this.
-            foreach(wait, tasks)
+            disable_sigint(() -> foreach(wait, last(started[])))
         end
     end
     return nothing

@@ -21,7 +21,10 @@ function batched_logits(model::Chain, images, numbers, batch_size)
     parts = with_buffers() do buffers
         # The arrays of a batch point into the buffers.
         GC.@preserve buffers images map(Iterators.partition(numbers, batch_size)) do batch
-            on_all_threads(() -> logits_of(chain, input_of(images, batch, buffers), buffers))
+            # Ctrl-C strikes between two batches: threads that are being woken cannot be left.
+            disable_sigint() do
+                on_all_threads(() -> logits_of(chain, input_of(images, batch, buffers), buffers))
+            end
         end
     end
     return isempty(parts) ? zeros(Float32, size(model[:output].weight, 1), 0) : reduce(hcat, parts)::Matrix{Float32}

@@ -201,9 +201,9 @@ function fit!(model, loss, v, data, settings, initial, on_batch, on_epoch)
             disable_sigint() do
                 push!(history, history_row(epoch, time() - start, training, validation))
                 on_epoch(last(history))
+                # The collector by itself waits for some twenty epochs' leavings; this way memory stays flat.
+                GC.gc(false)
             end
-            # The collector by itself waits for some twenty epochs' leavings; this way memory stays flat.
-            GC.gc(false)
             if should_stop!(stopping, epoch, validation.total, model)
                 ended = epoch < epochs ? :early_stopping : :epochs
                 break
@@ -260,7 +260,7 @@ function train_epoch!(model, optimiser, loss, v, data, epoch, settings, on_batch
     K = length(data.classes)
     start_dropout!(model, seed, epoch)
     sums, batches = Sums(), cld(length(items), batch_size)
-    function batch_done(chosen, x, waited)
+    ended = each_batch(data, items, batch_size; seed, epoch, buffers) do chosen, x, waited
         labels = [data.labels[item.index] for item in chosen]
         step = train_step!(model, optimiser, loss, penalties, x, targets(labels, K), factors[labels .+ 1], buffers)
         n = length(chosen)
@@ -274,9 +274,6 @@ function train_epoch!(model, optimiser, loss, v, data, epoch, settings, on_batch
             accuracy=sums.hits / sums.images)
         return on_batch(so_far) === true ? :interrupted : nothing
     end
-    # Ctrl-C waits for the end of the batch: a half-made step would leave half-changed weights, and nothing may be thrown in the
-    # middle of a call to Python.
-    ended = each_batch((batch...) -> disable_sigint(() -> batch_done(batch...)), data, items, batch_size; seed, epoch, buffers)
     ended === nothing || return ended
     return (; batch=batches, loss=sums.loss / sums.images, penalty=sums.penalty / sums.images,
         accuracy=sums.hits / sums.images)
