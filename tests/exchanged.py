@@ -1,0 +1,52 @@
+"""What the tests of export and adopt share: runs with random weights, images, and a Python without PhotoFlux."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from photoflux import runs
+from photoflux.engines.base import Settings
+from photoflux.runs import Run
+from photoflux.variants import Variant
+from photoflux.weights import expected_shapes, metadata_of, write_weights
+
+SHAPE = (3, 12, 10)
+# The promise of `export`. Both sides compute logits of a size of about 1 from the same float32 weights; the longest sum
+# has some 2,000 terms, whose rounding adds up to √2000·eps = 5e-6 or so.
+TOLERANCE = 1e-5
+
+
+def run_python(script: str, *arguments: object) -> str:
+    """Run a script in a process of its own, in which PhotoFlux cannot be imported."""
+    blocked = "import sys\nsys.modules['photoflux'] = None\n" + script
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-I", "-c", blocked, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def a_run(folder: Path, v: Variant, classes: int, shape: tuple[int, int, int] = SHAPE) -> Run:
+    """A run with random weights, as large as trained ones."""
+    rng = np.random.default_rng(len(v.name))
+    channels, height, width = shape
+    weights = {}
+    for name, size in expected_shapes(v, *shape, classes).items():
+        limit = np.sqrt(6 / (np.prod(size[:-2]) * (size[-2] + size[-1]))) if len(size) > 1 else 0.1
+        weights[name] = rng.uniform(-limit, limit, size).astype(np.float32)
+    data = {"name": "d", "path": None, "fingerprint": "", "classes": [f"c{k}" for k in range(classes)]}
+    data |= {"positive": None, "channels": channels, "height": height, "width": width}
+    run = Run(folder, "keras", v, Settings(1, 32, 0.001), data, [], 0, "interrupted", 0.0, {}, {})
+    with runs.writing(folder) as temporary:
+        write_weights(temporary / run.weights.name, weights, metadata_of(v, *shape, classes))
+        runs.write_description(temporary, run)
+    return run
+
+
+def some_images(count: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (count, *shape), np.uint8)
