@@ -1,7 +1,8 @@
 """Measure PhotoFlux beside plain Flux and Keras on TensorFlow, torch and JAX, in turn, on the same cores.
 
-Every case runs in one process per peer, all of them started and warm, one round each in turn; a round repeats the
-call for half a second at least. Printed are the medians over the rounds, and the peers' medians divided by ours. Peers
+Every peer is a process: it is started once untimed and some times in turn, for the time to its first step, and the last
+one stays. Every case is run by all of them, warm, one round each in turn; a round repeats the call for half a second at
+least. Printed are the medians over the rounds, and the peers' medians divided by ours. Peers
 that are not installed are left out, with a line. `docs/performance.md` explains the columns.
 
     python benchmarks/run.py [--threads N] [--rounds 7] [--cases step,predict,epoch,memory]

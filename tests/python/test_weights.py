@@ -1,3 +1,5 @@
+"""Weights files that cannot be read or written."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""What the Keras engine fits, and the logits of its weights."""
+
 import dataclasses
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The numbers of single steps that the Keras engine traces."""
+
 import dataclasses
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""The Keras engine's process: Ctrl-C, callbacks, its end and its start."""
+
 import os
 import signal
 import subprocess
