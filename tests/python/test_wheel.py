@@ -52,7 +52,11 @@ def test_it_trains_from_a_clean_environment(wheel, flux, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = environment / "bin" / "python"
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", str(wheel)], check=True, capture_output=True)
+    # Compiled apart: where the two share a Julia project, this Julia package would replace the checkout's compiled one,
+    # which other tests have loaded, and Julia can crash at the next exception when the file of its code is replaced.
+    depots = os.pathsep.join([str(tmp_path / "depot"), *map(str, flux.julia.seval("DEPOT_PATH"))])
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    clean |= {"JULIA_DEPOT_PATH": depots}
     done = subprocess.run(
         [str(environment / "bin" / "photoflux"), *TRAIN],
         cwd=tmp_path, env=clean, capture_output=True, text=True, check=False,
@@ -66,3 +70,4 @@ def test_it_trains_from_a_clean_environment(wheel, flux, tmp_path):
         cwd=tmp_path, env=clean, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert where.stdout.startswith(str(environment))
+    assert list((tmp_path / "depot" / "compiled").glob("*/PhotoFlux"))
