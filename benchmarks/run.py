@@ -2,8 +2,8 @@
 
 Every peer is a process: it is started once untimed and some times in turn, for the time to its first step, and the last
 one stays. Every case is run by all of them, warm, one round each in turn; a round repeats the call for half a second at
-least. Printed are the medians over the rounds, and the peers' medians divided by ours. Peers
-that are not installed are left out, with a line. `docs/performance.md` explains the columns.
+least. Printed are the medians over the rounds, and the peers' medians divided by ours. Peers that are not installed are
+left out, with a line. `docs/performance.md` explains the columns.
 
     python benchmarks/run.py [--threads N] [--rounds 7] [--cases step,predict,epoch,memory]
                              [--data PREPARED] [--sysimage FILE] [--out FILE]
