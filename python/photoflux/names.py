@@ -1,4 +1,4 @@
-"""Names of files and folders: compared in one Unicode form, and printed so that every terminal and page can show them."""
+"""Names of files and folders: compared in one Unicode form, printed so that every terminal and page can show them."""
 
 from __future__ import annotations
 
