@@ -164,6 +164,7 @@ end
     dataset_of(train, test, classes; name, seed = 42)
 
 Make a prepared dataset in memory from arrays; a tenth of the training images of each class becomes the validation part.
+Python makes the same parts, and the same fingerprint, of the same images.
 
 # Arguments
 - `train`, `test`: tuples of images, `W×H×C×N` of `UInt8`, and labels, integers from 0.
@@ -178,13 +179,63 @@ Make a prepared dataset in memory from arrays; a tenth of the training images of
 - `ArgumentError`, `DimensionMismatch`: labels that do not fit images or classes.
 """
 function dataset_of((x, y), (x_test, y_test), classes; name, seed::Integer=42)
-    split = zeros(UInt8, length(y))
-    for class in unique(y)
-        members = findall(==(class), y)
-        chosen = shuffle(derived_rng(seed, "validation", class), members)
-        split[chosen[1:round(Int, length(members) / 10)]] .= 1
-    end
+    size(x, 4) == length(y) || throw(DimensionMismatch("$name: $(size(x, 4)) training images, but $(length(y)) labels."))
+    split = [split_tenth(y, equal_images(x), seed); fill(0x02, length(y_test))]
     images, labels = cat(x, x_test; dims=4), Int32[y; y_test]
-    fingerprint = bytes2hex(sha256(vcat(sha256(vec(images)), reinterpret(UInt8, labels))))
-    return PreparedDataset(images, labels, [split; fill(0x02, length(y_test))], classes, name, fingerprint)
+    return PreparedDataset(images, labels, split, classes, name, fingerprint_of(images, labels, split, classes))
 end
+
+# For each image the position of the first that is equal to it.
+function equal_images(images)
+    first_of = Dict{Vector{UInt8},Int}()
+    return [get!(first_of, sha256(vec(images[:, :, :, n])), n) for n in axes(images, 4)]
+end
+
+# The rule of Python's `photoflux.data.splitting.split_tenth`; positions count from 0 there.
+function split_tenth(labels, groups, seed)
+    validates, sizes = zeros(UInt8, length(labels)), Dict{Int,Int}()
+    foreach(group -> sizes[group] = get(sizes, group, 0) + 1, groups)
+    for class in unique(labels)
+        members = filter(group -> labels[group] == class, unique(groups))
+        length(members) < 2 && continue
+        left = max((sum(group -> sizes[group], members) + 5) ÷ 10, 1)
+        for group in members[sortperm([sha256("$seed:$(group - 1)") for group in members])]
+            sizes[group] <= left || continue
+            validates[groups .== group] .= 1
+            left -= sizes[group]
+        end
+    end
+    return validates
+end
+
+# As Python's `PreparedWriter` computes it: pixels, labels, split, and a line of JSON.
+function fingerprint_of(images, labels, split, classes)
+    w, h, c = size(images)
+    context = SHA.SHA2_256_CTX()
+    for bytes in (vec(images), reinterpret(UInt8, htol.(labels)), split,
+        codeunits("[[" * join(ascii_json.(classes), ", ") * "], null, [$c, $h, $w]]"))
+        SHA.update!(context, bytes)
+    end
+    return bytes2hex(SHA.digest!(context))
+end
+
+# A string as Python's json.dumps writes it.
+function ascii_json(text)
+    io = IOBuffer()
+    print(io, '"')
+    for unit in transcode(UInt16, String(text))
+        letter = Char(unit)
+        short = get(JSON_ESCAPES, letter, nothing)
+        if short !== nothing
+            print(io, '\\', short)
+        elseif ' ' <= letter <= '~'
+            print(io, letter)
+        else
+            print(io, "\\u", string(unit; base=16, pad=4))
+        end
+    end
+    print(io, '"')
+    return String(take!(io))
+end
+
+const JSON_ESCAPES = Dict('"' => '"', '\\' => '\\', '\n' => 'n', '\r' => 'r', '\t' => 't', '\b' => 'b', '\f' => 'f')

@@ -15,7 +15,7 @@ using Optimisers: Optimisers
 using PrecompileTools: @compile_workload, @setup_workload
 using Printf: @sprintf
 using Random: AbstractRNG, Xoshiro, rand!, shuffle
-using SHA: sha256
+using SHA: SHA, sha256
 using Statistics: mean
 using TOML: TOML
 

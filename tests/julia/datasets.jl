@@ -1,4 +1,4 @@
-using PhotoFlux: dataset_of, image_shape, mmap_npy
+using PhotoFlux: ascii_json, dataset_of, image_shape, mmap_npy, split_tenth
 
 # numpy.save of np.arange(2*3*2*2, dtype="u1").reshape(2, 3, 2, 2), written out: version 1.0, a header padded to 64 bytes.
 function write_npy(path, code, shape, bytes; magic="\x93NUMPY\x01\x00", order="False")
@@ -87,4 +87,18 @@ end
     @test length(dataset_of((x, y), (x, y), ["a", "b"]; name="n")) == 6
     @test_throws DimensionMismatch dataset_of((x, [0, 1]), (x, y), ["a", "b"]; name="n")
     @test_throws "labels must be 0 to 1" dataset_of((x, [0, 1, 2]), (x, y), ["a", "b"]; name="n")
+end
+
+# The same numbers stand in tests/python/test_data_splitting.py; positions count from 0 there.
+@testset "a tenth by a rule that Python knows too" begin
+    labels, groups = mod.(0:59, 3), collect(1:60)
+    groups[[7, 10]] .= 4
+    for (seed, expected) in (42 => [1, 13, 41, 45, 53, 54], 7 => [4, 7, 12, 26, 33, 59], big(2)^80 => [0, 4, 7, 27, 44, 50])
+        @test findall(==(1), split_tenth(labels, groups, seed)) .- 1 == expected
+    end
+    @test split_tenth([0, 0, 0], [1, 1, 1], 42) == [0, 0, 0]
+end
+
+@testset "text as Python's json.dumps writes it" begin
+    @test ascii_json("Foto \"é\"\n\\😀\x7f") == "\"Foto \\\"\\u00e9\\\"\\n\\\\\\ud83d\\ude00\\u007f\""
 end

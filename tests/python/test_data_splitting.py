@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import time
 
 import numpy as np
 import pytest
 
-from photoflux.data.splitting import missing_parts, split_groups
+from photoflux.data.splitting import missing_parts, split_groups, split_tenth
+
+# Of the images that `test_a_tenth_by_a_rule_that_julia_knows_too` makes, for each seed those that validate.
+TENTHS = {42: [1, 13, 41, 45, 53, 54], 7: [4, 7, 12, 26, 33, 59], 2**80: [0, 4, 7, 27, 44, 50]}
 
 
 def shares(split: np.ndarray) -> list[int]:
@@ -111,3 +115,25 @@ def test_a_million_images_take_seconds():
     split = split_groups(labels, groups, 1)
     assert time.process_time() - start < 20
     assert np.abs(np.array(shares(split)) / 1e6 - [0.7, 0.1, 0.2]).max() < 1e-3
+
+
+def test_a_tenth_by_a_rule_that_julia_knows_too():
+    """The same numbers stand in tests/julia/datasets.jl; the rule is written out here once more."""
+    labels, groups = np.arange(60) % 3, np.arange(60)
+    groups[[6, 9]] = 3  # three equal images of class 0: more than its tenth, which is two
+    for seed, expected in TENTHS.items():
+        chosen = np.flatnonzero(split_tenth(labels, groups, seed)).tolist()
+        assert chosen == expected
+        for label in range(3):
+            order = sorted(
+                (n for n in range(label, 60, 3) if n not in (3, 6, 9)),
+                key=lambda n: hashlib.sha256(f"{seed}:{n}".encode()).hexdigest(),
+            )
+            assert [n for n in chosen if n % 3 == label] == sorted(order[:2])
+
+
+def test_a_class_of_one_group_trains_only():
+    labels = np.array([0, 1, 1, 1, 1, 2, 2])
+    split = split_tenth(labels, np.array([0, 1, 1, 1, 1, 5, 6]), 42)
+    assert split[:5].tolist() == [0] * 5
+    assert sorted(split[5:].tolist()) == [0, 1]

@@ -14,7 +14,7 @@ from photoflux.data.checks import SMALLEST, OnProgress, check_image_size, check_
 from photoflux.data.duplicates import number_groups
 from photoflux.data.labels import AUTO, check_trainable, resolve_positive
 from photoflux.data.prepared import PreparedDataset
-from photoflux.data.splitting import missing_parts, split_groups
+from photoflux.data.splitting import missing_parts, split_groups, split_tenth
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.errors import DataError
 
@@ -163,7 +163,7 @@ def _split(codes: np.ndarray, groups: np.ndarray, seed: int, test_from: int | No
     if test_from is None:
         return split_groups(codes, groups, seed)
     split = np.full(len(codes), 2, dtype=np.uint8)
-    split[:test_from] = split_groups(codes[:test_from], groups[:test_from], seed, (0.9, 0.1, 0.0))
+    split[:test_from] = split_tenth(codes[:test_from], groups[:test_from], seed)
     return split
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,6 +68,44 @@ def split_groups(
         filled = np.bincount(part_of_group[large], counts[:, label], len(shares))
         part_of_group[small] = _split_class(sizes[small], shares, filled)
     return part_of_group[group_of]
+
+
+def split_tenth(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """Choose a tenth of the images of each class to validate, where a dataset has a test part of its own.
+
+    The rule needs nothing but SHA-256, so that Julia (`julia/datasets.jl`) makes the same parts of the same images. A
+    group belongs to the class of its first image. The groups of a class come in the order of the SHA-256 of
+    ``"SEED:POSITION"``, the position of their first image, from 0; each validates whose images still fit into the
+    tenth, which is rounded to the nearest number (a half up) and is 1 or more. A class of one group trains only.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        Integer class of each image, from 0.
+    groups : numpy.ndarray
+        Integer group of each image.
+    seed : int
+        Fixes the choice.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8: 0 train, 1 validation.
+    """
+    _, first, group_of, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    validates = np.zeros(len(first), dtype=np.uint8)
+    class_of = np.asarray(labels)[first]
+    for label in np.unique(class_of):
+        members = np.flatnonzero(class_of == label)
+        if len(members) < 2:
+            continue
+        keys = {int(group): hashlib.sha256(f"{seed}:{first[group]}".encode()).digest() for group in members}
+        left = max((int(sizes[members].sum()) + 5) // 10, 1)
+        for group in sorted(keys, key=keys.__getitem__):
+            if sizes[group] <= left:
+                validates[group] = 1
+                left -= int(sizes[group])
+    return validates[group_of]
 
 
 def missing_parts(
