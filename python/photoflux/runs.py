@@ -43,6 +43,8 @@ class Run:
     data : dict
         ``name``, ``path``, ``fingerprint``, ``classes``, ``positive``, ``channels``, ``height``, ``width``, and
         ``groups``: the sha256 of the file of groups that its split kept together, None or absent if there was none.
+        ``seed`` is that of its split, ``images`` how many it has, and ``made_from`` what it was prepared from (see
+        `photoflux.data.sources.prepare_again`); absent where an earlier PhotoFlux wrote the run.
     history : list of EpochRow
         A row per finished epoch.
     kept_epoch : int

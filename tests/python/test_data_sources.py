@@ -12,7 +12,7 @@ from photoflux.data import prepare
 from photoflux.data.cache import cache_folder
 from photoflux.data.demo import prepare_demo, write_demo_folder
 from photoflux.data.prepared import PreparedDataset, open_prepared
-from photoflux.data.sources import kind_of
+from photoflux.data.sources import kind_of, prepare_again
 from photoflux.errors import DataError, SettingError
 
 X = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
@@ -246,3 +246,31 @@ def test_an_opened_dataset_is_the_same(scans: Path):
     again = open_prepared(dataset.path)
     assert np.array_equal(dataset.images, again.images)
     assert dataset.meta == again.meta
+
+
+def test_a_dataset_knows_what_it_was_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A relative path, the positive class as it was given, and the groups: enough to prepare it again."""
+    write_demo_folder(tmp_path / "scans", images_per_class=8)
+    rows = [f"{path.parent.name}/{path.name},{path.stem}" for path in sorted((tmp_path / "scans").glob("*/*"))]
+    (tmp_path / "groups.csv").write_text("\n".join(["path,group", *rows]))
+    monkeypatch.chdir(tmp_path)
+    first = prepare("scans", "set", positive="Sketch", image_size=16, seed=7, groups="groups.csv")
+    assert first.meta["made_from"] == {
+        "kind": "folder",
+        "path": str(tmp_path / "scans"),
+        "positive": "Sketch",
+        "image_size": 16,
+        "seed": 7,
+        "groups": str(tmp_path / "groups.csv"),
+    }
+    monkeypatch.chdir("/")
+    again = prepare_again(first.meta["made_from"])
+    assert again.path != first.path
+    assert again.fingerprint == first.fingerprint
+    demo = prepare("demo", image_size=8, seed=3)
+    assert prepare_again(demo.meta["made_from"]).path == demo.path
+    with pytest.raises(DataError, match="made from arrays in memory"):
+        prepare_again(prepare((X, Y)).meta["made_from"])
+    (tmp_path / "scans").rename(tmp_path / "gone")
+    with pytest.raises(DataError, match="No such folder"):
+        prepare_again(first.meta["made_from"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def prepare_arrays(
     positive: str | None = AUTO,
     image_size: int | None = None,
     on_progress: OnProgress | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> PreparedDataset:
     """Split and write images that are in memory.
 
@@ -52,6 +53,8 @@ def prepare_arrays(
         Height and width to resize to; by default the images keep their size.
     on_progress : callable, optional
         Called with (images done, images in all, what is being done).
+    made_from : mapping, optional
+        As in `PreparedWriter.finish`.
 
     Raises
     ------
@@ -79,6 +82,7 @@ def prepare_arrays(
         image_size=image_size,
         seed=seed,
         on_progress=on_progress,
+        made_from=made_from,
     )
 
 
@@ -96,6 +100,7 @@ def write_images(
     image_size: int | None = None,
     test_from: int | None = None,
     on_progress: OnProgress | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> PreparedDataset:
     """Write decoded images as a prepared dataset: resized, grouped by equal pixels, split and labelled.
 
@@ -111,7 +116,7 @@ def write_images(
         The class names.
     paths : sequence of str
         What ``files.csv`` calls each image.
-    name, source, seed, positive
+    name, source, seed, positive, made_from
         As in `PreparedWriter.finish` and `prepare_folder`.
     image_size : int, optional
         Height and width to resize to; by default the images keep their size.
@@ -156,6 +161,7 @@ def write_images(
             ),
             seed=seed,
             warnings=missing_parts(codes, split, names),
+            made_from=made_from,
         )
 
 

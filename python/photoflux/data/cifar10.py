@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,7 @@ def prepare_cifar10(
     positive: str | None = AUTO,
     image_size: int | None = None,
     on_progress: OnProgress | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> PreparedDataset:
     """Write CIFAR-10 as a prepared dataset: 45,000 images train, 5,000 validate, and the test batch tests.
 
@@ -95,6 +97,8 @@ def prepare_cifar10(
         Height and width to resize to; by default 32.
     on_progress : callable, optional
         Called with (done, in all, what is being done).
+    made_from : mapping, optional
+        As in `PreparedWriter.finish`.
 
     Raises
     ------
@@ -126,6 +130,7 @@ def prepare_cifar10(
         test_from=5 * BATCH,
         seed=seed,
         on_progress=on_progress,
+        made_from=made_from,
     )
 
 

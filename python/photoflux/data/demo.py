@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,6 +29,7 @@ def prepare_demo(
     seed: int = 42,
     positive: str | None = AUTO,
     on_progress: OnProgress | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> PreparedDataset:
     """Draw the demo images and write them as a prepared dataset.
 
@@ -48,6 +50,8 @@ def prepare_demo(
         The positive class, as in `prepare_folder`: Photo by default.
     on_progress : callable, optional
         Called with (images done, images in all, what is being done).
+    made_from : mapping, optional
+        As in `PreparedWriter.finish`.
     """
     _check_count(images_per_class)
     check_seed(seed)
@@ -69,6 +73,7 @@ def prepare_demo(
         positive=positive,
         image_size=image_size,
         seed=seed,
+        made_from=made_from,
     )
 
 

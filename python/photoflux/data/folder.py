@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from photoflux.data.checks import OnProgress, check_image_size, check_seed
-from photoflux.data.decoding import DecodedFile
 from photoflux.data.duplicates import group_duplicates
 from photoflux.data.grouping import GroupTable, join_groups, match_groups
 from photoflux.data.labels import AUTO, check_trainable, resolve_positive, to_labels
@@ -34,6 +34,7 @@ def prepare_folder(
     processes: int | None = None,
     scan: Scan | None = None,
     groups: GroupTable | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> PreparedDataset:
     """Decode, group, split and write the images of a folder that holds one folder per class.
 
@@ -55,6 +56,8 @@ def prepare_folder(
         What `scan_folder` returned for the source, where the caller has it already.
     groups : GroupTable, optional
         What `read_groups` returned: images of a group stay on one side of the split, as near-duplicates do.
+    made_from : mapping, optional
+        As in `PreparedWriter.finish`.
 
     Raises
     ------
@@ -70,26 +73,12 @@ def prepare_folder(
     _check_folders(source, folders)
     resolve_positive(positive, folders)
     given, notes = ({}, []) if groups is None else match_groups(groups, source, [found.path for found in files])
-    records: list[ImageRecord] = []
-    names_of_groups: list[str] = []
-    hashes: list[int] = []
-    results = _decode(source, files, image_size, processes)
-    # Closed here, not when the exception that ended the work is forgotten: it holds processes.
-    with PreparedWriter(dest, channels=3, height=image_size, width=image_size) as writer, closing(results):
-        for done, found, decoded in results:
-            for page, reason in decoded.rejected:
-                rejected.append((_page_name(found, page), reason))
-            if decoded.images:
-                writer.append(np.stack([image.pixels for image in decoded.images]))
-            for image in decoded.images:
-                name = _page_name(found, image.page)
-                records.append(ImageRecord(name, found.folder, image.sha256, 0, image.width, image.height))
-                hashes.append(image.phash)
-                names_of_groups.append(given.get(found.path, ""))
-            if on_progress is not None:
-                on_progress(done, len(files), "Decoding images")
+    with PreparedWriter(dest, channels=3, height=image_size, width=image_size) as writer:
+        records, found, hashes, broken = decode_into(writer, source, files, on_progress, processes)
+        rejected += broken
+        names_of_groups = [given.get(file.path, "") for file in found]
         if not records:
-            raise DataError(_nothing_readable(source, rejected))
+            raise nothing_readable(source, rejected)
         names, codes = to_labels([record.folder for record in records], None)
         _check_folders(source, names, "with readable images ")
         positive = resolve_positive(positive, names)
@@ -115,16 +104,44 @@ def prepare_folder(
             seed=seed,
             warnings=notes,
             groups=None if groups is None else groups.sha256,
+            made_from=made_from,
         )
 
 
-def _decode(
-    source: Path, files: list[Found], image_size: int, processes: int | None
-) -> Generator[tuple[int, Found, DecodedFile], None, None]:
+class Read(NamedTuple):
+    """What `decode_into` read: for each image its record (group 0), file and perceptual hash; and the rejected."""
+
+    records: list[ImageRecord]
+    found: list[Found]
+    hashes: list[int]
+    rejected: list[tuple[str, str]]
+
+
+def decode_into(
+    writer: PreparedWriter,
+    source: Path,
+    files: list[Found],
+    on_progress: OnProgress | None = None,
+    processes: int | None = None,
+) -> Read:
+    """Decode files of a folder to the size of a prepared dataset, and append them to it, in their order."""
+    channels, height, width = writer.shape
     paths = [source / found.path for found in files]
-    with closing(decode_files(paths, height=image_size, width=image_size, processes=processes)) as results:
+    read = Read([], [], [], [])
+    # Closed here, not when the exception that ended the work is forgotten: it holds processes.
+    with closing(decode_files(paths, height=height, width=width, channels=channels, processes=processes)) as results:
         for done, (found, decoded) in enumerate(zip(files, results, strict=True), start=1):
-            yield done, found, decoded
+            read.rejected.extend((_page_name(found, page), reason) for page, reason in decoded.rejected)
+            if decoded.images:
+                writer.append(np.stack([image.pixels for image in decoded.images]))
+            for image in decoded.images:
+                name = _page_name(found, image.page)
+                read.records.append(ImageRecord(name, found.folder, image.sha256, 0, image.width, image.height))
+                read.found.append(found)
+                read.hashes.append(image.phash)
+            if on_progress is not None:
+                on_progress(done, len(files), "Decoding images")
+    return read
 
 
 def _page_name(found: Found, page: int) -> str:
@@ -144,9 +161,10 @@ def _check_folders(source: Path, folders: list[str], which: str = "") -> None:
         )
 
 
-def _nothing_readable(source: Path, rejected: list[tuple[str, str]]) -> str:
+def nothing_readable(source: Path, rejected: list[tuple[str, str]]) -> DataError:
+    """Return the error for a folder of which no file could be read."""
     name, reason = rejected[0]
-    return (
+    return DataError(
         f"No image in {source} can be read; {len(rejected)} files were rejected, the first is {name}: {reason}. "
         "Expected JPEG, PNG, WebP, TIFF, BMP or GIF images."
     )

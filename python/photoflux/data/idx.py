@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +44,7 @@ def prepare_idx(
     positive: str | None = AUTO,
     image_size: int | None = None,
     on_progress: OnProgress | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> PreparedDataset:
     """Write the images of four idx files; the t10k files are the test part, a tenth of the others validates.
 
@@ -57,6 +60,8 @@ def prepare_idx(
         Height and width to resize to; by default the images keep their size.
     on_progress : callable, optional
         Called with (images done, images in all, what is being done).
+    made_from : mapping, optional
+        As in `PreparedWriter.finish`.
 
     Raises
     ------
@@ -102,6 +107,7 @@ def prepare_idx(
         test_from=len(arrays["train-images"]),
         seed=seed,
         on_progress=on_progress,
+        made_from=made_from,
     )
 
 

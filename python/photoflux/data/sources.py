@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ _WHAT = {
     "demo": "the demo images",
     "cifar10": "CIFAR-10",
     "idx": "idx files",
+    "folder": "a folder of class folders",
 }
 Source = str | Path | PreparedDataset | tuple[Any, Any]
 
@@ -152,6 +154,40 @@ def _as_prepared(
     return prepared
 
 
+def _made_from(
+    kind: str, path: Path | None, settings: dict[str, Any], groups: str | Path | None = None
+) -> dict[str, Any]:
+    """Return what ``meta.json`` says of a source, so that `prepare_again` can repeat it; absolute paths."""
+    places = {"path": path, "groups": groups}
+    return {"kind": kind, **{name: place and str(Path(place).absolute()) for name, place in places.items()}, **settings}
+
+
+def prepare_again(made_from: Mapping[str, Any], on_progress: OnProgress | None = None) -> PreparedDataset:
+    """Prepare a source as it was prepared before; the result is in the user's cache.
+
+    Parameters
+    ----------
+    made_from : mapping
+        The entry of that name in a dataset's ``meta.json``.
+    on_progress : callable, optional
+        As in `prepare`.
+
+    Raises
+    ------
+    DataError
+        If the source was arrays, is no longer there, or is another kind of source now.
+    """
+    settings = dict(made_from)
+    kind, path = settings.pop("kind"), settings.pop("path")
+    if kind == "arrays":
+        raise DataError("It was made from arrays in memory, which nothing but the caller can give again.")
+    source = kind if path is None else path
+    found = kind_of(source)
+    if found != kind:
+        raise DataError(f"{source} was {_WHAT[kind]}, now it is {_WHAT[found]}.")
+    return prepare(source, **settings, on_progress=on_progress)
+
+
 def _from_folder(
     source: Path,
     dest: str | Path | None,
@@ -166,9 +202,12 @@ def _from_folder(
     settings = {**settings, "image_size": IMAGE_SIZE if settings["image_size"] is None else settings["image_size"]}
     scan = scan_folder(source)
     table = None if groups is None else read_groups(groups)
+    origin = _made_from("folder", source, settings, groups)
 
     def make(path: str | Path) -> PreparedDataset:
-        return prepare_folder(source, path, scan=scan, groups=table, on_progress=on_progress, **settings)
+        return prepare_folder(
+            source, path, scan=scan, groups=table, on_progress=on_progress, made_from=origin, **settings
+        )
 
     if dest is not None:
         return make(dest)
@@ -190,15 +229,16 @@ def _from_files(
     from photoflux.data.idx import find_idx, prepare_idx
 
     local = None if source in NAMES else Path(str(source))
+    origin = _made_from(kind, local, settings)
 
     def make(path: str | Path) -> PreparedDataset:
         if kind == "demo":
             size = IMAGE_SIZE if settings["image_size"] is None else settings["image_size"]
-            return prepare_demo(path, on_progress=on_progress, **{**settings, "image_size": size})
+            return prepare_demo(path, on_progress=on_progress, made_from=origin, **{**settings, "image_size": size})
         if kind == "cifar10":
-            return prepare_cifar10(local, path, on_progress=on_progress, **settings)
+            return prepare_cifar10(local, path, on_progress=on_progress, made_from=origin, **settings)
         assert local is not None
-        return prepare_idx(local, path, on_progress=on_progress, **settings)
+        return prepare_idx(local, path, on_progress=on_progress, made_from=origin, **settings)
 
     if dest is not None:
         return make(dest)
@@ -218,7 +258,8 @@ def _from_arrays(
     x, y = as_array("x", source[0]), as_array("y", source[1])
 
     def make(path: str | Path) -> PreparedDataset:
-        return prepare_arrays(x, y, path, on_progress=on_progress, **settings)
+        origin = _made_from("arrays", None, settings)
+        return prepare_arrays(x, y, path, on_progress=on_progress, made_from=origin, **settings)
 
     if dest is not None:
         return make(dest)

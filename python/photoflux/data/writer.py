@@ -9,11 +9,11 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 from numpy.lib import format as npy
@@ -115,6 +115,7 @@ class PreparedWriter:
         rejected: Iterable[tuple[str, str]] = (),
         warnings: Sequence[str] = (),
         groups: str | None = None,
+        made_from: Mapping[str, Any] | None = None,
     ) -> PreparedDataset:
         """Write the rest, move the folder into place and open it.
 
@@ -138,6 +139,8 @@ class PreparedWriter:
             What a user should know of the split.
         groups : str, optional
             sha256 of the file of groups that were kept together.
+        made_from : mapping, optional
+            What `photoflux.data.sources.prepare` was given, so that it can be prepared again.
         """
         assert self._temporary is not None and self._file is not None
         labels, split = labels.astype(np.int32), split.astype(np.uint8)
@@ -154,6 +157,7 @@ class PreparedWriter:
             "channels": self.shape[0],
             "seed": seed,
             "groups": groups,
+            "made_from": None if made_from is None else dict(made_from),
             "images": self.count,
             "fingerprint": self._digest.hexdigest(),
             "warnings": list(warnings),
