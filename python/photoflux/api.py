@@ -12,6 +12,7 @@ from photoflux.adoption import adopt
 from photoflux.comparison.compare import compare
 from photoflux.comparison.comparison import NAME as COMPARISON
 from photoflux.comparison.comparison import Comparison, load_comparison
+from photoflux.data.litter import ignored_in_words
 from photoflux.data.prepared import SPLITS, PreparedDataset
 from photoflux.data.sources import kind_of
 from photoflux.data.sources import prepare as prepare_source
@@ -265,7 +266,7 @@ def predict(
     run : str, Path or Run
         The run.
     images : path, paths or numpy.ndarray
-        Files and folders (searched through), or uint8 images (N, H, W, C) of the run's size.
+        Files and folders (searched through as `prepare` does), or uint8 images (N, H, W, C) of the run's size.
     engine : str, optional
         As in `evaluate`.
     progress : bool
@@ -289,7 +290,10 @@ def predict(
             names = [str(i) for i in range(len(batch))]
             chosen = _engine_of(run, engine, display)
             return predictions_of(chosen, run, names, batch)
-        files = expand([images] if isinstance(images, str | Path) else images)
+        files, counts = expand([images] if isinstance(images, str | Path) else images)
+        ignored = ignored_in_words(counts)
+        if ignored is not None:
+            display.say(ignored)
         chosen = _engine_of(run, engine, display)
         return predict_files(chosen, run, files, (channels, height, width), display)
 

@@ -23,6 +23,11 @@ def printable(name: str | os.PathLike[str]) -> str:
     )
 
 
+def quoted(name: str | os.PathLike[str]) -> str:
+    """Return `printable` of a name in quotation marks, for a sentence in which a blank at its end is to be seen."""
+    return f"'{printable(name)}'"
+
+
 # Control characters, lone surrogates, line and paragraph separators.
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
 _BYTES = range(0xDC80, 0xDD00)  # how Python carries the bytes 80 to FF that are no UTF-8

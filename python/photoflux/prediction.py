@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from photoflux.data.litter import Ignored, ignored_in_words
+from photoflux.data.walking import FILE, IGNORED, REJECTED, absence, is_folder, walk
 from photoflux.engines.base import Engine
 from photoflux.errors import DataError
 from photoflux.evaluation import probabilities
 from photoflux.fitting import EVALUATION_BATCH
+from photoflux.names import user_path
 from photoflux.progress import Display
 from photoflux.runs import Run
 
@@ -56,29 +60,48 @@ def check_array(images: np.ndarray, channels: int, height: int, width: int) -> n
     return images.transpose(0, 3, 1, 2)
 
 
-def expand(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the files, with every folder replaced by all files below it, sorted.
+class Candidate(NamedTuple):
+    """A file to predict, or the reason why it is not read."""
+
+    path: Path
+    reason: str | None = None
+
+
+def expand(paths: Iterable[str | Path]) -> tuple[list[Candidate], dict[str, Any]]:
+    """Return the files, with every folder replaced by all files below it, sorted, and the counts of what is ignored.
+
+    The files of a folder are those that `photoflux.prepare` finds in it; what cannot be read is among them, with its
+    reason. A file that is given itself is never ignored.
 
     Raises
     ------
     DataError
         If a path does not exist, or there is no file at all.
     """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.is_file())
-        elif path.exists():
-            files.append(path)
-        else:
-            raise DataError(f"There is no file or folder {path}.")
-    if not files:
-        raise DataError("No files to predict: the folders given are empty.")
-    return files
+    found: list[Candidate] = []
+    ignored = Ignored()
+    for path in map(user_path, paths):
+        absent = absence(path, "There is no file or folder")
+        if absent is not None:
+            raise DataError(f"{absent}. Expected images, or folders of them.")
+        if not is_folder(path):
+            found.append(Candidate(path))
+            continue
+        below = []
+        for item in walk(path):
+            if item.kind == IGNORED:
+                ignored.add(item.detail, folder=item.path.endswith("/"))
+            elif item.kind in (FILE, REJECTED):
+                below.append((item.path, item.detail or None))
+        found += [Candidate(path / name, reason) for name, reason in sorted(below)]
+    counts = ignored.as_dict()
+    if not found:
+        raise DataError(f"No files to predict: the folders given are empty. {ignored_in_words(counts) or ''}".rstrip())
+    return found, counts
 
 
 def predict_files(
-    engine: Engine, run: Run, files: list[Path], shape: tuple[int, int, int], display: Display
+    engine: Engine, run: Run, files: Sequence[Candidate], shape: tuple[int, int, int], display: Display
 ) -> list[Prediction]:
     """Decode and predict files, in blocks of bounded memory."""
     from photoflux.data.decoding import decode_file
@@ -88,7 +111,10 @@ def predict_files(
     for start in range(0, len(files), EVALUATION_BATCH):
         block: list[tuple[str, str | None]] = []  # name, and the reason of a rejected file
         pixels: list[np.ndarray] = []
-        for path in files[start : start + EVALUATION_BATCH]:
+        for path, unread in files[start : start + EVALUATION_BATCH]:
+            if unread is not None:
+                block.append((str(path), unread))
+                continue
             decoded = decode_file(path, height=height, width=width, channels=channels)
             for page in decoded.images:
                 block.append((f"{path}#{page.page}" if len(decoded.images) > 1 else str(path), None))

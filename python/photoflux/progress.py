@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from photoflux.data.litter import ignored_in_words
 from photoflux.engines.base import BatchProgress, EpochRow
 
 if TYPE_CHECKING:
@@ -138,6 +139,9 @@ class Display:
 
 def announce(prepared: PreparedDataset, display: Display, shown: int = 5) -> None:
     """Say what is to be known of a dataset: its warnings, and which files were left out, the first of them by name."""
+    ignored = ignored_in_words(prepared.meta.get("ignored"))
+    if ignored is not None:
+        display.say(ignored)
     for warning in prepared.warnings:
         display.say(f"Note: {warning}")
     rejected = prepared.rejected

@@ -138,14 +138,27 @@ def test_rejected_files_are_listed_and_the_rest_is_used(tmp_path: Path):
     (tmp_path / 'in/note, "odd".txt').write_text("")
     dataset = prepare_folder(tmp_path / "in", tmp_path / "set", image_size=8)
     assert len(dataset) == 9
+    assert dataset.meta["ignored"] == {"files": 2, "folders": 0, "names": {".DS_Store": 1, "desktop.ini": 1}}
     assert dict(dataset.rejected) == {
-        "Photo/desktop.ini": "not a JPEG, PNG, WebP, TIFF, BMP or GIF image",
-        "Text/.DS_Store": "a hidden file",
         'note, "odd".txt': "beside the class folders, expected inside one",
     } | {"Photo/1.jpg": dict(dataset.rejected)["Photo/1.jpg"]}
     assert dict(dataset.rejected)["Photo/1.jpg"].startswith("broken JPEG: ")
     with (tmp_path / "set" / "rejected.csv").open(newline="") as file:
-        assert len(list(csv.reader(file))) == 5
+        assert len(list(csv.reader(file))) == 3
+
+
+def test_a_class_of_which_nothing_can_be_read_is_named(tmp_path: Path):
+    for label in ("Photo", "Text"):
+        for number in range(5):
+            noise(tmp_path / "in" / label / f"{number}.png", seed=ord(label[0]))
+    (tmp_path / "in" / "Sketch").mkdir()
+    (tmp_path / "in" / "Sketch" / "a.svg").write_text("<svg/>")
+    (tmp_path / "in" / "Empty ").mkdir()
+    dataset = prepare_folder(tmp_path / "in", tmp_path / "set", image_size=8)
+    assert dataset.warnings == [
+        "Nothing in the class folder 'Empty ' could be read, so there is no such class.",
+        "Nothing in the class folder 'Sketch' could be read, so there is no such class.",
+    ]
 
 
 def test_pages_of_a_tiff_are_rows(tmp_path: Path):

@@ -36,15 +36,16 @@ def test_nothing_is_skipped_silently(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     scan = scan_folder(tmp_path)
     assert [f.path for f in scan.files] == ["a/x.png", "b/y.png"]
-    assert scan.folders == ["a", "b"]
+    assert (scan.folders, scan.unread) == (["a", "b"], ["empty"])
     assert scan.rejected == [
-        (".git/", "a hidden folder"),
-        ("a/.DS_Store", "a hidden file"),
-        ("a/.thumbs/", "a hidden folder"),
-        ("b/old/", "a prepared dataset"),
         ("empty/", "no files in this folder"),
         ("readme.txt", "beside the class folders, expected inside one"),
     ]
+    assert scan.ignored == {
+        "files": 1,
+        "folders": 3,
+        "names": {".DS_Store": 1, ".git": 1, "hidden folders": 1, "prepared datasets": 1},
+    }
 
 
 def test_links_are_followed_but_not_in_a_circle(tmp_path: Path):
@@ -55,9 +56,15 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path: Path):
     (tmp_path / "root" / "b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root" / "A-link").symlink_to("a")
     scan = scan_folder(tmp_path / "root")
-    assert [f.path for f in scan.files] == ["a/gone.png", "a/x.png", "b/y.png"]
+    assert [f.path for f in scan.files] == ["a/x.png", "b/y.png"]
     again = "a link to a folder that is read already"
-    assert scan.rejected == [("A-link/", again), ("a/self/", again), ("a/up/", again)]
+    assert scan.rejected == [
+        ("A-link/", again),
+        ("a/gone.png", "a link to nothing"),
+        ("a/self/", again),
+        ("a/up/", again),
+    ]
+    assert scan.unread == ["A-link"]
 
 
 def test_a_folder_that_cannot_be_read_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -71,8 +78,23 @@ def test_a_folder_that_cannot_be_read_is_listed(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "scandir", scandir)
     scan = scan_folder(tmp_path)
-    assert scan.folders == ["a"]
+    assert (scan.folders, scan.unread) == (["a"], ["b"])
     assert ("b/", "the folder cannot be read: Permission denied") in scan.rejected
+
+
+def test_our_own_folders_are_no_classes_and_a_class_may_be_called_runs(tmp_path: Path):
+    touch(tmp_path, "Photo/a.png", "Text/b.png")
+    touch(tmp_path, "runs/l2-1/run.json", "runs/l2-1/weights.safetensors", "runs/l2-1/curves.png")
+    touch(tmp_path, "which/comparison.json", "which/runs/l1-seed1/run.json", "which/scores/l1-seed1.safetensors")
+    touch(tmp_path, "begun/runs/l1-seed1/run.json", "begun/scores/l1-seed1.safetensors")
+    touch(tmp_path, "prepared/meta.json", "prepared/images.npy")
+    scan = scan_folder(tmp_path)
+    assert (scan.folders, scan.unread, scan.rejected) == (["Photo", "Text"], [], [])
+    assert scan.ignored["names"] == {"comparisons": 2, "prepared datasets": 1, "runs": 1}
+    touch(tmp_path, "runs/cricket.png", "Recycled/bottle.png", "Thumbs/nail.png", "scores/1.png")
+    assert scan_folder(tmp_path).folders == ["Photo", "Recycled", "Text", "Thumbs", "runs", "scores"]
+    touch(tmp_path, "Recycled/S-1-5-21/INFO2")
+    assert "Recycled" not in scan_folder(tmp_path).folders
 
 
 def test_no_folder(tmp_path: Path):

@@ -46,6 +46,15 @@ def test_a_folder_is_prepared_once(scans: Path, cache: Path):
     assert (steps, again.path) == (0, first.path)
 
 
+def test_what_is_not_the_users_data_does_not_prepare_a_folder_again(scans: Path):
+    steps_of(scans, image_size=16)
+    (scans / "Text" / ".hidden").write_text("x")
+    (scans / "runs" / "l2").mkdir(parents=True)
+    (scans / "runs" / "l2" / "run.json").write_text("{}")
+    (scans / "runs" / "l2" / "history.csv").write_text("")
+    assert steps_of(scans, image_size=16)[1] == 0
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -53,7 +62,6 @@ def test_a_folder_is_prepared_once(scans: Path, cache: Path):
         lambda scans: (scans / "Text" / "00000.png").rename(scans / "Text" / "renamed.png"),
         lambda scans: os.utime(scans / "Text" / "00000.png", ns=(0, 0)),
         lambda scans: (scans / "Text" / "new.txt").write_text("x"),
-        lambda scans: (scans / "Text" / ".hidden").write_text("x"),
     ],
 )
 def test_a_changed_folder_is_prepared_again(scans: Path, change):

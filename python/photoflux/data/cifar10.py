@@ -18,6 +18,7 @@ from photoflux.data.download import download
 from photoflux.data.labels import AUTO
 from photoflux.data.pickles import load_batch
 from photoflux.data.prepared import PreparedDataset
+from photoflux.data.walking import is_file, is_folder
 from photoflux.errors import DataError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -45,21 +46,21 @@ def find_cifar10(source: str | Path) -> Path | None:
     """Return where a path holds CIFAR-10: a folder with batches (or with the folder of them), or the archive."""
     source = Path(source)
     for folder in (source / name for name in _FOLDERS):
-        if any((folder / name).is_file() for name in (*PYTHON_FILES, *BINARY_FILES)):
+        if any(is_file(folder / name) for name in (*PYTHON_FILES, *BINARY_FILES)):
             return folder
     for archive in (source / name for name in _ARCHIVES):
-        if archive.is_file():
+        if is_file(archive):
             return archive
-    if source.is_file() and source.name.endswith((".tar.gz", ".tgz", ".tar")):
+    if is_file(source) and source.name.endswith((".tar.gz", ".tgz", ".tar")):
         return source
     return None
 
 
 def cifar10_files(place: Path) -> list[Path]:
     """Return the files at a place that `find_cifar10` returned."""
-    if place.is_file():
+    if is_file(place):
         return [place]
-    return [place / name for name in (*PYTHON_FILES, *BINARY_FILES) if (place / name).is_file()]
+    return [place / name for name in (*PYTHON_FILES, *BINARY_FILES) if is_file(place / name)]
 
 
 def prepare_cifar10(
@@ -152,8 +153,8 @@ def _reader(place: Path) -> Iterator[tuple[list[str], Read]]:
     """Give the names of the batches in a folder or an archive, and how to read one; nothing is extracted to disk."""
     wanted = {*PYTHON_FILES, *BINARY_FILES}
     try:
-        if place.is_dir():
-            yield [name for name in wanted if (place / name).is_file()], lambda name: (place / name).read_bytes()
+        if is_folder(place):
+            yield [name for name in wanted if is_file(place / name)], lambda name: (place / name).read_bytes()
             return
         with tarfile.open(place) as archive:
             members = {Path(member.name).name: member for member in archive if member.isfile()}

@@ -19,6 +19,7 @@ from photoflux.data.scanning import Found, Scan, scan_folder
 from photoflux.data.splitting import missing_parts, split_groups, uneven_parts
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.errors import DataError
+from photoflux.names import quoted
 
 IMAGE_SIZE = 180
 
@@ -68,7 +69,7 @@ def prepare_folder(
     check_image_size(image_size)
     check_seed(seed)
     source = Path(source)
-    files, rejected, folders = scan or scan_folder(source)
+    files, rejected, folders, unread, ignored = scan or scan_folder(source)
     rejected = list(rejected)
     _check_folders(source, folders)
     resolve_positive(positive, folders)
@@ -81,6 +82,7 @@ def prepare_folder(
             raise nothing_readable(source, rejected)
         names, codes = to_labels([record.folder for record in records], None)
         _check_folders(source, names, "with readable images ")
+        notes += _unread_folders([*unread, *(folder for folder in folders if folder not in names)])
         positive = resolve_positive(positive, names)
         classes, labels = to_labels([record.folder for record in records], positive)
         together = group_duplicates([record.sha256 for record in records], np.array(hashes, dtype=np.uint64), codes)
@@ -104,6 +106,7 @@ def prepare_folder(
             seed=seed,
             warnings=notes,
             groups=None if groups is None else groups.sha256,
+            ignored=ignored,
             made_from=made_from,
         )
 
@@ -159,6 +162,13 @@ def _check_folders(source: Path, folders: list[str], which: str = "") -> None:
             f"{source} has a single class folder {which}({folders[0]}), expected two or more: there is nothing to "
             "tell apart. Add a folder of images of another class."
         )
+
+
+def _unread_folders(folders: list[str]) -> list[str]:
+    return [
+        f"Nothing in the class folder {quoted(folder)} could be read, so there is no such class."
+        for folder in sorted(folders)
+    ]
 
 
 def nothing_readable(source: Path, rejected: list[tuple[str, str]]) -> DataError:

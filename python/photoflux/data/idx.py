@@ -15,6 +15,7 @@ from photoflux.data.arrays import write_images
 from photoflux.data.checks import OnProgress
 from photoflux.data.labels import AUTO
 from photoflux.data.prepared import PreparedDataset
+from photoflux.data.walking import is_file
 from photoflux.errors import DataError
 
 _PARTS = ("train", "t10k")
@@ -31,7 +32,7 @@ def find_idx(folder: str | Path) -> dict[str, Path]:
     for part in _PARTS:
         for kind, dimensions in _KINDS.items():
             for name in (f"{part}-{kind}{mark}idx{dimensions}-ubyte{end}" for mark in "-." for end in ("", ".gz")):
-                if (Path(folder) / name).is_file():
+                if is_file(Path(folder) / name):
                     found.setdefault(f"{part}-{kind}", Path(folder) / name)
     return found
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from photoflux.data.walking import is_file
 from photoflux.errors import DataError, unknown_name
 
 FORMAT = 1
@@ -149,8 +150,7 @@ class PreparedDataset:
 
 def is_prepared(path: str | Path) -> bool:
     """Say whether a folder looks like a prepared dataset; `open_prepared` says whether it is a good one."""
-    folder = Path(path)
-    return (folder / "meta.json").is_file() and (folder / "images.npy").exists()
+    return is_file(Path(path, "meta.json")) and is_file(Path(path, "images.npy"))
 
 
 def open_prepared(path: str | Path) -> PreparedDataset:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from photoflux.data.prepared import is_prepared
+from photoflux.data.litter import OWN, Ignored
+from photoflux.data.walking import FILE, FOLDER, IGNORED, REJECTED, absence, is_folder, walk
 from photoflux.errors import DataError
+from photoflux.names import printable
 
 
 class Found(NamedTuple):
@@ -20,18 +21,33 @@ class Found(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What a folder of class folders holds."""
+    """What a folder of class folders holds.
+
+    Attributes
+    ----------
+    files : list of Found
+        Sorted by path.
+    rejected : list of (str, str)
+        What is not read, and why.
+    folders, unread : list of str
+        The class folders with files in them, and those of which nothing can be read.
+    ignored : dict
+        The counts that `photoflux.data.litter.Ignored.as_dict` returns.
+    """
 
     files: list[Found]
     rejected: list[tuple[str, str]]
     folders: list[str]
+    unread: list[str]
+    ignored: dict[str, Any]
 
 
 def scan_folder(source: str | Path) -> Scan:
     """List the files of every class folder, nested ones too, sorted by path.
 
-    Hidden files and folders, files beside the class folders, links that lead in a circle and what cannot be read are
-    listed as rejected, each with the reason.
+    Files beside the class folders, folders that cannot be read, and links that lead in a circle or nowhere are listed
+    as rejected, each with the reason. What systems and programs leave in folders, and PhotoFlux' own runs and
+    datasets, are no images of the user's: they are counted as ignored (`photoflux.data.litter`).
 
     Raises
     ------
@@ -39,80 +55,31 @@ def scan_folder(source: str | Path) -> Scan:
         If the source is missing or no folder.
     """
     root = Path(source)
-    if not root.exists():
-        raise DataError(f"No such folder: {root}. Expected a folder that holds one folder of images per class.")
-    if not root.is_dir():
-        raise DataError(f"{root} is a file, expected a folder that holds one folder of images per class.")
-    scan = Scan([], [], [])
-    seen = {_identity(root.stat())}
-    for entry in _entries(root, "", scan):
-        if not entry.is_dir():
-            scan.rejected.append((entry.name, "beside the class folders, expected inside one"))
-        elif _enter(Path(entry.path), entry.name, scan, seen):
-            before = len(scan.files)
-            _walk(entry.path, entry.name, entry.name, scan, seen)
-            if len(scan.files) > before:
-                scan.folders.append(entry.name)
-            else:
-                scan.rejected.append((f"{entry.name}/", "no files in this folder"))
-    scan.files.sort()
-    scan.rejected.sort()
-    scan.folders.sort()
-    return scan
-
-
-def _walk(folder: str, relative: str, label: str, scan: Scan, seen: set[tuple[int, int]]) -> None:
-    pending = [(folder, relative)]
-    while pending:
-        here, path = pending.pop()
-        for entry in _entries(here, f"{path}/", scan):
-            name = f"{path}/{entry.name}"
-            if entry.is_dir():
-                if _enter(Path(entry.path), name, scan, seen):
-                    pending.append((entry.path, name))
-            elif entry.name.startswith("."):
-                scan.rejected.append((name, "a hidden file"))
-            else:
-                status = _status(entry)
-                scan.files.append(Found(name, label, *((status.st_size, status.st_mtime_ns) if status else (-1, -1))))
-
-
-def _entries(folder: str | Path, prefix: str, scan: Scan) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder, links last, so that of a folder and a link to it the folder is read."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name))
-    except OSError as error:
-        scan.rejected.append((prefix or "./", f"the folder cannot be read: {error.strerror}"))
-        return []
-
-
-def _enter(folder: Path, name: str, scan: Scan, seen: set[tuple[int, int]]) -> bool:
-    reason = None
-    if folder.name.startswith("."):
-        reason = "a hidden folder"
-    elif is_prepared(folder):
-        reason = "a prepared dataset"
-    else:
-        try:
-            identity = _identity(folder.stat())
-        except OSError as error:
-            reason = f"the folder cannot be read: {error.strerror}"
-        else:
-            if identity in seen:
-                reason = "a link to a folder that is read already"
-            seen.add(identity)
-    if reason:
-        scan.rejected.append((f"{name}/", reason))
-    return reason is None
-
-
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    try:
-        return entry.stat()
-    except OSError:
-        return None
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+    absent = absence(root)
+    if absent is not None:
+        raise DataError(f"{absent}. Expected a folder that holds one folder of images per class.")
+    if not is_folder(root):
+        raise DataError(f"{printable(root)} is a file, expected a folder that holds one folder of images per class.")
+    files: list[Found] = []
+    rejected: list[tuple[str, str]] = []
+    ignored = Ignored()
+    classes: dict[str, set[str]] = {}  # the kinds of what is in each class folder
+    for path, kind, detail, size, mtime_ns in walk(root):
+        top, slash, _ = path.partition("/")
+        if kind == IGNORED:
+            ignored.add(detail, folder=path.endswith("/"))
+            if top in classes and detail in OWN:
+                classes[top].add(kind)
+        elif slash and top != ".":
+            classes.setdefault(top, set()).update({kind} - {FOLDER})
+        if kind == REJECTED:
+            rejected.append((path, detail))
+        elif kind == FILE and slash:
+            files.append(Found(path, top, size, mtime_ns))
+        elif kind == FILE:
+            rejected.append((path, "beside the class folders, expected inside one"))
+    # One that holds nothing but our own runs is no class.
+    rejected += [(f"{name}/", "no files in this folder") for name, kinds in classes.items() if not kinds]
+    read = sorted(name for name, kinds in classes.items() if FILE in kinds)
+    unread = sorted(name for name, kinds in classes.items() if FILE not in kinds and kinds != {IGNORED})
+    return Scan(sorted(files), sorted(rejected), read, unread, ignored.as_dict())

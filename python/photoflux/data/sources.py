@@ -14,7 +14,9 @@ from photoflux.data.cache import cached
 from photoflux.data.checks import OnProgress, check_image_size, check_seed
 from photoflux.data.labels import AUTO, NONE
 from photoflux.data.prepared import PreparedDataset, is_prepared, open_prepared
+from photoflux.data.walking import absence, is_folder
 from photoflux.errors import DataError, SettingError
+from photoflux.names import printable
 
 NAMES = ("demo", "cifar10")
 _WHAT = {
@@ -120,16 +122,17 @@ def _kind_of_path(path: Path) -> str:
     from photoflux.data.cifar10 import find_cifar10
     from photoflux.data.idx import find_idx
 
-    if not path.exists():
+    absent = absence(path)
+    if absent is not None:
         near = difflib.get_close_matches(str(path), NAMES, n=1, cutoff=0.7)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise DataError(f"No such folder: {path}. Expected a folder of images, 'demo' or 'cifar10'.{hint}")
-    if path.is_dir() and is_prepared(path):
+        raise DataError(f"{absent}. Expected a folder of images, 'demo' or 'cifar10'.{hint}")
+    if is_folder(path) and is_prepared(path):
         return "prepared"
     if find_cifar10(path) is not None:
         return "cifar10"
-    if not path.is_dir():
-        raise DataError(f"{path} is a file, expected a folder that holds one folder of images per class.")
+    if not is_folder(path):
+        raise DataError(f"{printable(path)} is a file, expected a folder that holds one folder of images per class.")
     if find_idx(path):
         return "idx"
     return "folder"

@@ -115,6 +115,7 @@ class PreparedWriter:
         rejected: Iterable[tuple[str, str]] = (),
         warnings: Sequence[str] = (),
         groups: str | None = None,
+        ignored: dict[str, Any] | None = None,
         made_from: Mapping[str, Any] | None = None,
     ) -> PreparedDataset:
         """Write the rest, move the folder into place and open it.
@@ -139,6 +140,8 @@ class PreparedWriter:
             What a user should know of the split.
         groups : str, optional
             sha256 of the file of groups that were kept together.
+        ignored : dict, optional
+            Counts of what is not the user's data, of `photoflux.data.litter.Ignored`.
         made_from : mapping, optional
             What `photoflux.data.sources.prepare` was given, so that it can be prepared again.
         """
@@ -161,6 +164,7 @@ class PreparedWriter:
             "images": self.count,
             "fingerprint": self._digest.hexdigest(),
             "warnings": list(warnings),
+            "ignored": ignored,
             "photoflux": _version(),
         }
         with self._writing():
