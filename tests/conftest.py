@@ -10,7 +10,7 @@ import pytest
 
 from photoflux.engines.flux import FluxEngine
 from photoflux.engines.keras import KerasEngine, why_unavailable
-from photoflux.errors import EngineError
+from photoflux.errors import FluxError
 
 NO_FLUX = "Flux cannot run here"
 ROOT = Path(__file__).parents[1]
@@ -32,9 +32,9 @@ def flux() -> FluxEngine:
     engine = FluxEngine(print)
     try:
         _ = engine.julia
-    except EngineError as error:
-        # A Julia that starts and cannot load our package is a fault of ours.
-        if "could not be loaded" in str(error):
+    except FluxError as error:
+        # A Julia that is there and does not fit, or cannot load our package, is a fault of ours or of the set-up.
+        if error.kind != "no_julia":
             raise
         pytest.skip(f"{NO_FLUX}: {error}")
     return engine

@@ -22,6 +22,42 @@ class EngineError(PhotoFluxError):
     """An engine is missing, or failed."""
 
 
+class FluxError(EngineError):
+    """The Flux engine cannot be used here.
+
+    Parameters
+    ----------
+    message : str
+        What was found, and its cause.
+    kind : str
+        One of `FLUX_PROBLEMS`. Only ``"no_julia"`` lets ``engine="auto"`` train with Keras instead.
+    advice : str
+        What to do; the text of the error ends with it.
+
+    Attributes
+    ----------
+    kind, advice : str
+        As given.
+    """
+
+    def __init__(self, message: str, kind: str = "package", advice: str = "") -> None:
+        separator = "\n" if "\n" in message else " "
+        super().__init__(f"{message}{separator}{advice}".strip())
+        self.kind, self.advice = kind, advice
+
+
+# Why Flux cannot be used, in the order in which things are needed.
+FLUX_PROBLEMS = {
+    "settings": "an environment variable or option names what is not there",
+    "juliacall": "juliacall or PythonCall is missing, or they do not fit each other",
+    "no_julia": "no Julia is on this machine, and none can be downloaded",
+    "julia_version": "the Julia that is there does not run, or is of a version that does not fit",
+    "network": "Julia is there, and its packages cannot be downloaded",
+    "not_writable": "Julia's project or depot cannot be written",
+    "package": "Julia starts, and PhotoFlux, Flux or another package does not load",
+}
+
+
 class DivergedError(EngineError):
     """The loss became NaN or infinite; the last good weights were kept.
 

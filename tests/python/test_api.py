@@ -17,7 +17,7 @@ from PIL import Image
 import photoflux
 from photoflux import DataError, DivergedError, EngineError, RunError, SettingError, api
 from photoflux.data.demo import write_demo_folder
-from photoflux.engines.bridge import HOW_TO_GET_JULIA
+from photoflux.engines.problems import problem
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def test_ctrl_c_ends_the_fit_and_keeps_the_run(engine, tmp_path):
 
 def test_auto_falls_back_and_flux_never_does(keras, arrays, tmp_path, monkeypatch, capsys):
     def no_julia(say):
-        raise EngineError(f"Julia could not be started: none. {HOW_TO_GET_JULIA}")
+        raise problem("no_julia", "There is no Julia.")
 
     monkeypatch.setattr("photoflux.engines.bridge.start", no_julia)
     run = photoflux.train("dense_l2", arrays, epochs=1, out=tmp_path / "r")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ def cache_folder() -> Path:
 
     named = os.environ.get(ENVIRONMENT)
     return Path(named).expanduser() if named else platformdirs.user_cache_path("photoflux")
+
+
+def writable(folder: Path) -> bool:
+    """Say whether files can be made in a folder, which is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def cached(name: str, key: Any, make: Callable[[Path], PreparedDataset]) -> PreparedDataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from photoflux.engines.base import Engine
-from photoflux.errors import EngineError, unknown_name
+from photoflux.errors import EngineError, FluxError, unknown_name
 
 ENGINES = ("auto", "flux", "keras")
 
@@ -16,7 +16,7 @@ def get_engine(name: str, say: Callable[[str], None]) -> Engine:
     Parameters
     ----------
     name : str
-        ``"flux"``, ``"keras"``, or ``"auto"``: Flux, or Keras where Julia cannot be had.
+        ``"flux"``, ``"keras"``, or ``"auto"``: Flux, or Keras where there is no Julia and none can be had.
     say : callable
         Takes lines for the user: what is starting, and which engine was taken instead and why.
 
@@ -25,7 +25,7 @@ def get_engine(name: str, say: Callable[[str], None]) -> Engine:
     SettingError
         If there is no such engine.
     EngineError
-        If it cannot be had; ``"flux"`` never falls back.
+        If it cannot be had; ``"flux"`` never falls back, and ``"auto"`` does not where a Julia is there and fails.
     """
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)
@@ -35,8 +35,8 @@ def get_engine(name: str, say: Callable[[str], None]) -> Engine:
         flux = FluxEngine(say)
         try:
             _ = flux.julia
-        except EngineError as error:
-            if name == "flux":
+        except FluxError as error:
+            if name == "flux" or error.kind != "no_julia":
                 raise
             no_flux = str(error)
         else:
