@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 import photoflux
-from photoflux import api, doctor
+from photoflux import api, doctor, names
 from photoflux.errors import PhotoFluxError, SettingError
 from photoflux.progress import say
 
@@ -70,7 +69,8 @@ def command(name: str) -> Callable[[Callable[P, int]], Callable[P, None]]:
 
 def emit(as_json: bool, values: Any, text: str) -> None:
     """Print the result on stdout, as one JSON object or as text."""
-    print(json.dumps(values, ensure_ascii=False) if as_json else text)
+    ascii_only = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") != "utf8"
+    print(names.as_json(values, only_ascii=ascii_only) if as_json else names.shown(text))
 
 
 @command("prepare")
@@ -226,7 +226,9 @@ def predict(
         ],
     }
     lines = [
-        f"{p.path}\t{p.label}\t{p.probabilities[p.label]:.4f}" if p.label else f"{p.path}\trejected\t{p.rejected}"
+        f"{names.printable(p.path)}\t{names.printable(p.label)}\t{p.probabilities[p.label]:.4f}"
+        if p.label is not None
+        else f"{names.printable(p.path)}\trejected\t{names.printable(p.rejected or '')}"
         for p in predictions
     ]
     emit(as_json, values, "\n".join(lines))

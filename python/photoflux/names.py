@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 
 def printable(name: str | os.PathLike[str]) -> str:
@@ -28,6 +31,42 @@ def quoted(name: str | os.PathLike[str]) -> str:
     return f"'{printable(name)}'"
 
 
+def shown(text: str) -> str:
+    """Return a text of several lines as `printable` does one: its line breaks and tabs stay."""
+    return "".join(letter if letter in "\n\t" else printable(letter) for letter in text)
+
+
+def as_json(values: Any, *, indent: int | None = None, only_ascii: bool = False) -> str:
+    r"""Return values as JSON that is valid UTF-8: bytes in names that are not UTF-8 become ``\udcNN`` escapes.
+
+    `json.loads` gives the same names back, and `os.fsencode` of them the bytes.
+    """
+    text = json.dumps(values, indent=indent, ensure_ascii=only_ascii)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def class_name(folder: str) -> str:
+    """Return what the class of a folder is called: composed (NFC), one line of valid Unicode, whatever its bytes are.
+
+    Blanks at its ends stay.
+    """
+    return printable(composed(folder))
+
+
+def file_stem(name: str) -> str:
+    """Return a name as part of a new file's name: printable, without separators, and at most 100 bytes long.
+
+    Examples
+    --------
+    >>> file_stem("../a:b")
+    'a-b'
+    """
+    text = re.sub(r"[\\/:*?\"<>|]+", "-", printable(name)).lstrip("-. ")
+    return text.encode()[:_MOST].decode(errors="ignore").rstrip(". ") or "unnamed"
+
+
+# Of the 255 bytes that most file systems allow.
+_MOST = 100
 # Control characters, lone surrogates, line and paragraph separators.
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
 _BYTES = range(0xDC80, 0xDD00)  # how Python carries the bytes 80 to FF that are no UTF-8

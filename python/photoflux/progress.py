@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from photoflux.data.litter import ignored_in_words
 from photoflux.engines.base import BatchProgress, EpochRow
+from photoflux.names import printable, shown
 
 if TYPE_CHECKING:
     from photoflux.data.prepared import PreparedDataset
@@ -27,7 +28,7 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """Print a line for the user on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
 
 
 class Display:
@@ -62,7 +63,7 @@ class Display:
         if not self._visible:
             return
         if self._bar is not None:
-            self._bar.console.print(text, markup=False)
+            self._bar.console.print(shown(text), markup=False)
         else:
             say(text)
 
@@ -148,6 +149,6 @@ def announce(prepared: PreparedDataset, display: Display, shown: int = 5) -> Non
     if rejected:
         display.say(f"{len(rejected)} file(s) left out, all listed in {prepared.path / 'rejected.csv'}:")
         for file, reason in rejected[:shown]:
-            display.say(f"  {file}: {reason}")
+            display.say(f"  {printable(file)}: {reason}")
         if len(rejected) > shown:
             display.say(f"  … and {len(rejected) - shown} more")

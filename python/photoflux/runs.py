@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from photoflux.engines.base import EpochRow, Settings
 from photoflux.errors import RunError
+from photoflux.names import as_json, file_stem, printable
 from photoflux.variants import Variant
 
 if TYPE_CHECKING:
@@ -119,10 +120,10 @@ class Run:
 
     def __str__(self) -> str:
         words = {"early_stopping": ", stopped early", "interrupted": ", interrupted", "diverged": ", diverged"}
-        head = f"Run {self.path}: {self.variant.name} on {self.data['name']}, engine {self.engine}, "
+        head = f"Run {printable(self.path)}: {self.variant.name} on {self.data['name']}, engine {self.engine}, "
         head += "adopted" if self.ended == "adopted" else f"{len(self.history)} epochs{words.get(self.ended, '')}"
         if self.initial is not None:
-            head += f" from {self.initial['path'] or 'a run in memory'}"
+            head += f" from {printable(self.initial['path'] or 'a run in memory')}"
         if self.kept_epoch and len(self.history) > 1:
             head += f", epoch {self.kept_epoch} kept"
         lines = [head] + [
@@ -150,7 +151,7 @@ def train_metrics(history: list[EpochRow], kept_epoch: int) -> dict[str, Any]:
 
 def new_folder(title: str) -> Path:
     """Return a folder under ``runs/`` that does not exist yet, named after a title and the time."""
-    stem = f"{title}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stem = f"{file_stem(title)}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = [stem] + [f"{stem}-{i}" for i in range(2, 1000)]
     return next(path for path in (Path("runs") / name for name in names) if not path.exists())
 
@@ -228,7 +229,7 @@ def write_description(folder: Path, run: Run) -> None:
 
 
 def _as_json(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return as_json(values, indent=2) + "\n"
 
 
 def amend(run: Run, **values: Any) -> Run:

@@ -160,7 +160,8 @@ def test_other_columns_a_byte_order_mark_and_quotes(tmp_path: Path):
     [
         ("", r"must have one column called path and one called group, .* its first line is: empty"),
         ("file,class\na,b\n", "its first line is: file, class"),
-        ("path;group\na;b\n", "its first line is: path;group"),
+        ("path group\na b\n", "its first line is: path group"),
+        ("Pfad;Gruppe\na;b\n", "its first line is: Pfad;Gruppe"),
         ("path,group,path\na,b,c\n", "must have one column called path"),
         ("path,group\na.png,x\nb.png\n", "Line 3 of .* has no group"),
         ("path,group\n,x\n", "Line 2 of .* has no path"),

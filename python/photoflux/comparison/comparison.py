@@ -15,6 +15,7 @@ from photoflux.comparison.decision import CRITERION, Decision, Sentence, said
 from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import PARTS, Standing
 from photoflux.errors import RunError
+from photoflux.names import as_json
 
 NAME = "comparison.json"
 FORMAT = 1
@@ -156,7 +157,7 @@ class Comparison:
         """
         temporary = self.path / f".{NAME}.tmp"
         try:
-            temporary.write_text(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.write_text(as_json(self.as_dict(), indent=2) + "\n", encoding="utf-8")
             temporary.replace(self.path / NAME)
         except OSError as error:
             raise RunError(f"{self.path / NAME} cannot be written: {error}.") from error

@@ -69,8 +69,8 @@ def prepare_folder(
     check_image_size(image_size)
     check_seed(seed)
     source = Path(source)
-    files, rejected, folders, unread, ignored = scan or scan_folder(source)
-    rejected = list(rejected)
+    scan = scan or scan_folder(source)
+    files, folders, rejected = scan.files, scan.folders, list(scan.rejected)
     _check_folders(source, folders)
     resolve_positive(positive, folders)
     given, notes = ({}, []) if groups is None else match_groups(groups, source, [found.path for found in files])
@@ -82,7 +82,7 @@ def prepare_folder(
             raise nothing_readable(source, rejected)
         names, codes = to_labels([record.folder for record in records], None)
         _check_folders(source, names, "with readable images ")
-        notes += _unread_folders([*unread, *(folder for folder in folders if folder not in names)])
+        notes += [*scan.notes, *_unread_folders([*scan.unread, *(folder for folder in folders if folder not in names)])]
         positive = resolve_positive(positive, names)
         classes, labels = to_labels([record.folder for record in records], positive)
         together = group_duplicates([record.sha256 for record in records], np.array(hashes, dtype=np.uint64), codes)
@@ -106,7 +106,7 @@ def prepare_folder(
             seed=seed,
             warnings=notes,
             groups=None if groups is None else groups.sha256,
-            ignored=ignored,
+            ignored=scan.ignored,
             made_from=made_from,
         )
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +12,13 @@ import numpy as np
 
 from photoflux.data.decoding import begins_like_an_image
 from photoflux.data.duplicates import components, number_groups
+from photoflux.data.paths import PathMatcher
+from photoflux.data.tables import read_table
 from photoflux.errors import DataError, SettingError
+from photoflux.names import composed, printable, quoted, user_path
 
 COLUMNS = ("path", "group")
 _SHOWN = 3
-_PAGE = re.compile(r"#[0-9]+$")
 
 
 class GroupTable(NamedTuple):
@@ -31,12 +30,13 @@ class GroupTable(NamedTuple):
 
 
 def read_groups(file: str | Path) -> GroupTable:
-    """Read a CSV file with the columns ``path`` and ``group``; others are ignored.
+    """Read a table with the columns ``path`` and ``group``; others are ignored.
 
     Parameters
     ----------
     file : str or Path
-        UTF-8, separated by commas. A path is relative to the source folder, with forward slashes, as in ``files.csv``.
+        Text, in UTF-8 or UTF-16, separated by commas, semicolons or tabs. A path is relative to the source folder, as
+        in ``files.csv``; `match_groups` says what else is understood.
 
     Raises
     ------
@@ -47,42 +47,29 @@ def read_groups(file: str | Path) -> GroupTable:
     """
     if not isinstance(file, str | Path):
         raise SettingError(f"`groups` must be a CSV file with the columns path and group; received: {file!r}.")
-    place = Path(file)
+    place = user_path(file)
     try:
         data = place.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"`groups` must be a CSV file with the columns path and group; {place} cannot be read: {error.strerror}."
+            f"`groups` must be a CSV file with the columns path and group; {printable(place)} cannot be read: {reason}."
         ) from error
-    # As the names of files: they need not be UTF-8. A spreadsheet's byte order mark is no part of the first column.
-    text = data.decode("utf-8-sig", errors="surrogateescape")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows = []
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if any(header.count(name) != 1 for name in COLUMNS):
-            raise DataError(
-                f"{place} must have one column called path and one called group, separated by commas; "
-                f"its first line is: {', '.join(header) or 'empty'}."
-            )
-        places = [header.index(name) for name in COLUMNS]
-        for row in reader:
-            if not row:
-                continue
-            cells = [row[at] if at < len(row) else "" for at in places]
-            for name, cell in zip(COLUMNS, cells, strict=True):
-                if not cell.strip():
-                    raise DataError(f"Line {reader.line_num} of {place} has no {name}. Fill it in, or take it out.")
-            rows.append((cells[0].replace(os.sep, "/").removeprefix("./"), cells[1].strip()))
-    except csv.Error as error:
-        raise DataError(f"{place} is no CSV file: line {reader.line_num}, {error}.") from error
+    for line, cells in read_table(data, place, COLUMNS):
+        for name, cell in zip(COLUMNS, cells, strict=True):
+            if not cell.strip():
+                raise DataError(f"Line {line} of {printable(place)} has no {name}. Fill it in, or take it out.")
+        rows.append((cells[0].replace(os.sep, "/").removeprefix("./"), composed(cells[1].strip())))
     return GroupTable(place, rows, hashlib.sha256(data).hexdigest())
 
 
 def match_groups(table: GroupTable, source: Path, files: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return the group of each listed file of a folder, and a note if some of the listed files are not there.
 
-    A page, ``scan.tif#2``, counts for its file, because the pages of a file stay together.
+    A page, ``scan.tif#2``, counts for its file, because the pages of a file stay together. Paths are compared in
+    Unicode's composed form. Backslashes, the folder's own name or its whole path in front of a path, an absolute path
+    to another copy of the folder, and Windows' encoding are understood where the path as it is written is not there.
 
     Parameters
     ----------
@@ -99,26 +86,34 @@ def match_groups(table: GroupTable, source: Path, files: Sequence[str]) -> tuple
         If an image of the folder has no group or a file has two: it might be on both sides of the split.
     """
     groups: dict[str, str] = {}
-    known = set(files)
+    meant = PathMatcher(source, files)
+    absent: dict[str, None] = {}
     for path, group in table.rows:
-        file = path if path in known else _PAGE.sub("", path)
-        if groups.setdefault(file, group) != group:
-            raise DataError(
-                f"{table.file} has {file} in two groups, {groups[file]!r} and {group!r}; expected one. "
-                "Correct it, or give both the same name: the two groups are then one."
-            )
+        found = meant.files(path)
+        if not found:
+            absent[path] = None
+        for file in found:
+            if groups.setdefault(file, group) != group:
+                raise DataError(
+                    f"{printable(table.file)} has {printable(file)} in two groups, {quoted(groups[file])} and "
+                    f"{quoted(group)}; expected one. Correct it, or give both the same name: the two groups are then "
+                    "one."
+                )
     unlisted = [file for file in files if file not in groups and begins_like_an_image(source / file)]
     if unlisted:
+        where = f" The table lists {printable(next(iter(absent)))}, which is not there." if absent else ""
         raise DataError(
-            f"{len(unlisted)} of the images in {source} are not in {table.file}: {_first(unlisted)}. "
-            "An image without a group might have others of its group on the other side of the split. List each, "
-            "those that belong to no others in groups of their own; a path is relative to the folder, such as "
-            f"{unlisted[0]}."
+            f"{len(unlisted)} of the images in {printable(source)} are not in {printable(table.file)}: "
+            f"{_first(unlisted)}. An image without a group might have others of its group on the other side of the "
+            "split. List each, those that belong to no others in groups of their own; a path is relative to the "
+            f"folder, such as {printable(unlisted[0])}.{where}"
         )
-    absent = [file for file in groups if file not in known]
     if not absent:
         return groups, []
-    return groups, [f"{len(absent)} of the files in {table.file.name} are not in {source.name}: {_first(absent)}."]
+    return groups, [
+        f"{len(absent)} of the files in {printable(table.file.name)} are not in {printable(source.name)}: "
+        f"{_first(absent)}."
+    ]
 
 
 def join_groups(duplicates: np.ndarray, given: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -149,5 +144,5 @@ def join_groups(duplicates: np.ndarray, given: Sequence[str]) -> tuple[np.ndarra
 
 
 def _first(names: Iterable[str], between: str = ", ") -> str:
-    names = list(names)
+    names = list(map(printable, names))
     return between.join([*names[:_SHOWN], *(["…"] if len(names) > _SHOWN else [])])

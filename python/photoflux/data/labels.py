@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from photoflux.errors import DataError
+from photoflux.names import class_name, quoted
 
 AUTO = "auto"
 NONE = "none"
@@ -21,7 +22,7 @@ def resolve_positive(positive: str | None, folders: Sequence[str]) -> str | None
     ----------
     positive : str or None
         ``"auto"`` takes a class named Photo or Photos, in any case, if there is one; None or ``"none"`` takes all
-        classes as they are; any other is the name of a class.
+        classes as they are; any other is the name of a class, compared in Unicode's composed form.
     folders : sequence of str
         The folder classes.
 
@@ -31,16 +32,18 @@ def resolve_positive(positive: str | None, folders: Sequence[str]) -> str | None
         If there is no such class; the message lists them.
     """
     if positive == AUTO:
-        named = [name for name in folders if name.lower() in _PHOTO_NAMES]
+        named = [name for name in folders if name.strip().casefold() in _PHOTO_NAMES]
         return named[0] if len(named) == 1 else None
     if positive is None or (positive == NONE and NONE not in folders):
         return None
-    if positive in folders:
-        return positive
+    for name in folders:
+        if class_name(name) == class_name(positive):
+            return name
     near = difflib.get_close_matches(str(positive).lower(), [name.lower() for name in folders], n=1, cutoff=0.5)
     hint = next((f" Did you mean {name}?" for name in folders if [name.lower()] == near), "")
     raise DataError(
-        f"`positive` must be 'auto', 'none' or one of the classes {', '.join(folders)}; received: {positive!r}.{hint}"
+        f"`positive` must be 'auto', 'none' or one of the classes {', '.join(folders)}; "
+        f"received: {quoted(positive)}.{hint}"
     )
 
 

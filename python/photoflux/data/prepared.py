@@ -14,6 +14,7 @@ import numpy as np
 
 from photoflux.data.walking import is_file
 from photoflux.errors import DataError, unknown_name
+from photoflux.names import printable
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
@@ -94,7 +95,7 @@ class PreparedDataset:
     def rejected(self) -> list[tuple[str, str]]:
         """The files that were left out, each with the reason."""
         rows = _read_csv(self.path / "rejected.csv", REJECTED_COLUMNS)
-        return [(_printable(row["file"]), row["reason"]) for row in rows]
+        return [(printable(row["file"]), row["reason"]) for row in rows]
 
     def indices(self, split: str) -> np.ndarray:
         """Return the positions of the images of one part, ascending.
@@ -245,11 +246,6 @@ def _load(folder: Path, name: str, dtype: type[np.generic], dimensions: int) -> 
     if not array.flags.c_contiguous:
         raise _broken(folder, f"{name} is in Fortran order, expected C order")
     return array
-
-
-def _printable(name: str) -> str:
-    # A file name need not be UTF-8, and printing such a one would fail.
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from photoflux.data.class_names import notes_on_names
 from photoflux.data.litter import OWN, Ignored
 from photoflux.data.walking import FILE, FOLDER, IGNORED, REJECTED, absence, is_folder, walk
 from photoflux.errors import DataError
-from photoflux.names import printable
+from photoflux.names import class_name, printable
 
 
 class Found(NamedTuple):
-    """A file: `path` is relative to the source, with forward slashes; `folder` is its class folder."""
+    """A file: `path` is relative to the source, with forward slashes; `folder` is its class, named after the folder."""
 
     path: str
     folder: str
@@ -30,9 +31,11 @@ class Scan(NamedTuple):
     rejected : list of (str, str)
         What is not read, and why.
     folders, unread : list of str
-        The class folders with files in them, and those of which nothing can be read.
+        The classes: folders with files in them, and those of which nothing can be read (`photoflux.names.class_name`).
     ignored : dict
         The counts that `photoflux.data.litter.Ignored.as_dict` returns.
+    notes : list of str
+        What a user should know of the folders.
     """
 
     files: list[Found]
@@ -40,6 +43,7 @@ class Scan(NamedTuple):
     folders: list[str]
     unread: list[str]
     ignored: dict[str, Any]
+    notes: list[str]
 
 
 def scan_folder(source: str | Path) -> Scan:
@@ -75,11 +79,18 @@ def scan_folder(source: str | Path) -> Scan:
         if kind == REJECTED:
             rejected.append((path, detail))
         elif kind == FILE and slash:
-            files.append(Found(path, top, size, mtime_ns))
+            files.append(Found(path, class_name(top), size, mtime_ns))
         elif kind == FILE:
             rejected.append((path, "beside the class folders, expected inside one"))
     # One that holds nothing but our own runs is no class.
     rejected += [(f"{name}/", "no files in this folder") for name, kinds in classes.items() if not kinds]
-    read = sorted(name for name, kinds in classes.items() if FILE in kinds)
-    unread = sorted(name for name, kinds in classes.items() if FILE not in kinds and kinds != {IGNORED})
-    return Scan(sorted(files), sorted(rejected), read, unread, ignored.as_dict())
+    read = [name for name, kinds in classes.items() if FILE in kinds]
+    unread = [name for name, kinds in classes.items() if FILE not in kinds and kinds != {IGNORED}]
+    return Scan(
+        files=sorted(files),
+        rejected=sorted(rejected),
+        folders=sorted({class_name(name) for name in read}),
+        unread=sorted({class_name(name) for name in unread}),
+        ignored=ignored.as_dict(),
+        notes=notes_on_names(read),
+    )

@@ -16,7 +16,7 @@ from photoflux.data.labels import AUTO, NONE
 from photoflux.data.prepared import PreparedDataset, is_prepared, open_prepared
 from photoflux.data.walking import absence, is_folder
 from photoflux.errors import DataError, SettingError
-from photoflux.names import printable
+from photoflux.names import class_name, printable
 
 NAMES = ("demo", "cifar10")
 _WHAT = {
@@ -149,7 +149,7 @@ def _as_prepared(
             f"{prepared.path} holds images of {prepared.width} × {prepared.height}, `image_size` says {image_size}. "
             "Leave `image_size` out, or prepare from its source."
         )
-    if positive not in (AUTO, NONE, None, prepared.positive):
+    if positive not in (AUTO, NONE, None) and class_name(positive) != prepared.positive:
         raise DataError(
             f"{prepared.path} has the classes {', '.join(prepared.classes)}, `positive` says {positive!r}. "
             "Leave `positive` out, or prepare from its source."

@@ -29,6 +29,7 @@ from photoflux.data.prepared import (
     open_prepared,
 )
 from photoflux.errors import DataError
+from photoflux.names import as_json, printable
 
 # What file managers leave in folders; it does not make a dataset somebody else's folder.
 LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -152,7 +153,7 @@ class PreparedWriter:
         self._digest.update(json.dumps([list(classes), positive, self.shape]).encode())
         description = {
             "format": FORMAT,
-            "name": name,
+            "name": printable(name),
             "source": source,
             "classes": list(classes),
             "positive": positive,
@@ -178,8 +179,8 @@ class PreparedWriter:
             rows = ((*record, SPLITS[part]) for record, part in zip(files, split.tolist(), strict=True))
             _write_csv(self._temporary / "files.csv", FILE_COLUMNS, rows)
             _write_csv(self._temporary / "rejected.csv", REJECTED_COLUMNS, rejected)
-            text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-            (self._temporary / "meta.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+            text = as_json(description, indent=2) + "\n"
+            (self._temporary / "meta.json").write_text(text, encoding="utf-8")
             self._install()
         return open_prepared(self.dest)
 
