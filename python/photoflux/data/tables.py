@@ -58,10 +58,11 @@ def read_table(data: bytes, place: Path, columns: Sequence[str]) -> Iterator[Row
     reader = csv.reader(rest, delimiter=between, strict=True)
     try:
         header = _header(first, between)
+        shown = ", ".join(printable(first.strip()).split(between)) or "empty"
         if any(header.count(column) != 1 for column in columns):
             raise DataError(
                 f"{name} must have one column called {' and one called '.join(columns)}, separated by commas, "
-                f"semicolons or tabs; its first line is: {', '.join(printable(first.strip()).split(between)) or 'empty'}."
+                f"semicolons or tabs; its first line is: {shown}."
             )
         next(reader)
         places = [header.index(column) for column in columns]
