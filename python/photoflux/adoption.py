@@ -11,7 +11,9 @@ from photoflux.data.prepared import PreparedDataset, open_prepared
 from photoflux.engines.base import Settings
 from photoflux.engines.keras import KerasEngine
 from photoflux.errors import DataError, RunError, SettingError
-from photoflux.fitting import description_of, origin_of, score_and_save
+from photoflux.finishing import finish
+from photoflux.fitting import description_of, origin_of
+from photoflux.names import printable
 from photoflux.progress import Display
 from photoflux.runs import Run
 from photoflux.variants import Variant
@@ -80,31 +82,31 @@ def adopt(
     prepared = data if data is None or isinstance(data, PreparedDataset) else open_prepared(data)
     names = _names(classes, prepared)
     shape = _shape_of_weights(kind, prepared, names, image_size, channels)
-    if out is not None:
-        runs.check_destination(Path(out))
-    folder = Path(out) if out is not None else runs.new_folder(f"{recipe.name}-{model.name.removesuffix(kind)}")
-    with KerasEngine() as engine, Display(progress) as display, runs.writing(folder) as temporary:
-        display.say(f"Opening {model} with Keras")
-        weights = temporary / "weights.safetensors"
-        known = None if names is None else len(names)
-        found, count = engine.adopt(recipe, model, weights, scaled=scaled, shape=shape, classes=known)
-        description = _described(model, prepared, names, found, count)
-        run = Run(
-            path=folder,
-            engine=engine.name,
-            variant=recipe,
-            settings=Settings(0, recipe.batch_size, recipe.learning_rate),
-            data=description,
-            history=[],
-            kept_epoch=0,
-            ended="adopted",
-            seconds=0.0,
-            metrics={},
-            versions=engine.versions(),
-            initial=origin_of(model, read_weights_of(weights, recipe, *found, count)),
-        )
-        score_and_save(run, engine, prepared, temporary)
-    return run
+    title = f"{recipe.name}-{model.name.removesuffix(kind)}"
+    place = runs.claimed_new(title) if out is None else runs.claimed(Path(out))
+    with place as folder, KerasEngine() as engine, Display(progress) as display:
+        display.say(f"Opening {printable(model)} with Keras")
+        with runs.writing(folder) as temporary:
+            weights = temporary / "weights.safetensors"
+            known = None if names is None else len(names)
+            found, count = engine.adopt(recipe, model, weights, scaled=scaled, shape=shape, classes=known)
+            description = _described(model, prepared, names, found, count)
+            run = Run(
+                path=folder,
+                engine=engine.name,
+                variant=recipe,
+                settings=Settings(0, recipe.batch_size, recipe.learning_rate),
+                data=description,
+                history=[],
+                kept_epoch=0,
+                ended="adopted",
+                seconds=0.0,
+                metrics={},
+                versions=engine.versions(),
+                initial=origin_of(model, read_weights_of(weights, recipe, *found, count)),
+            )
+            runs.write_description(temporary, run)
+        return finish(run, engine, prepared, display)
 
 
 def _kind_of(model: Path) -> str:

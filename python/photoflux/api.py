@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +23,23 @@ from photoflux.engines.keras import why_unavailable
 from photoflux.errors import DataError, unknown_name
 from photoflux.evaluation import Metrics
 from photoflux.exporting import export
-from photoflux.fitting import fit_and_save, initial_weights, score_part
+from photoflux.finishing import complete
+from photoflux.fitting import fit_and_save, initial_weights
+from photoflux.names import printable
 from photoflux.prediction import Prediction, check_array, expand, predict_files, predictions_of
 from photoflux.progress import Display, announce
 from photoflux.promises import threshold
 from photoflux.reporting.comparison_report import write_comparison
+from photoflux.reporting.page import destination
 from photoflux.reporting.run_report import report as report_run
 from photoflux.runs import Run, load_run
+from photoflux.scoring import score_part
 from photoflux.settings import recipe_of, settings_of
 from photoflux.summary import summary
 from photoflux.variants import Variant, variants
 from photoflux.verification.verify import verify
 from photoflux.weights import read_weights_of
+from photoflux.words import translator
 
 __all__ = [
     "Prediction",
@@ -129,7 +135,9 @@ def train(
 ) -> Run:
     """Train a variant on a source of images and write a run.
 
-    Ctrl-C ends the fit at the next batch; the run so far is kept and returned.
+    Ctrl-C ends the fit at the next batch; the run so far is kept and returned. When the last epoch is over the run is
+    written first, and then scored, drawn and reported: what fails there, or is ended by Ctrl-C, is in the run's
+    ``notes``, and `report` makes it again.
 
     Parameters
     ----------
@@ -170,7 +178,8 @@ def train(
     Raises
     ------
     SettingError, DataError, RunError
-        If an argument, the data, `initial` or `out` cannot be used; before anything is trained.
+        If an argument, the data, `initial` or `out` cannot be used, or another process writes to `out`; before
+        anything is trained.
     EngineError
         If the engine cannot be had or fails.
     DivergedError
@@ -178,20 +187,24 @@ def train(
     """
     recipe = recipe_of(variant, l1, l2, loss)
     settings = settings_of(recipe, epochs, batch_size, learning_rate, seed, balance)
-    if out is not None:
-        runs.check_destination(Path(out))
     start = None if initial is None else initial_weights(initial)
-    prepared = _prepared_for(recipe, data, positive, image_size, seed, groups, progress)
-    if on_prepared is not None:
-        on_prepared(prepared)
-    if start is not None:
-        shape = (prepared.channels, prepared.height, prepared.width)
-        read_weights_of(start, recipe, *shape, len(prepared.classes))  # refused here, not when an engine has started
-    folder = Path(out) if out is not None else runs.new_folder(f"{recipe.name}-{prepared.name}")
-    with Display(progress) as display:
+    with ExitStack() as stack:
+        if out is not None:
+            folder = stack.enter_context(runs.claimed(Path(out)))
+        prepared = _prepared_for(recipe, data, positive, image_size, seed, groups, progress)
+        if on_prepared is not None:
+            on_prepared(prepared)
+        if start is not None:
+            shape = (prepared.channels, prepared.height, prepared.width)
+            read_weights_of(
+                start, recipe, *shape, len(prepared.classes)
+            )  # refused here, not when an engine has started
+        if out is None:
+            folder = stack.enter_context(runs.claimed_new(f"{recipe.name}-{prepared.name}"))
+        display = stack.enter_context(Display(progress))
         chosen = get_engine(engine, display.say)
         display.say(
-            f"Training {recipe.name} with engine {chosen.name} on {prepared.name}: "
+            f"Training {recipe.name} with engine {chosen.name} on {printable(prepared.name)}: "
             f"{len(prepared.indices('train'))} images of {prepared.height}×{prepared.width}, "
             f"{len(prepared.classes)} classes, at most {settings.epochs} epochs"
         )
@@ -302,7 +315,7 @@ def report(source: str | Path | Run | Comparison, path: str | Path | None = None
     """Write the report of a run or a comparison: one page that needs nothing else, for a screen, a phone or paper.
 
     It says in words what the numbers say, with curves, tables, errors and their images, settings, versions and the
-    command that repeats it.
+    command that repeats it. Scores, logits and figures that a run lacks are made first, if its data is there.
 
     Parameters
     ----------
@@ -328,6 +341,10 @@ def report(source: str | Path | Run | Comparison, path: str | Path | None = None
     if not isinstance(source, Run | Comparison):
         source = load_comparison(source) if (Path(source) / COMPARISON).is_file() else load_run(source)
     if isinstance(source, Run):
+        translator(lang), destination(source.path, path)  # refused before anything is made
+        run = source
+        with Display() as display:
+            source = complete(run, lambda: _engine_of(run, None, display), display)
         return report_run(source, path, lang=lang)
     return write_comparison(source, path, lang=lang)
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photoflux.atomic import writing_file
 from photoflux.calibration import Calibration, Reliability
 from photoflux.comparison.intervals import Interval
 from photoflux.engines.base import EpochRow
+from photoflux.names import printable
 from photoflux.styling import BLUE, MARK, PARTS, TRAIN, VALIDATION, figure, numbered, style, svg_of, variant_line
 from photoflux.thresholds import share
 from photoflux.words import ENGLISH, Translator
@@ -38,10 +40,15 @@ def plot_curves(history: Sequence[EpochRow], ended: str, title: str, path: Path)
     """
     with style():
         drawn = figure(10, 4.2)
-        drawn.suptitle(title)
+        drawn.suptitle(printable(title))
         for axes, column in zip(drawn.subplots(1, 2), ("accuracy", "total"), strict=True):
             _curve_panel(axes, history, ended, column, ENGLISH)
-        drawn.savefig(path)
+        _save(drawn, path)
+
+
+def _save(drawn: Figure, path: Path) -> None:
+    with writing_file(path) as temporary:
+        drawn.savefig(temporary, format="png")
 
 
 @style()
@@ -118,8 +125,8 @@ def plot_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], t
     """
     with style():
         drawn = confusion_matrix(confusion, classes)
-        drawn.axes[0].set_title(title)
-        drawn.savefig(path)
+        drawn.axes[0].set_title(printable(title))
+        _save(drawn, path)
 
 
 @style()
@@ -172,7 +179,8 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str],
 
 
 def shortened(name: str, most: int = 24) -> str:
-    """Return a name that fits beside an axis."""
+    """Return a name that fits beside an axis, as one line of valid Unicode."""
+    name = printable(name)
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
@@ -258,11 +266,11 @@ def plot_calibration(calibration: Calibration, title: str, path: Path) -> None:
         panels[f"with temperature {calibration.temperature:.3g}"] = calibration.after
     with style():
         drawn = figure(4.6 * len(panels), 4.2)
-        drawn.suptitle(title)
+        drawn.suptitle(printable(title))
         for axes, (name, parts) in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             _reliability_panel(axes, parts, ENGLISH)
             axes.set_title(name)
-        drawn.savefig(path)
+        _save(drawn, path)
 
 
 @style()

@@ -14,10 +14,10 @@ from photoflux.data.walking import FILE, IGNORED, REJECTED, absence, is_folder, 
 from photoflux.engines.base import Engine
 from photoflux.errors import DataError
 from photoflux.evaluation import probabilities
-from photoflux.fitting import EVALUATION_BATCH
 from photoflux.names import user_path
 from photoflux.progress import Display
 from photoflux.runs import Run
+from photoflux.scoring import EVALUATION_BATCH
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,15 +8,18 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photoflux import atomic
+from photoflux.claims import Busy, claim
 from photoflux.engines.base import EpochRow, Settings
 from photoflux.errors import RunError
 from photoflux.names import as_json, file_stem, printable
+from photoflux.progress import say
 from photoflux.variants import Variant
 
 if TYPE_CHECKING:
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LOGITS = "logits.safetensors"
-COLUMNS = tuple(field.name for field in fields(EpochRow))
+COLUMNS = tuple(column.name for column in fields(EpochRow))
+AMEND_SECONDS = 5.0  # another process that changes the same run needs less
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Run:
         `photoflux.threshold` chose it; None: the more probable class.
     temperature : float or None
         What the logits would have to be divided by to be calibrated on validation; predictions do not use it.
+    notes : list of str
+        What a user should know of the run, such as a figure that could not be made, and why.
     """
 
     path: Path
@@ -86,6 +92,7 @@ class Run:
     initial: dict[str, Any] | None = None
     threshold: dict[str, Any] | None = None
     temperature: float | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def weights(self) -> Path:
@@ -120,7 +127,8 @@ class Run:
 
     def __str__(self) -> str:
         words = {"early_stopping": ", stopped early", "interrupted": ", interrupted", "diverged": ", diverged"}
-        head = f"Run {printable(self.path)}: {self.variant.name} on {self.data['name']}, engine {self.engine}, "
+        head = f"Run {printable(self.path)}: {self.variant.name} on {printable(self.data['name'])}, "
+        head += f"engine {self.engine}, "
         head += "adopted" if self.ended == "adopted" else f"{len(self.history)} epochs{words.get(self.ended, '')}"
         if self.initial is not None:
             head += f" from {printable(self.initial['path'] or 'a run in memory')}"
@@ -133,6 +141,7 @@ class Run:
         ]
         if self.threshold is not None:
             lines.append("  threshold   {score:.6g}, for a {promise} of {value:g} or more".format(**self.threshold))
+        lines += [f"  note        {note}" for note in self.notes]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -149,11 +158,55 @@ def train_metrics(history: list[EpochRow], kept_epoch: int) -> dict[str, Any]:
     return {name: getattr(row, f"train_{name}") for name in ("loss", "penalty", "total", "accuracy")}
 
 
-def new_folder(title: str) -> Path:
-    """Return a folder under ``runs/`` that does not exist yet, named after a title and the time."""
+@contextmanager
+def claimed(path: Path) -> Iterator[Path]:
+    """Have the folder of a run for the time of the block, so that no other fit writes to it.
+
+    Raises
+    ------
+    RunError
+        If another process has it (the message says which, and since when), or it must not or cannot be written.
+    """
+    with ExitStack() as stack:
+        check_destination(path)
+        try:
+            stack.enter_context(claim(path))
+        except Busy as busy:
+            raise RunError(
+                f"`out` {path} is being written by {busy}. Wait until that is done, or choose another folder."
+            ) from None
+        except OSError as error:
+            raise unwritable(path, error) from error
+        check_destination(path)
+        yield path
+
+
+@contextmanager
+def claimed_new(title: str) -> Iterator[Path]:
+    """Have a folder under ``runs/`` that does not exist yet, named after a title and the time; see `claimed`."""
     stem = f"{file_stem(title)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = [stem] + [f"{stem}-{i}" for i in range(2, 1000)]
-    return next(path for path in (Path("runs") / name for name in names) if not path.exists())
+    for name in [stem] + [f"{stem}-{i}" for i in range(2, 1000)]:
+        path = Path("runs") / name
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(claim(path))
+            except Busy:
+                continue
+            except OSError as error:
+                raise unwritable(path, error) from error
+            # Looked at under the claim: another fit may have had it until now.
+            if not os.path.lexists(path):
+                yield path
+                return
+    raise RunError(f"There are too many runs called {stem}. Choose a folder with `out`.")
+
+
+def unwritable(path: Path, error: OSError, advice: str = "") -> RunError:
+    """Return the error for a run that cannot be written."""
+    return RunError(
+        f"The run could not be written to {path}: {error.strerror or error}. Free space or choose another folder "
+        f"with `out`; what was there before is unchanged. {advice}".rstrip()
+    )
 
 
 def check_destination(path: Path) -> None:
@@ -172,35 +225,59 @@ def check_destination(path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, *, rescue: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside `path` that replaces it, whole, when the block ends without an error.
 
-    An earlier run at `path` stays as it was until then, and for good if the block fails or the disk is full.
+    An earlier run at `path` stays as it was until then, and for good if the block fails or the disk is full. A link
+    stays a link.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder.
+    rescue : bool
+        Whether weights that are in the temporary folder when the block fails are moved to the cache; the message says
+        where they are.
 
     Raises
     ------
     RunError
-        If the folder cannot be made or written.
+        If the folder cannot be made or written, or another process has it.
     """
-    check_destination(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    with claimed(path):
+        place = Path(os.path.realpath(path))
+        temporary = atomic.sibling(place)
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            atomic.install(temporary, place)
+        except BaseException as error:
+            kept = _rescued(temporary / "weights.safetensors", path) if rescue else None
+            advice = f"The weights are kept in {kept}; `photoflux train … --initial` starts from such a file."
+            if isinstance(error, OSError):
+                raise unwritable(path, error, advice if kept else "") from error
+            if kept:
+                say(advice)
+            raise
+        finally:
+            atomic.remove(temporary)
+
+
+def _rescued(weights: Path, path: Path) -> Path | None:
+    """Move the weights of a run that cannot be put in its place `path` into the cache, and return the file.
+
+    The cache may be on another disk than the run. None if there are none, or they could not be moved.
+    """
+    from photoflux.data.cache import cache_folder
+
+    if not weights.is_file():
+        return None
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-    except OSError as error:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        raise RunError(
-            f"The run could not be written to {path}: {error.strerror or error}. Free space or choose another folder "
-            "with `out`; what was there before is unchanged."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        folder = cache_folder() / "rescued" / f"{path.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        folder.mkdir(parents=True)
+        return Path(shutil.move(weights, folder))
+    except Exception:
+        return None
 
 
 def write_description(folder: Path, run: Run) -> None:
@@ -224,8 +301,9 @@ def write_description(folder: Path, run: Run) -> None:
         "initial": run.initial,
         "threshold": run.threshold,
         "temperature": run.temperature,
+        "notes": run.notes,
     }
-    (folder / "run.json").write_text(_as_json(values), encoding="utf-8")
+    atomic.write_text(folder / "run.json", _as_json(values))
 
 
 def _as_json(values: dict[str, Any]) -> str:
@@ -250,14 +328,19 @@ def amend(run: Run, **values: Any) -> Run:
         If the file cannot be read or written.
     """
     path = run.path / "run.json"
-    temporary = path.with_name(f".run.json.{os.getpid()}.partial")
-    try:
-        temporary.write_text(_as_json(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
-        temporary.replace(path)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} could not be changed: {error}. It is as it was.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(claim(run.path, wait=AMEND_SECONDS))
+        except Busy as busy:
+            raise RunError(
+                f"{path} could not be changed: the run is being written by {busy}. It is as it was."
+            ) from None
+        except OSError:
+            pass  # where no claim can be written beside a run, no fit can replace it
+        try:
+            atomic.write_text(path, _as_json(json.loads(path.read_text(encoding="utf-8")) | values))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} could not be changed: {error}. It is as it was.") from error
     return replace(run, **values)
 
 
@@ -306,6 +389,7 @@ def load_run(path: str | Path) -> Run:
             initial=values.get("initial"),
             threshold=threshold,
             temperature=values.get("temperature"),
+            notes=[str(note) for note in values.get("notes", [])],
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"The run {folder} cannot be read: {type(error).__name__}: {error}.") from error

@@ -102,10 +102,16 @@ def variant_line(name: str) -> Line:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Give figures that are drawn inside, or in a function decorated with it, the common look."""
-    from matplotlib import rc_context
+    """Give figures that are drawn inside, or in a function decorated with it, the common look.
 
-    with rc_context(_SETTINGS), warnings.catch_warnings():
+    It starts from matplotlib's defaults and not from the user's matplotlibrc, which may ask for TeX, or for a font
+    that is not there.
+    """
+    from matplotlib import rc_context, rcdefaults, rcParams
+
+    with rc_context(), warnings.catch_warnings():
+        rcdefaults()
+        rcParams.update(_SETTINGS)
         # A class name may be in a script that the font lacks; a browser has others.
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
         yield

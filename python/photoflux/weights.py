@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from photoflux import atomic
 from photoflux.errors import RunError, side_by_side
 from photoflux.variants import Variant
 
@@ -116,20 +116,15 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: M
         If it cannot be written; what was there before is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     whole = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        safetensors.numpy.save_file(whole, temporary, metadata=None if metadata is None else dict(metadata))
-        temporary.chmod(mode)  # safetensors makes files for the owner only
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with atomic.writing_file(path) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            safetensors.numpy.save_file(whole, temporary, metadata=None if metadata is None else dict(metadata))
+            temporary.chmod(mode)  # safetensors makes files for the owner only
     except (safetensors.SafetensorError, OSError) as error:
         raise RunError(f"{path} cannot be written: {error}. Free space or choose another folder.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_weights_of(

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 import photoflux
-from photoflux import RunError, SettingError, cli, fitting, runs, variant
+from photoflux import RunError, SettingError, cli, runs
 from photoflux.data.prepared import open_prepared
 from photoflux.reporting.evidence import gather
 from photoflux.summary import summary as layers_of
@@ -255,29 +255,3 @@ def test_a_notebook_shows_parts_and_curves(run, Page):
     assert ENGLISH.percent(run.metrics["test"]["accuracy"]) in read.text
     bare = dataclasses.replace(run, history=[], metrics={}, ended="adopted")
     assert Page(bare._repr_html_()).of("svg") == []
-
-
-class Drawn:
-    """An engine that has no opinion."""
-
-    def logits(self, variant, weights, images, classes, *, batch_size):
-        return np.ones((len(images), 1), np.float32)
-
-
-def test_a_fit_writes_a_report_and_outlives_one_that_fails(run, scans, tmp_path, monkeypatch, capsys):
-    fitted = dataclasses.replace(run, variant=variant("baseline"), metrics=dict(run.metrics))
-    (tmp_path / "a").mkdir()
-    fitting.score_and_save(fitted, Drawn(), scans, tmp_path / "a")
-    assert (tmp_path / "a" / "report.html").is_file()
-    (tmp_path / "b").mkdir()
-
-    def failing(_):
-        raise ZeroDivisionError("by hand")
-
-    monkeypatch.setattr(fitting, "report", failing)
-    fitting.score_and_save(fitted, Drawn(), scans, tmp_path / "b")
-    assert {path.name for path in (tmp_path / "a").iterdir()} - {path.name for path in (tmp_path / "b").iterdir()} == {
-        "report.html"
-    }
-    assert "No report was made: by hand" in capsys.readouterr().err
-    assert load_file(tmp_path / "b" / runs.LOGITS)["test"].shape == (len(scans.indices("test")), 1)

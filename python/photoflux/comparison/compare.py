@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from photoflux.claims import Busy, claim
 from photoflux.comparison.comparison import Comparison
 from photoflux.comparison.decision import decide, sentences
 from photoflux.comparison.fits import Fit, fit_all, measure
@@ -18,9 +20,10 @@ from photoflux.data.sources import Source, kind_of
 from photoflux.data.sources import prepare as prepare_source
 from photoflux.engines import get_engine
 from photoflux.errors import DataError, RunError, SettingError
+from photoflux.finishing import reason
 from photoflux.progress import Display, announce
 from photoflux.reporting.comparison_report import write_comparison
-from photoflux.runs import Run, new_folder
+from photoflux.runs import Run, claimed_new
 from photoflux.settings import settings_of
 from photoflux.variants import Variant, variant
 from photoflux.variants import variants as table
@@ -104,8 +107,7 @@ def compare(
         for seed in numbers
         for recipe in recipes
     }
-    folder = _folder(out)
-    with Display(progress) as display:
+    with _folder(out) as folder, Display(progress) as display:
         sizes = {recipe.image_size for recipe in recipes}
         if image_size is None and kind_of(data) == "folder":
             if len(sizes) > 1:
@@ -172,7 +174,11 @@ def compare(
         command=_command(split[0] if kind_of(data) == "arrays" else data, recipes, numbers, options),
     )
     found.write()
-    write_comparison(found)
+    try:
+        write_comparison(found)
+    except Exception as error:  # a page is not worth the fits
+        with Display(progress) as display:
+            display.say(f"Note: no report was made: {reason(error)} `photoflux report {folder}` tries again.")
     return found
 
 
@@ -195,15 +201,33 @@ def _seeds(given: int | Sequence[int]) -> list[int]:
     return numbers
 
 
-def _folder(out: str | Path | None) -> Path:
-    folder = new_folder("comparison") if out is None else Path(out)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "runs").is_dir():
-        raise RunError(f"`out` must be a new folder or an earlier comparison; {folder} holds something else.")
-    try:
-        (folder / "runs").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be made: {error.strerror}. Choose another folder with `out`.") from error
-    return folder
+@contextmanager
+def _folder(out: str | Path | None) -> Iterator[Path]:
+    """Have the comparison's folder, alone, for the time of the block."""
+    with ExitStack() as stack:
+        if out is None:
+            folder = stack.enter_context(claimed_new("comparison"))
+        else:
+            folder = Path(out)
+            try:
+                stack.enter_context(claim(folder))
+            except Busy as busy:
+                raise RunError(
+                    f"`out` {folder} is being written by {busy}. Wait until that is done, or choose another folder."
+                ) from None
+            except OSError as error:
+                raise _unusable(folder, error) from error
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / "runs").is_dir():
+            raise RunError(f"`out` must be a new folder or an earlier comparison; {folder} holds something else.")
+        try:
+            (folder / "runs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        yield folder
+
+
+def _unusable(folder: Path, error: OSError) -> RunError:
+    return RunError(f"{folder} cannot be made: {error.strerror}. Choose another folder with `out`.")
 
 
 def _announce(split: Sequence[PreparedDataset], seeds: Sequence[int], display: Display) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from photoflux.atomic import write_text
 from photoflux.comparison.decision import CRITERION, Decision, Sentence, said
 from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import PARTS, Standing
@@ -155,10 +156,8 @@ class Comparison:
         RunError
             If it cannot be written.
         """
-        temporary = self.path / f".{NAME}.tmp"
         try:
-            temporary.write_text(as_json(self.as_dict(), indent=2) + "\n", encoding="utf-8")
-            temporary.replace(self.path / NAME)
+            write_text(self.path / NAME, as_json(self.as_dict(), indent=2) + "\n")
         except OSError as error:
             raise RunError(f"{self.path / NAME} cannot be written: {error}.") from error
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -16,9 +17,11 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import BatchProgress, Engine, EpochRow, Settings
 from photoflux.errors import DivergedError, RunError
 from photoflux.evaluation import decisions
-from photoflux.fitting import fit_and_save, logits_of
+from photoflux.finishing import finish, has_scores, was_interrupted
+from photoflux.fitting import fit_and_save
 from photoflux.progress import Display
 from photoflux.runs import Run
+from photoflux.scoring import logits_of
 from photoflux.variants import Variant
 from photoflux.weights import read_weights_of, write_arrays
 
@@ -86,11 +89,36 @@ def fit_all(
             run = _fitted(fit, folder / "runs" / fit.name, engine, FitDisplay(display, advance))
             if run.ended == "interrupted":
                 shutil.rmtree(run.path)
-                display.say(f"{number} of {len(fits)} fits are kept in {folder}; the same command goes on from there.")
-                raise KeyboardInterrupt
+                _stop(number, fits, folder, display)
+            if was_interrupted(run):
+                _stop(number + 1, fits, folder, display)
+        if not all(has_scores(run, fit.data, part) for part in ("validation", "test")):
+            run = _scored(fit, run, engine, FitDisplay(display, advance))
+        if there[fit.name] is None:
             display.say(_line(fit, run))
         _score(fit, run, folder, engine, holdout)
         yield fit, run
+
+
+def _stop(kept: int, fits: Sequence[Fit], folder: Path, display: Display) -> NoReturn:
+    display.say(f"{kept} of {len(fits)} fits are kept in {folder}; the same command goes on from there.")
+    raise KeyboardInterrupt
+
+
+def _scored(fit: Fit, run: Run, engine: Engine, display: Display) -> Run:
+    """Score a run that is whole but for its scores, which could not be made when it was trained.
+
+    Raises
+    ------
+    RunError
+        If that fails again.
+    """
+    run = finish(run, engine, fit.data, display)
+    if was_interrupted(run):
+        raise KeyboardInterrupt
+    if not all(has_scores(run, fit.data, part) for part in ("validation", "test")):
+        raise RunError(f"{run.path} cannot be compared without its scores. {' '.join(run.notes)}")
+    return run
 
 
 def _line(fit: Fit, run: Run) -> str:

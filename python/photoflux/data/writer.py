@@ -7,8 +7,6 @@ import csv
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +16,8 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 from numpy.lib import format as npy
 
+from photoflux import atomic
+from photoflux.claims import Busy, claim
 from photoflux.data.prepared import (
     FILE_COLUMNS,
     FILES,
@@ -63,7 +63,7 @@ class PreparedWriter:
     Raises
     ------
     DataError
-        If the destination cannot be used, or the disk is full.
+        If the destination cannot be used, another process writes to it, or the disk is full.
     """
 
     def __init__(self, dest: str | Path, *, channels: int, height: int, width: int) -> None:
@@ -72,17 +72,23 @@ class PreparedWriter:
         self.count = 0
         self._digest = hashlib.sha256()
         self._temporary: Path | None = None
+        self._claim = contextlib.ExitStack()
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
         _check_destination(self.dest)
         with self._writing():
-            self.dest.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary = self.dest.with_name(f".{self.dest.name}.{uuid.uuid4().hex[:12]}.tmp")
             try:
+                self._claim.enter_context(claim(self.dest))
+                self._temporary = atomic.sibling(self.dest)
                 self._temporary.mkdir()
                 self._file = (self._temporary / "images.npy").open("w+b")
                 self._write_header()
+            except Busy as busy:
+                raise DataError(
+                    f"The destination {self.dest} is being written by {busy}. Wait until that is done, or choose "
+                    "another."
+                ) from None
             except BaseException:
                 self._discard()
                 raise
@@ -197,17 +203,8 @@ class PreparedWriter:
     def _install(self) -> None:
         assert self._temporary is not None
         _check_destination(self.dest)
-        old = self._temporary.with_suffix(".old")
-        try:
-            if self.dest.exists():
-                self.dest.rename(old)
-            self._temporary.rename(self.dest)
-        except BaseException:
-            if old.exists() and not self.dest.exists():
-                old.rename(self.dest)
-            raise
+        atomic.install(self._temporary, self.dest)
         self._temporary = None
-        shutil.rmtree(old, ignore_errors=True)
 
     def _discard(self) -> None:
         if self._file is not None:
@@ -215,8 +212,9 @@ class PreparedWriter:
             with contextlib.suppress(OSError):
                 self._file.close()
         if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            atomic.remove(self._temporary)
             self._temporary = None
+        self._claim.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

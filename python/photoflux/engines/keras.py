@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import safetensors.numpy
 
+from photoflux import atomic
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import (
     Augmentation,
@@ -225,8 +225,8 @@ class KerasEngine:
         return self._exchange("pixels", {"prepared": str(prepared.path)}, indices)["images"]
 
     def _exchange(self, do: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with tempfile.TemporaryDirectory(prefix="photoflux-") as folder:
-            question, answer = Path(folder, "question.safetensors"), Path(folder, "answer.safetensors")
+        with atomic.scratch("arrays") as folder:
+            question, answer = folder / "question.safetensors", folder / "answer.safetensors"
             contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
             safetensors.numpy.save_file(contiguous, question)
             self._worker.request(do, {**values, "arrays": str(question), "answer": str(answer)})

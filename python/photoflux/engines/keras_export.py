@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from photoflux import atomic
 from photoflux.engines.keras_models import build_model, set_weights
 from photoflux.errors import RunError
 from photoflux.variants import Variant
@@ -23,22 +23,17 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
     weights = read_weights_of(request["weights"], variant, channels, height, width, request["classes"])
     model = build_model(variant, channels, height, width, request["classes"])
     set_weights(model, weights)
-    # Both exporters go by the suffix.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        if request["format"] == "onnx":
-            model(np.zeros((1, height, width, channels), np.float32))  # the exporter wants a model that was called
-            model.export(temporary, format="onnx", verbose=False)
-        else:
-            model.save(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        # Both exporters go by the suffix.
+        with atomic.writing_file(path, suffix=path.suffix) as temporary:
+            if request["format"] == "onnx":
+                model(np.zeros((1, height, width, channels), np.float32))  # the exporter wants a model that was called
+                model.export(temporary, format="onnx", verbose=False)
+            else:
+                model.save(temporary)
     except OSError as error:
         raise RunError(
             f"The model cannot be written to {path}: {error.strerror or error}. Free space or choose another folder; "
             "what was there before is unchanged."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return {}

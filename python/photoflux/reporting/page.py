@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photoflux.atomic import write_text
 from photoflux.errors import RunError, SettingError
 from photoflux.words import ENGLISH, Translator
 
@@ -117,12 +116,8 @@ def write_page(path: Path, html: str) -> None:
     RunError
         If it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # A file name need not be UTF-8; what is not is shown by its code.
-        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
-        temporary.replace(path)
+        write_text(path, html)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise RunError(f"{path} cannot be written: {error.strerror or error}. Choose another file.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from photoflux import atomic
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import Augmentation, Engine, TraceRequest
 from photoflux.evaluation import decisions, probabilities
-from photoflux.fitting import logits_of
+from photoflux.scoring import logits_of
 from photoflux.variants import Variant
 from photoflux.verification import material, tolerances
 from photoflux.verification.checks import Check, Part, compare
@@ -71,8 +71,7 @@ class Prover:
     def prove(self, v: Variant) -> Proof:
         """Run every check of a variant."""
         began = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="photoflux-") as name:
-            folder = Path(name)
+        with atomic.scratch("verify") as folder:
             request = material.request_from(v, self.prepared, folder, self.steps, BATCH, SEED)
             ours = self.flux.trace(request)
             theirs = self.keras.trace(request)
@@ -172,9 +171,9 @@ class Prover:
         rng = np.random.default_rng([SEED, 6])
         chosen = np.sort(rng.choice(len(self.prepared), min(64, len(self.prepared)), replace=False))
         parts = [self._same_pixels("dataset", self.prepared, chosen)]
-        with tempfile.TemporaryDirectory(prefix="photoflux-") as name:
-            files = write_demo_folder(Path(name, "files"), images_per_class=4)
-            made = prepare(files, Path(name, "made"), image_size=50)
+        with atomic.scratch("pixels") as folder:
+            files = write_demo_folder(folder / "files", images_per_class=4)
+            made = prepare(files, folder / "made", image_size=50)
             everything = np.arange(len(made))
             parts.append(self._same_pixels("JPEG and PNG files, resized", made, everything))
             decoded = [
