@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photoflux.data import parallel
 from photoflux.data.demo import write_demo_folder
 from photoflux.data.folder import prepare_folder
 from photoflux.data.prepared import FILES, PreparedDataset
@@ -100,22 +99,6 @@ def test_a_script_without_a_main_guard(scans: Path, tmp_path: Path):
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["once", "50"]
     assert done.stderr == ""
-
-
-def test_few_files_need_no_processes(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(parallel, "ProcessPoolExecutor", None)
-    prepare_folder(scans, tmp_path / "set", image_size=8)
-    monkeypatch.setattr(parallel, "FEW", 20)
-    monkeypatch.setattr(parallel, "_cores", lambda: 2)
-    with pytest.raises(TypeError):
-        prepare_folder(scans, tmp_path / "set", image_size=8)
-
-
-def test_a_process_that_dies_is_an_error(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(parallel, "_ignore_interrupt", os.abort)
-    with pytest.raises(DataError, match="A process that decodes images died"):
-        prepare_folder(scans, tmp_path / "set", image_size=8, processes=2)
-    assert names(tmp_path) == []
 
 
 def test_originals_are_untouched(scans: Path, tmp_path: Path):

@@ -8,7 +8,7 @@ import io
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from photoflux.data.colours import to_grey, to_rgb
 
 FORMATS = "JPEG, PNG, WebP, TIFF, BMP or GIF"
 MAX_PIXELS = 200_000_000
+# From here on one image takes the memory of many; a scan of A4 at 600 dots per inch has 35 million.
+LARGE = 50_000_000
 MAX_BYTES = 1 << 30
 MAX_PAGES = 5000
 
@@ -38,6 +40,14 @@ _TURNED, _LAST = 5, 8
 _SUBFILE_TYPE = 0x00FE
 
 
+class Shape(NamedTuple):
+    """Of the images to make: 3 channels are RGB, 1 is grey."""
+
+    height: int
+    width: int
+    channels: int
+
+
 class Decoded(NamedTuple):
     """An image: `page` counts from 1 in a file of several and is 0 in others; width and height are the original's."""
 
@@ -50,10 +60,15 @@ class Decoded(NamedTuple):
 
 
 class DecodedFile(NamedTuple):
-    """What a file held: its images, and (page, reason) for what was left out; page 0 is the whole file."""
+    """What a file held: its images, (page, reason) for what was left out, (page, note); page 0 is the whole file."""
 
     images: list[Decoded]
     rejected: list[tuple[int, str]]
+    notes: list[tuple[int, str]]
+
+
+class TooLargeError(Exception):
+    """An image has more than `LARGE` pixels, and those were not wanted."""
 
 
 class _Rejected(Exception):
@@ -81,18 +96,39 @@ def decode_file(path: str | Path, *, height: int, width: int, channels: int = 3)
     DecodedFile
         It never raises for a bad file.
     """
+    result = DecodedFile([], [], [])
+    for part in decode_parts(Path(path), Shape(height, width, channels)):
+        result.images.extend(part.images)
+        result.rejected.extend(part.rejected)
+        result.notes.extend(part.notes)
+    return result
+
+
+def decode_parts(path: Path, shape: Shape, *, large: bool = True) -> Generator[DecodedFile, None, None]:
+    """Decode a file part by part, a page at a time, as `decode_file` does; the parts are the same each time.
+
+    Raises
+    ------
+    TooLargeError
+        Unless `large`, at an image of more than `LARGE` pixels; what came before it has been yielded.
+    """
+    kind = "file"
     try:
-        data = _read(Path(path))
+        data = _read(path)
         kind = _kind(data)
-        with _quiet(), Image.open(io.BytesIO(data), formats=[kind]) as image:
-            return _decode_pages(image, kind, hashlib.sha256(data), (height, width, channels))
+        with _quiet():
+            image = Image.open(io.BytesIO(data), formats=[kind])
+        with image:
+            yield from _decode_pages(image, kind, hashlib.sha256(data), shape, large)
+    except TooLargeError:
+        raise
     except _Rejected as rejected:
-        return DecodedFile([], [(0, str(rejected))])
+        yield _left_out(0, str(rejected))
     except UnidentifiedImageError:
-        return DecodedFile([], [(0, f"broken {kind}: its header cannot be read")])
+        yield _left_out(0, f"broken {kind}: its header cannot be read")
     # Pillow's readers raise almost anything for a damaged file, and one file must not end the work on the others.
     except Exception as error:
-        return DecodedFile([], [(0, _broken(kind, error))])
+        yield _left_out(0, _broken(kind, error))
 
 
 def begins_like_an_image(path: Path) -> bool:
@@ -133,40 +169,53 @@ def _kind(data: bytes) -> str:
     raise _Rejected(f"not a {FORMATS} image")
 
 
-def _decode_pages(image: Image.Image, kind: str, digest: hashlib._Hash, shape: tuple[int, int, int]) -> DecodedFile:
-    pages = getattr(image, "n_frames", 1) if kind == "TIFF" else 1
-    if pages == 1:
-        return DecodedFile([_decode_page(image, 0, digest.hexdigest(), shape)], [])
-    result = DecodedFile([], [])
+def _left_out(page: int, reason: str) -> DecodedFile:
+    return DecodedFile([], [(page, reason)], [])
+
+
+def _decode_pages(
+    image: Image.Image, kind: str, digest: hashlib._Hash, shape: Shape, large: bool
+) -> Iterator[DecodedFile]:
+    # Never around a `yield`: what it changes must not be seen by whoever takes the parts.
+    with _quiet():
+        pages = getattr(image, "n_frames", 1) if kind == "TIFF" else 1
+        only = DecodedFile([_decode_page(image, 0, digest.hexdigest(), shape, large)], [], []) if pages == 1 else None
+    if only is not None:
+        yield only
+        return
     for page in range(1, min(pages, MAX_PAGES) + 1):
         try:
-            image.seek(page - 1)
-            if int(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0)) & 1:
-                raise _Rejected("a reduced copy of another page")
             page_digest = digest.copy()
             page_digest.update(f"#{page}".encode())
-            result.images.append(_decode_page(image, page, page_digest.hexdigest(), shape))
+            with _quiet():
+                image.seek(page - 1)
+                if int(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0)) & 1:
+                    raise _Rejected("a reduced copy of another page")
+                part = DecodedFile([_decode_page(image, page, page_digest.hexdigest(), shape, large)], [], [])
+        except TooLargeError:
+            raise
         except _Rejected as rejected:
-            result.rejected.append((page, str(rejected)))
+            part = _left_out(page, str(rejected))
         except Exception as error:
-            result.rejected.append((page, _broken(kind, error)))
+            part = _left_out(page, _broken(kind, error))
+        yield part
     if pages > MAX_PAGES:
-        result.rejected.append((0, f"has {pages} pages, those after page {MAX_PAGES} were left out"))
-    return result
+        yield _left_out(0, f"has {pages} pages, those after page {MAX_PAGES} were left out")
 
 
-def _decode_page(image: Image.Image, page: int, sha256: str, shape: tuple[int, int, int]) -> Decoded:
+def _decode_page(image: Image.Image, page: int, sha256: str, shape: Shape, large: bool) -> Decoded:
     import imagehash
 
-    height, width, channels = shape
     if image.width * image.height > MAX_PIXELS:
         raise _Rejected(f"has {image.width} × {image.height} pixels, the limit is {MAX_PIXELS // 1_000_000} million")
     drafted_from = None
     if image.format in ("JPEG", "MPO"):
         # The JPEG decoder shrinks by 2, 4 or 8 for free; twice the wanted size leaves the filter enough to average.
-        side = 2 * max(width, height)
+        side = 2 * max(shape.width, shape.height)
         drafted_from = image.size
         image.draft(None, (side, side))
+    if not large and image.width * image.height > LARGE:
+        raise TooLargeError
     image.load()
     orientation = _orientation(image)
     upright = image if orientation == 1 else ImageOps.exif_transpose(image)
@@ -175,8 +224,8 @@ def _decode_page(image: Image.Image, page: int, sha256: str, shape: tuple[int, i
         original = (original[1], original[0])
     colour = to_rgb(upright)
     phash = int(str(imagehash.phash(colour)), 16)
-    resized = colour.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(resized).transpose(2, 0, 1) if channels == 3 else np.asarray(to_grey(resized))[None]
+    resized = colour.resize((shape.width, shape.height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(resized).transpose(2, 0, 1) if shape.channels == 3 else np.asarray(to_grey(resized))[None]
     return Decoded(page, np.ascontiguousarray(pixels), sha256, phash, *original)
 
 

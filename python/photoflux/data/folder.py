@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -75,13 +76,14 @@ def prepare_folder(
     resolve_positive(positive, folders)
     given, notes = ({}, []) if groups is None else match_groups(groups, source, [found.path for found in files])
     with PreparedWriter(dest, channels=3, height=image_size, width=image_size) as writer:
-        records, found, hashes, broken = decode_into(writer, source, files, on_progress, processes)
+        records, found, hashes, broken, noted = decode_into(writer, source, files, on_progress, processes)
         rejected += broken
         names_of_groups = [given.get(file.path, "") for file in found]
         if not records:
             raise nothing_readable(source, rejected)
         names, codes = to_labels([record.folder for record in records], None)
         _check_folders(source, names, "with readable images ")
+        notes += _notes_in_words(noted)
         notes += [*scan.notes, *_unread_folders([*scan.unread, *(folder for folder in folders if folder not in names)])]
         positive = resolve_positive(positive, names)
         classes, labels = to_labels([record.folder for record in records], positive)
@@ -112,12 +114,13 @@ def prepare_folder(
 
 
 class Read(NamedTuple):
-    """What `decode_into` read: for each image its record (group 0), file and perceptual hash; and the rejected."""
+    """What `decode_into` read: for each image its record (group 0), file and perceptual hash; the rejected, the noted."""
 
     records: list[ImageRecord]
     found: list[Found]
     hashes: list[int]
     rejected: list[tuple[str, str]]
+    notes: list[tuple[str, str]]
 
 
 def decode_into(
@@ -130,11 +133,13 @@ def decode_into(
     """Decode files of a folder to the size of a prepared dataset, and append them to it, in their order."""
     channels, height, width = writer.shape
     paths = [source / found.path for found in files]
-    read = Read([], [], [], [])
+    read = Read([], [], [], [], [])
     # Closed here, not when the exception that ended the work is forgotten: it holds processes.
     with closing(decode_files(paths, height=height, width=width, channels=channels, processes=processes)) as results:
-        for done, (found, decoded) in enumerate(zip(files, results, strict=True), start=1):
+        for index, decoded in results:
+            found = files[index]
             read.rejected.extend((_page_name(found, page), reason) for page, reason in decoded.rejected)
+            read.notes.extend((_page_name(found, page), note) for page, note in decoded.notes)
             if decoded.images:
                 writer.append(np.stack([image.pixels for image in decoded.images]))
             for image in decoded.images:
@@ -143,8 +148,19 @@ def decode_into(
                 read.found.append(found)
                 read.hashes.append(image.phash)
             if on_progress is not None:
-                on_progress(done, len(files), "Decoding images")
+                on_progress(index + 1, len(files), "Decoding images")
     return read
+
+
+def _notes_in_words(noted: list[tuple[str, str]]) -> list[str]:
+    first: dict[str, str] = {}
+    for name, note in noted:
+        first.setdefault(note, name)
+    counts = Counter(note for _, note in noted)
+    return [
+        f"{counts[note]} image{'' if counts[note] == 1 else 's'}, the first is {quoted(name)}: {note}."
+        for note, name in first.items()
+    ]
 
 
 def _page_name(found: Found, page: int) -> str:
