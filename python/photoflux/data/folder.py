@@ -114,7 +114,7 @@ def prepare_folder(
 
 
 class Read(NamedTuple):
-    """What `decode_into` read: for each image its record (group 0), file and perceptual hash; the rejected, the noted."""
+    """What was read: for each image its record (group 0), file and perceptual hash; the rejected and the noted."""
 
     records: list[ImageRecord]
     found: list[Found]
