@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from photoflux.data.checks import check_seed
 from photoflux.engines.base import BALANCES, Settings
 from photoflux.errors import SettingError, unknown_name
 from photoflux.variants import LOSSES, Variant, variant
@@ -53,6 +54,6 @@ def settings_of(
         epochs=whole("epochs", recipe.epochs if epochs is None else epochs, 1),
         batch_size=whole("batch_size", recipe.batch_size if batch_size is None else batch_size, 1),
         learning_rate=float(rate),
-        seed=whole("seed", seed, 0),
+        seed=check_seed(seed),
         balance=balance,
     )

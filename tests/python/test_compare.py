@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 import photoflux
 from photoflux import DataError, RunError, SettingError
 from photoflux.comparison import fits
-from photoflux.comparison.compare import _recipes, _seeds
+from photoflux.comparison.compare import _command, _recipes, _seeds
 from photoflux.comparison.decision import said
 from photoflux.data.demo import write_demo_folder
 from photoflux.data.prepared import SPLITS
+from photoflux.variants import variant
 from photoflux.words import translator
 
 
@@ -184,3 +186,13 @@ def test_a_folder_of_other_things_is_left_alone(folder, tmp_path):
 def test_all_is_the_seven_of_the_photo_cnn():
     assert len(_recipes("all")) == 7
     assert _seeds(3) == [1, 2, 3] and _seeds([7, 9]) == [7, 9]
+    assert _seeds(np.int64(2)) == [1, 2] and _seeds([2**64]) == _seeds((2**64,)) == [2**64]
+    assert [type(seed) for seed in _seeds(np.array([1, 2**63], np.uint64))] == [int, int]
+    for given in (2**64, 0, -1, True, 2.5, [1.5], [True], [-1], []):
+        with pytest.raises(SettingError, match=r"`seeds?` must be"):
+            _seeds(given)
+
+
+@pytest.mark.parametrize(("seeds", "words"), [([7], "7,"), ([1], "1"), ([1, 2], "2"), ([2, 1], "2,1")])
+def test_the_command_repeats_the_seeds(seeds, words):
+    assert shlex.split(_command("scans", [variant("l2")], seeds, {}))[-2:] == ["--seeds", words]

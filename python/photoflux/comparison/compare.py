@@ -15,6 +15,7 @@ from photoflux.comparison.comparison import Comparison
 from photoflux.comparison.decision import decide, sentences
 from photoflux.comparison.fits import Fit, fit_all, measure
 from photoflux.comparison.measures import Measured, standings
+from photoflux.data.checks import check_seed
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.sources import Source, kind_of
 from photoflux.data.sources import prepare as prepare_source
@@ -30,6 +31,7 @@ from photoflux.variants import variants as table
 from photoflux.weights import expected_shapes
 
 ALL = "all"
+MOST_SEEDS = 1000  # more is a seed that was given in place of a number of seeds
 
 
 def compare(
@@ -195,9 +197,16 @@ def _recipes(given: str | Variant | Iterable[str | Variant]) -> list[Variant]:
 
 
 def _seeds(given: int | Sequence[int]) -> list[int]:
-    numbers = list(range(1, given + 1)) if isinstance(given, int) else [int(seed) for seed in given]
-    if isinstance(given, bool) or not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
-        raise SettingError(f"`seeds` must be how many, 1 or more, or different seeds from 0; received: {given!r}.")
+    if isinstance(given, int | np.integer):
+        if isinstance(given, bool) or not 1 <= given <= MOST_SEEDS:
+            raise SettingError(
+                f"`seeds` must be how many, 1 to {MOST_SEEDS}, or a list of seeds; received: {given!r}. "
+                "A single seed N is [N], on the command line `N,`."
+            )
+        return list(range(1, int(given) + 1))
+    numbers = [check_seed(seed) for seed in given] if isinstance(given, Iterable) else []
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise SettingError(f"`seeds` must be how many, 1 to {MOST_SEEDS}, or different seeds; received: {given!r}.")
     return numbers
 
 
@@ -288,8 +297,8 @@ def _described(split: Sequence[PreparedDataset], holdout: PreparedDataset | None
 def _command(data: Any, recipes: Sequence[Variant], seeds: Sequence[int], options: dict[str, Any]) -> str:
     source = data.path if isinstance(data, PreparedDataset) else data
     words = ["photoflux", "compare", str(source), "--variants", ",".join(recipe.name for recipe in recipes)]
-    count = len(seeds) if list(seeds) == list(range(1, len(seeds) + 1)) else ",".join(map(str, seeds))
-    words += ["--seeds", str(count)]
+    counted = list(seeds) == list(range(1, len(seeds) + 1))
+    words += ["--seeds", str(len(seeds)) if counted else ",".join(map(str, seeds)) + "," * (len(seeds) == 1)]
     for name, value in options.items():
         words += [] if value is None else [f"--{name}", str(value)]
     return shlex.join(words)

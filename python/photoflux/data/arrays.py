@@ -126,7 +126,7 @@ def write_images(
     on_progress : callable, optional
         Called with (images done, images in all, what is being done).
     """
-    check_seed(seed)
+    seed = check_seed(seed)
     count, channels, height, width = images.shape
     original = (width, height)
     if image_size is not None:

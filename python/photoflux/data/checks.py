@@ -27,13 +27,14 @@ def check_image_size(image_size: object) -> None:
         )
 
 
-def check_seed(seed: object) -> None:
-    """Refuse a seed that is not an integer, 0 or more.
+def check_seed(seed: object) -> int:
+    """Return a seed as Python's own integer; any is good from 0 on, however large.
 
     Raises
     ------
     SettingError
-        With what was received.
+        If it is no integer, or below 0; with what was received.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise SettingError(f"`seed` must be an integer, 0 or more; received: {seed!r}.")
+    return int(seed)

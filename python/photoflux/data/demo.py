@@ -54,7 +54,7 @@ def prepare_demo(
         As in `PreparedWriter.finish`.
     """
     _check_count(images_per_class)
-    check_seed(seed)
+    seed = check_seed(seed)
     images = np.empty((images_per_class * len(CLASSES), 3, SIDE, SIDE), dtype=np.uint8)
     paths = []
     for position, (path, pixels) in enumerate(_drawings(images_per_class, seed)):
@@ -95,7 +95,7 @@ def write_demo_folder(dest: str | Path, *, images_per_class: int = 20, seed: int
         The folder.
     """
     _check_count(images_per_class)
-    check_seed(seed)
+    seed = check_seed(seed)
     root = Path(dest)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"The destination {root} exists, expected a new or empty folder; nothing was written.")

@@ -68,7 +68,7 @@ def prepare_folder(
         or the destination cannot be written.
     """
     check_image_size(image_size)
-    check_seed(seed)
+    seed = check_seed(seed)
     source = Path(source)
     scan = scan or scan_folder(source)
     files, folders, rejected = scan.files, scan.folders, list(scan.rejected)

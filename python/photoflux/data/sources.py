@@ -70,7 +70,7 @@ def prepare(
     SettingError
         If an argument cannot be used.
     """
-    check_seed(seed)
+    seed = check_seed(seed)
     if image_size is not None:
         check_image_size(image_size)
     if positive is not None and not isinstance(positive, str):
@@ -84,7 +84,7 @@ def prepare(
     if kind == "prepared":
         return _as_prepared(source, dest, image_size, positive)
     size = None if image_size is None else int(image_size)
-    settings: dict[str, Any] = {"positive": positive, "image_size": size, "seed": int(seed)}
+    settings: dict[str, Any] = {"positive": positive, "image_size": size, "seed": seed}
     if kind == "arrays":
         return _from_arrays(source, dest, settings, on_progress)
     if kind == "folder":

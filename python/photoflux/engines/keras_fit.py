@@ -89,7 +89,7 @@ class KerasFit:
                 f"The prepared dataset {prepared.path} has no validation images. Prepare it again from more images."
             )
         keras.backend.clear_session()
-        keras.utils.set_random_seed(settings.seed % 2**32)
+        keras.utils.set_random_seed(seed_of_32_bits(settings.seed))
         self.model = build_model(request.variant, *self.shape, self.classes)
         if request.initial is not None:
             set_weights(self.model, read_weights_of(request.initial, request.variant, *self.shape, self.classes))
@@ -166,6 +166,14 @@ class KerasFit:
             f"The loss became {total} {where}. Lower `learning_rate` (it is {self.request.settings.learning_rate:g}) "
             f"or the penalty; the last good weights ({which}) are in {self.request.weights}."
         )
+
+
+def seed_of_32_bits(seed: int) -> int:
+    """Return the seed of initial weights and dropout: Keras takes 32 bits, so of a larger one they depend on all bits.
+
+    What else a fit draws comes from NumPy's generators, which take all bits themselves.
+    """
+    return seed if seed < 2**32 else int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 def early_stopping(model: keras.Model, patience: int) -> keras.callbacks.EarlyStopping:
