@@ -418,8 +418,8 @@ def summary(
 
 @command("doctor")
 def check(as_json: Json = False, debug: Debug = False) -> int:
-    """Show what is installed, what is missing, and how to get it."""
-    report = doctor.examine(say)
+    """Show what is installed and where, train one batch with Flux, and say what is missing and how to get it."""
+    report = doctor.examine(say, debug)
     emit(as_json, report, doctor.as_text(report))
     return DONE if report["engine"] else ERROR
 
