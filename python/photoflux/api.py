@@ -70,6 +70,7 @@ def prepare(
     image_size: int | None = None,
     seed: int = 42,
     groups: str | Path | None = None,
+    resplit: bool = False,
     progress: bool = True,
 ) -> PreparedDataset:
     """Turn a source of images into a prepared dataset: decoded, resized, split.
@@ -92,6 +93,9 @@ def prepare(
     groups : str or Path, optional
         For a folder: a CSV file with the columns ``path`` (as in ``files.csv``) and ``group``. Images of a group, such
         as those of one source, stay on one side of the split. Every image must be listed.
+    resplit : bool
+        For a folder that is split already, into folders such as train, val and test that hold the class folders, or in
+        each class folder: True pools all images and splits them anew; False takes the split as it is.
     progress : bool
         Whether to show a bar on stderr for what takes longer than two seconds.
 
@@ -106,7 +110,14 @@ def prepare(
     """
     with Display(progress) as display:
         prepared = prepare_source(
-            source, dest, positive=positive, image_size=image_size, seed=seed, groups=groups, on_progress=display.step
+            source,
+            dest,
+            positive=positive,
+            image_size=image_size,
+            seed=seed,
+            groups=groups,
+            resplit=resplit,
+            on_progress=display.step,
         )
         announce(prepared, display)
     return prepared
@@ -124,6 +135,7 @@ def train(
     image_size: int | None = None,
     positive: str | None = "auto",
     groups: str | Path | None = None,
+    resplit: bool = False,
     balance: str = "none",
     l1: float | None = None,
     l2: float | None = None,
@@ -153,7 +165,7 @@ def train(
         Fixes split, initial weights, batch order, dropout and augmentation.
     image_size : int, optional
         Height and width to which a folder's images are resized; the variant's own unless given.
-    positive, groups : optional
+    positive, groups, resplit : optional
         As in `prepare`.
     balance : str
         ``"none"``, ``"weights"`` or ``"augment"``; see `photoflux.engines.base.Settings`.
@@ -191,7 +203,7 @@ def train(
     with ExitStack() as stack:
         if out is not None:
             folder = stack.enter_context(runs.claimed(Path(out)))
-        prepared = _prepared_for(recipe, data, positive, image_size, seed, groups, progress)
+        prepared = _prepared_for(recipe, data, positive, image_size, seed, groups, resplit, progress)
         if on_prepared is not None:
             on_prepared(prepared)
         if start is not None:
@@ -363,11 +375,14 @@ def _prepared_for(
     image_size: int | None,
     seed: int,
     groups: str | Path | None,
+    resplit: bool,
     progress: bool,
 ) -> PreparedDataset:
     if image_size is None and kind_of(data) == "folder":
         image_size = recipe.image_size
-    return prepare(data, positive=positive, image_size=image_size, seed=seed, groups=groups, progress=progress)
+    return prepare(
+        data, positive=positive, image_size=image_size, seed=seed, groups=groups, resplit=resplit, progress=progress
+    )
 
 
 def _check_fits(run: Run, prepared: PreparedDataset) -> None:

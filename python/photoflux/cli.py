@@ -38,6 +38,9 @@ Positive = Annotated[
 Groups = Annotated[
     Path | None, typer.Option(help="CSV with the columns path and group: a group stays on one side of the split.")
 ]
+Resplit = Annotated[
+    bool, typer.Option("--resplit", help="Pool the parts of a folder that is split already, and split it anew.")
+]
 EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras. (default: the run's)")]
 
 
@@ -84,11 +87,14 @@ def prepare(
     image_size: ImageSize = None,
     seed: Seed = 42,
     groups: Groups = None,
+    resplit: Resplit = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Decode, resize and split images into a prepared dataset."""
-    prepared = api.prepare(source, dest, positive=positive, image_size=image_size, seed=seed, groups=groups)
+    prepared = api.prepare(
+        source, dest, positive=positive, image_size=image_size, seed=seed, groups=groups, resplit=resplit
+    )
     counts = prepared.counts()
     values = {
         "path": str(prepared.path),
@@ -97,6 +103,7 @@ def prepare(
         "positive": prepared.positive,
         "image_size": [prepared.height, prepared.width],
         "split": counts,
+        "given": prepared.meta.get("split") == "given",
         "rejected": len(prepared.rejected),
     }
     lines = [f"{prepared.path}: {len(prepared)} images of {prepared.height}×{prepared.width}"]
@@ -121,6 +128,7 @@ def train(
     image_size: ImageSize = None,
     positive: Positive = "auto",
     groups: Groups = None,
+    resplit: Resplit = False,
     balance: Annotated[str, typer.Option(help="none, weights or augment.")] = "none",
     l1: Annotated[float | None, typer.Option(help="L1 coefficient in place of the variant's.")] = None,
     l2: Annotated[float | None, typer.Option(help="L2 coefficient in place of the variant's.")] = None,
@@ -145,6 +153,7 @@ def train(
         image_size=image_size,
         positive=positive,
         groups=groups,
+        resplit=resplit,
         balance=balance,
         l1=l1,
         l2=l2,
@@ -332,6 +341,7 @@ def compare(
     image_size: ImageSize = None,
     positive: Positive = "auto",
     groups: Groups = None,
+    resplit: Resplit = False,
     holdout: Annotated[
         Path | None, typer.Option(help="A second folder, from other sources, to judge every variant on.")
     ] = None,
@@ -358,6 +368,7 @@ def compare(
         image_size=image_size,
         positive=positive,
         groups=groups,
+        resplit=resplit,
         holdout=holdout,
         engine=engine,
         out=out,

@@ -140,6 +140,8 @@ def description_of(prepared: PreparedDataset) -> dict[str, Any]:
         "images": len(prepared),
         "made_from": prepared.meta.get("made_from"),
         "groups": prepared.meta.get("groups"),
+        "split": prepared.meta.get("split", "made"),
+        "notes": prepared.warnings,
         "classes": prepared.classes,
         "positive": prepared.positive,
         "channels": prepared.channels,

@@ -47,7 +47,8 @@ class Run:
         Epochs, batch size, learning rate, seed, balance.
     data : dict
         ``name``, ``path``, ``fingerprint``, ``classes``, ``positive``, ``channels``, ``height``, ``width``, and
-        ``groups``: the sha256 of the file of groups that its split kept together, None or absent if there was none.
+        ``groups``: the sha256 of the file of groups that its split kept together, None or absent if there was none;
+        ``split``: "given" if the folder's own parts are the split; and ``notes``, what is to be known of the dataset.
         ``seed`` is that of its split, ``images`` how many it has, and ``made_from`` what it was prepared from (see
         `photoflux.data.sources.prepare_again`); absent where an earlier PhotoFlux wrote the run.
     history : list of EpochRow
@@ -139,6 +140,8 @@ class Run:
             + (f"  balanced {m['balanced_accuracy']:.4f}" if "balanced_accuracy" in m else "")
             for part, m in self.metrics.items()
         ]
+        if self.data.get("split") == "given":
+            lines.append("  split       the folder's own parts")
         if self.threshold is not None:
             lines.append("  threshold   {score:.6g}, for a {promise} of {value:g} or more".format(**self.threshold))
         lines += [f"  note        {note}" for note in self.notes]

@@ -270,6 +270,7 @@ def test_a_dataset_knows_what_it_was_made_from(tmp_path: Path, monkeypatch: pyte
         "image_size": 16,
         "seed": 7,
         "groups": str(tmp_path / "groups.csv"),
+        "resplit": False,
     }
     monkeypatch.chdir("/")
     again = prepare_again(first.meta["made_from"])

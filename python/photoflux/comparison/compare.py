@@ -46,6 +46,7 @@ def compare(
     image_size: int | None = None,
     positive: str | None = "auto",
     groups: str | Path | None = None,
+    resplit: bool = False,
     holdout: str | Path | None = None,
     engine: str = "auto",
     out: str | Path | None = None,
@@ -72,6 +73,8 @@ def compare(
         As in `photoflux.train`.
     groups : str or Path, optional
         As in `photoflux.prepare`: whole groups are kept on one side of each split.
+    resplit : bool
+        As in `photoflux.prepare`; a folder's own split is the same for every seed.
     holdout : str or Path, optional
         A second folder with the same classes, from other sources: every variant is judged on all of it too.
     engine : str
@@ -99,6 +102,7 @@ def compare(
         "image-size": image_size,
         "positive": {"auto": None, None: "none"}.get(positive, positive),
         "groups": groups,
+        "resplit": resplit or None,
         "holdout": holdout,
         "engine": None if engine == "auto" else engine,
         "out": out,
@@ -124,6 +128,7 @@ def compare(
                 image_size=image_size,
                 seed=seed,
                 groups=groups,
+                resplit=resplit,
                 on_progress=display.step,
             )
             for seed in numbers
@@ -300,5 +305,5 @@ def _command(data: Any, recipes: Sequence[Variant], seeds: Sequence[int], option
     counted = list(seeds) == list(range(1, len(seeds) + 1))
     words += ["--seeds", str(len(seeds)) if counted else ",".join(map(str, seeds)) + "," * (len(seeds) == 1)]
     for name, value in options.items():
-        words += [] if value is None else [f"--{name}", str(value)]
+        words += [] if value is None else [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return shlex.join(words)

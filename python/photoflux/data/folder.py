@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from photoflux.data.checks import OnProgress, check_image_size, check_seed
+from photoflux.data.conflicts import conflicts_in_words, find_conflicts
 from photoflux.data.duplicates import group_duplicates
+from photoflux.data.given_split import absent_classes, complete_split, twins_across
 from photoflux.data.grouping import GroupTable, join_groups, match_groups
 from photoflux.data.labels import AUTO, check_trainable, resolve_positive, to_labels
 from photoflux.data.parallel import decode_files
@@ -20,7 +22,7 @@ from photoflux.data.scanning import Found, Scan, scan_folder
 from photoflux.data.splitting import missing_parts, split_groups, uneven_parts
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.errors import DataError
-from photoflux.names import quoted
+from photoflux.names import printable, quoted
 
 IMAGE_SIZE = 180
 
@@ -36,6 +38,7 @@ def prepare_folder(
     processes: int | None = None,
     scan: Scan | None = None,
     groups: GroupTable | None = None,
+    resplit: bool = False,
     made_from: Mapping[str, Any] | None = None,
 ) -> PreparedDataset:
     """Decode, group, split and write the images of a folder that holds one folder per class.
@@ -58,6 +61,8 @@ def prepare_folder(
         What `scan_folder` returned for the source, where the caller has it already.
     groups : GroupTable, optional
         What `read_groups` returned: images of a group stay on one side of the split, as near-duplicates do.
+    resplit : bool
+        Whether the images of a folder that is split already are pooled and split anew; only without `scan`.
     made_from : mapping, optional
         As in `PreparedWriter.finish`.
 
@@ -70,7 +75,7 @@ def prepare_folder(
     check_image_size(image_size)
     seed = check_seed(seed)
     source = Path(source)
-    scan = scan or scan_folder(source)
+    scan = scan or scan_folder(source, resplit)
     files, folders, rejected = scan.files, scan.folders, list(scan.rejected)
     _check_folders(source, folders)
     resolve_positive(positive, folders)
@@ -91,11 +96,20 @@ def prepare_folder(
         if groups is not None:
             together, joined = join_groups(together, names_of_groups)
             notes += joined
-        split = split_groups(codes, together, seed)
+        conflicts = find_conflicts([(record.path, record.folder, record.sha256) for record in records])
+        notes += conflicts_in_words(conflicts)
+        parts = [file.part for file in found if file.part is not None]
+        if parts:
+            expected = {file.part for file in files if file.part is not None}
+            split = complete_split(parts, expected, codes, together, seed, printable(source))
+            notes += absent_classes(codes, split, names)
+            notes += twins_across(split, together, [record.path for record in records])
+        else:
+            split = split_groups(codes, together, seed)
+            notes += missing_parts(codes, split, names, "different images" if groups is None else "groups")
+            if groups is not None:
+                notes += uneven_parts(codes, split, names)
         check_trainable(classes, labels, split, str(source))
-        notes += missing_parts(codes, split, names, "different images" if groups is None else "groups")
-        if groups is not None:
-            notes += uneven_parts(codes, split, names)
         return writer.finish(
             name=source.resolve().name,
             source="folder",
@@ -109,6 +123,8 @@ def prepare_folder(
             warnings=notes,
             groups=None if groups is None else groups.sha256,
             ignored=scan.ignored,
+            given=bool(parts),
+            conflicts=conflicts,
             made_from=made_from,
         )
 

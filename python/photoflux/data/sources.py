@@ -38,6 +38,7 @@ def prepare(
     image_size: int | None = None,
     seed: int = 42,
     groups: str | Path | None = None,
+    resplit: bool = False,
     on_progress: OnProgress | None = None,
 ) -> PreparedDataset:
     """Return the prepared dataset of a source, made now or taken from the cache.
@@ -60,6 +61,9 @@ def prepare(
     groups : str or Path, optional
         For a folder: a CSV file with the columns path and group, see `photoflux.data.grouping.read_groups`. Images of a
         group stay on one side of the split.
+    resplit : bool
+        For a folder: whether a split that it has already (train, validation and test folders) is not used, and all
+        images are pooled and split anew; see `photoflux.data.layouts.arrange`.
     on_progress : callable, optional
         Called with (done, in all, what is being done).
 
@@ -81,6 +85,10 @@ def prepare(
             f"`groups` needs a folder of class folders as its source; received: {_WHAT[kind]}. "
             + ("Give `groups` when you prepare the folder." if kind == "prepared" else "Leave `groups` out.")
         )
+    if not isinstance(resplit, bool):
+        raise SettingError(f"`resplit` must be True or False; received: {resplit!r}.")
+    if resplit and kind != "folder":
+        raise SettingError(f"`resplit` needs a folder of class folders as its source; received: {_WHAT[kind]}.")
     if kind == "prepared":
         return _as_prepared(source, dest, image_size, positive)
     size = None if image_size is None else int(image_size)
@@ -88,7 +96,7 @@ def prepare(
     if kind == "arrays":
         return _from_arrays(source, dest, settings, on_progress)
     if kind == "folder":
-        return _from_folder(Path(str(source)), dest, settings, groups, on_progress)
+        return _from_folder(Path(str(source)), dest, {**settings, "resplit": resplit}, groups, on_progress)
     return _from_files(kind, source, dest, settings, on_progress)
 
 
@@ -203,7 +211,7 @@ def _from_folder(
     from photoflux.data.scanning import scan_folder
 
     settings = {**settings, "image_size": IMAGE_SIZE if settings["image_size"] is None else settings["image_size"]}
-    scan = scan_folder(source)
+    scan = scan_folder(source, settings["resplit"])
     table = None if groups is None else read_groups(groups)
     origin = _made_from("folder", source, settings, groups)
 

@@ -18,6 +18,9 @@ from numpy.lib import format as npy
 
 from photoflux import atomic
 from photoflux.claims import Busy, claim
+from photoflux.data.conflicts import COLUMNS as CONFLICT_COLUMNS
+from photoflux.data.conflicts import NAME as CONFLICTS
+from photoflux.data.conflicts import Conflict
 from photoflux.data.prepared import (
     FILE_COLUMNS,
     FILES,
@@ -123,6 +126,8 @@ class PreparedWriter:
         warnings: Sequence[str] = (),
         groups: str | None = None,
         ignored: dict[str, Any] | None = None,
+        given: bool = False,
+        conflicts: Sequence[Conflict] = (),
         made_from: Mapping[str, Any] | None = None,
     ) -> PreparedDataset:
         """Write the rest, move the folder into place and open it.
@@ -149,6 +154,10 @@ class PreparedWriter:
             sha256 of the file of groups that were kept together.
         ignored : dict, optional
             Counts of what is not the user's data, of `photoflux.data.litter.Ignored`.
+        given : bool
+            Whether the split is one that the source has.
+        conflicts : sequence of Conflict
+            Equal images in several class folders.
         made_from : mapping, optional
             What `photoflux.data.sources.prepare` was given, so that it can be prepared again.
         """
@@ -166,6 +175,7 @@ class PreparedWriter:
             "image_size": list(self.shape[1:]),
             "channels": self.shape[0],
             "seed": seed,
+            "split": "given" if given else "made",
             "groups": groups,
             "made_from": None if made_from is None else dict(made_from),
             "images": self.count,
@@ -185,6 +195,8 @@ class PreparedWriter:
             rows = ((*record, SPLITS[part]) for record, part in zip(files, split.tolist(), strict=True))
             _write_csv(self._temporary / "files.csv", FILE_COLUMNS, rows)
             _write_csv(self._temporary / "rejected.csv", REJECTED_COLUMNS, rejected)
+            if conflicts:
+                _write_csv(self._temporary / CONFLICTS, CONFLICT_COLUMNS, conflicts)
             text = as_json(description, indent=2) + "\n"
             (self._temporary / "meta.json").write_text(text, encoding="utf-8")
             self._install()
@@ -236,7 +248,7 @@ def _check_destination(dest: Path) -> None:
         entries = {entry.name for entry in dest.iterdir()}
     except OSError as error:
         raise DataError(f"The destination {dest} cannot be read: {error.strerror}. Choose another.") from error
-    foreign = sorted(entries - set(FILES) - LITTER) if is_prepared(dest) else sorted(entries)
+    foreign = sorted(entries - {*FILES, CONFLICTS} - LITTER) if is_prepared(dest) else sorted(entries)
     if foreign:
         what = "holds other files beside a prepared dataset" if is_prepared(dest) else "is not a prepared dataset"
         raise DataError(

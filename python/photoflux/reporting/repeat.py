@@ -53,7 +53,8 @@ def prepare_command(prepared: PreparedDataset) -> str | None:
         options["image_size"] = prepared.height
     if prepared.meta.get("groups"):
         options["groups"] = "groups.csv"
-    return _joined(["photoflux", "prepare", prepared.name, str(prepared.path)], options)
+    flags = ["--resplit"] if (prepared.meta.get("made_from") or {}).get("resplit") else []
+    return _joined(["photoflux", "prepare", *flags, prepared.name, str(prepared.path)], options)
 
 
 def _joined(words: list[str], options: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from photoflux.comparison.decision import recipe_in_words
 from photoflux.data.prepared import SPLITS, PreparedDataset
+from photoflux.names import printable
 from photoflux.reporting.evidence import Evidence
 from photoflux.reporting.page import Table
 from photoflux.runs import Run
@@ -176,6 +177,9 @@ def data(evidence: Evidence, words: Translator) -> list[tuple[str, str]]:
         rows.append((words("files left out"), said))
         if prepared.meta.get("groups"):
             rows.append((words("groups.csv, groups kept together (sha256)"), prepared.meta["groups"]))
+        if prepared.meta.get("split") == "given":
+            rows.append((words("split"), words("the folder's own parts")))
+        rows += [(words("note"), printable(note)) for note in prepared.warnings]
     return rows
 
 
