@@ -13,8 +13,11 @@ import typer
 
 import photoflux
 from photoflux import api, doctor, names
+from photoflux.engines.streams import open_closed_descriptors
 from photoflux.errors import PhotoFluxError, SettingError
-from photoflux.progress import say
+from photoflux.finishing import was_interrupted
+from photoflux.signals import Ended, unwinding
+from photoflux.terminal import release, result, say
 
 DONE, ERROR, USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -51,7 +54,8 @@ def command(name: str) -> Callable[[Callable[P, int]], Callable[P, None]]:
         @wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
-                code = function(*args, **kwargs)
+                with unwinding():
+                    code = function(*args, **kwargs)
             except Exception as error:
                 if kwargs.get("debug"):
                     traceback.print_exc()
@@ -62,6 +66,9 @@ def command(name: str) -> Callable[[Callable[P, int]], Callable[P, None]]:
             except KeyboardInterrupt:
                 say("Interrupted.")
                 code = INTERRUPTED
+            except Ended as ended:
+                say(f"Ended by {ended.signal}.")
+                code = ended.number
             raise typer.Exit(code)
 
         app.command(name)(run)
@@ -73,7 +80,7 @@ def command(name: str) -> Callable[[Callable[P, int]], Callable[P, None]]:
 def emit(as_json: bool, values: Any, text: str) -> None:
     """Print the result on stdout, as one JSON object or as text."""
     ascii_only = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") != "utf8"
-    print(names.as_json(values, only_ascii=ascii_only) if as_json else names.shown(text))
+    result(names.as_json(values, only_ascii=ascii_only) if as_json else names.shown(text))
 
 
 @command("prepare")
@@ -173,6 +180,7 @@ def train(
         "ended": run.ended,
         "seconds": round(run.seconds, 3),
         "rejected": sum(prepared_rejected),
+        "notes": run.notes,
         **{
             part: {name: run.metrics[part][name] for name in brief if name in run.metrics[part]}
             for part in ("train", "validation", "test")
@@ -180,7 +188,7 @@ def train(
         },
     }
     emit(as_json, values, str(run))
-    if run.ended == "interrupted":
+    if run.ended == "interrupted" or was_interrupted(run):
         return INTERRUPTED
     return REJECTED if sum(prepared_rejected) else DONE
 
@@ -439,10 +447,15 @@ def check(as_json: Json = False, debug: Debug = False) -> int:
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Train, evaluate and apply image classifiers on Flux.jl."""
     if version:
-        print(photoflux.__version__)
+        result(photoflux.__version__)
         raise typer.Exit(DONE)
 
 
 def main() -> None:
     """Run the command line."""
-    app(args=sys.argv[1:])
+    # What a file or a library would be given instead of a stream that is closed.
+    open_closed_descriptors()
+    try:
+        app(args=sys.argv[1:])
+    finally:
+        release()

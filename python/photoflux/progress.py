@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from photoflux.data.litter import ignored_in_words
 from photoflux.engines.base import BatchProgress, EpochRow
 from photoflux.names import printable, shown
+from photoflux.terminal import say
 
 if TYPE_CHECKING:
     from photoflux.data.prepared import PreparedDataset
@@ -23,12 +24,13 @@ PATIENCE = 2.0  # seconds before a bar, or another plain line, is shown
 
 def console() -> Console:
     """Return a console on stderr, so that stdout stays for results."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
-    """Print a line for the user on stderr."""
-    print(shown(text), file=sys.stderr, flush=True)
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Be quiet from now on; rich would end the process."""
+        self.quiet = True
 
 
 class Display:
@@ -63,7 +65,8 @@ class Display:
         if not self._visible:
             return
         if self._bar is not None:
-            self._bar.console.print(shown(text), markup=False)
+            with suppress(OSError, ValueError):
+                self._bar.console.print(shown(text), markup=False)
         else:
             say(text)
 
@@ -118,6 +121,13 @@ class Display:
         )
 
     def _advance(self, text: str, done: float, total: int) -> None:
+        try:
+            self._show(text, done, total)
+        except (OSError, ValueError):  # the terminal has gone, which is no reason to end the work
+            self._live = False
+            self._bar = self._task = None
+
+    def _show(self, text: str, done: float, total: int) -> None:
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -134,7 +144,8 @@ class Display:
 
     def _close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError, ValueError):
+                self._bar.stop()
         self._bar, self._task, self._title = None, None, ""
 
 

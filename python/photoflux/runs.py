@@ -19,7 +19,7 @@ from photoflux.claims import Busy, claim
 from photoflux.engines.base import EpochRow, Settings
 from photoflux.errors import RunError
 from photoflux.names import as_json, file_stem, printable
-from photoflux.progress import say
+from photoflux.terminal import say
 from photoflux.variants import Variant
 
 if TYPE_CHECKING:

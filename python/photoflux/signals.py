@@ -18,6 +18,7 @@ class Ended(SystemExit):
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
+        self.number = 128 + number
         self.signal = signal.Signals(number).name
 
 

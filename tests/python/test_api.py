@@ -222,18 +222,22 @@ print(run.ended, len(run.history), run.kept_epoch, flush=True)
 def test_ctrl_c_ends_the_fit_and_keeps_the_run(engine, tmp_path):
     out = tmp_path / "r"
     log = tmp_path / "log"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-c", LONG_FIT, engine, str(out)],
-            stdout=subprocess.PIPE, stderr=stderr, text=True, env=os.environ,
-        )  # fmt: skip
-        deadline = time.monotonic() + 240
-        while "epoch" not in log.read_text().partition("Training")[2].partition("\n")[2]:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate(timeout=120)
+    command = [sys.executable, "-c", LONG_FIT, engine, str(out)]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=os.environ) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 240
+            while "epoch" not in log.read_text().partition("Training")[2].partition("\n")[2]:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            printed, _ = process.communicate(timeout=120)
+        finally:
+            # One that is left running is a ResourceWarning in whichever test comes next.
+            process.kill()
     assert process.returncode == 0, log.read_text()
     ended, finished, _ = printed.split()
     assert ended == "interrupted"

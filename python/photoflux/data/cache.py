@@ -4,26 +4,79 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from photoflux import atomic
+from photoflux.claims import claim
 from photoflux.data.prepared import FORMAT, PreparedDataset, open_prepared
 from photoflux.errors import DataError
+from photoflux.names import user_path
+from photoflux.terminal import say
 
 ENVIRONMENT = "PHOTOFLUX_CACHE"
 
 
 def cache_folder() -> Path:
-    """Return PhotoFlux's cache folder: what the environment variable PHOTOFLUX_CACHE names, or the system's place."""
+    """Return PhotoFlux's cache folder: what the environment variable PHOTOFLUX_CACHE names, or the system's place.
+
+    Raises
+    ------
+    DataError
+        If there is no home folder that it could be in.
+    """
     import platformdirs
 
     named = os.environ.get(ENVIRONMENT)
-    return Path(named).expanduser() if named else platformdirs.user_cache_path("photoflux")
+    try:
+        folder = user_path(named) if named else platformdirs.user_cache_path("photoflux")
+    except RuntimeError:  # of newer platformdirs; earlier ones leave the ~
+        folder = Path("~")
+    if str(folder).startswith("~"):
+        what = f"{ENVIRONMENT} is {named}, and" if named else "The cache is in the home folder, and"
+        raise DataError(f"{what} there is no such home folder. {_advice()}")
+    return folder
+
+
+def cache_state() -> tuple[Path | None, str | None]:
+    """Return the cache folder, and what keeps it from being used: None where files can be made in it.
+
+    The folder is None where it cannot be known, for want of a home folder.
+    """
+    try:
+        folder = cache_folder()
+    except DataError as error:
+        return None, str(error)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder, None
+    except OSError as error:
+        return folder, str(unwritable_cache(folder, error))
+
+
+def unwritable_cache(folder: Path, error: OSError) -> DataError:
+    """Return the error for a cache that cannot be written."""
+    return DataError(f"The cache {folder} cannot be written: {error.strerror or error}. {_advice()}")
+
+
+def advice_for(path: Path) -> str:
+    """Return what to do where a file or folder cannot be written: in the cache, another cache helps."""
+    try:
+        cached = path.is_relative_to(os.path.realpath(cache_folder()))
+    except DataError:
+        cached = False
+    return f"Free some space. {_advice()}" if cached else "Free some space or choose another destination."
+
+
+def _advice() -> str:
+    return f"Set the environment variable {ENVIRONMENT} to a folder that can be written."
 
 
 def writable(folder: Path) -> bool:
@@ -52,10 +105,31 @@ def cached(name: str, key: Any, make: Callable[[Path], PreparedDataset]) -> Prep
     digest = hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "dataset"
     path = cache_folder() / "prepared" / f"{readable}-{digest[:20]}"
-    if path.exists():
+    found = _opened(path)
+    if found is not None:
+        return found
+    with ExitStack() as stack:
         try:
-            return open_prepared(path)
-        except DataError:
-            # The cache is ours alone, so a damaged entry is not somebody's data.
-            shutil.rmtree(path, ignore_errors=True)
-    return make(path)
+            # Of two that want the same data one makes it, and the other waits.
+            stack.enter_context(claim(path, wait=math.inf, on_wait=_say_waiting))
+        except OSError as error:
+            raise unwritable_cache(path.parent, error) from error
+        found = _opened(path)
+        if found is not None:
+            return found
+        # The cache is ours alone, so a damaged entry is not somebody's data.
+        atomic.remove(path)
+        return make(path)
+
+
+def _opened(path: Path) -> PreparedDataset | None:
+    if not path.exists():
+        return None
+    try:
+        return open_prepared(path)
+    except DataError:
+        return None
+
+
+def _say_waiting(holder: str) -> None:
+    say(f"The same data is being prepared by {holder}. Waiting until it is done …")

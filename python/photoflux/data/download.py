@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import math
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from photoflux.claims import claim
+from photoflux.data.cache import advice_for
 from photoflux.data.checks import OnProgress
 from photoflux.errors import DataError
+from photoflux.terminal import say
 
 _BLOCK = 1 << 18
 _TIMEOUT = 30
@@ -42,20 +46,27 @@ def download(url: str, path: Path, *, md5: str, instead: str, on_progress: OnPro
         return path
     part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        resumed = True
-        while resumed:
-            # A part left by another version of the file is worth a second try, from the start.
-            resumed = part.exists()
-            _fetch(url, part, instead, on_progress)
-            found = file_md5(part)
-            if found == md5:
-                part.replace(path)
+        # Of two processes one downloads, and the other waits: the part that is continued is the same.
+        with claim(path, wait=math.inf, on_wait=_say_waiting):
+            if path.is_file() and file_md5(path) == md5:
                 return path
-            part.unlink()
+            resumed = True
+            while resumed:
+                # A part left by another version of the file is worth a second try, from the start.
+                resumed = part.exists()
+                _fetch(url, part, instead, on_progress)
+                found = file_md5(part)
+                if found == md5:
+                    part.replace(path)
+                    return path
+                part.unlink()
     except OSError as error:
-        raise DataError(f"{path} could not be written: {error.strerror or error}. Free some space.") from error
+        raise DataError(f"{path} could not be written: {error.strerror or error}. {advice_for(path)}") from error
     raise DataError(f"{url} is not the file that was expected: its md5 must be {md5}; found {found}. {instead}")
+
+
+def _say_waiting(holder: str) -> None:
+    say(f"The same file is being downloaded by {holder}. Waiting until it is done …")
 
 
 def file_md5(path: Path) -> str:

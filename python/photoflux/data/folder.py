@@ -18,6 +18,7 @@ from photoflux.data.grouping import GroupTable, join_groups, match_groups
 from photoflux.data.labels import AUTO, check_trainable, resolve_positive, to_labels
 from photoflux.data.parallel import decode_files
 from photoflux.data.prepared import PreparedDataset
+from photoflux.data.reasons import explaining
 from photoflux.data.scanning import Found, Scan, scan_folder
 from photoflux.data.splitting import missing_parts, split_groups, uneven_parts
 from photoflux.data.writer import ImageRecord, PreparedWriter
@@ -77,10 +78,14 @@ def prepare_folder(
     source = Path(source)
     scan = scan or scan_folder(source, resplit)
     files, folders, rejected = scan.files, scan.folders, list(scan.rejected)
-    _check_folders(source, folders)
-    resolve_positive(positive, folders)
+    with explaining(source, rejected):
+        _check_folders(source, folders)
+        resolve_positive(positive, folders)
     given, notes = ({}, []) if groups is None else match_groups(groups, source, [found.path for found in files])
-    with PreparedWriter(dest, channels=3, height=image_size, width=image_size) as writer:
+    with (
+        PreparedWriter(dest, channels=3, height=image_size, width=image_size) as writer,
+        explaining(source, rejected),
+    ):
         records, found, hashes, broken, noted = decode_into(writer, source, files, on_progress, processes)
         rejected += broken
         names_of_groups = [given.get(file.path, "") for file in found]
@@ -207,6 +212,6 @@ def nothing_readable(source: Path, rejected: list[tuple[str, str]]) -> DataError
     """Return the error for a folder of which no file could be read."""
     name, reason = rejected[0]
     return DataError(
-        f"No image in {source} can be read; {len(rejected)} files were rejected, the first is {name}: {reason}. "
-        "Expected JPEG, PNG, WebP, TIFF, BMP or GIF images."
+        f"No image in {source} can be read; {len(rejected)} files were rejected, the first is {printable(name)}: "
+        f"{reason}. Expected JPEG, PNG, WebP, TIFF, BMP or GIF images."
     )

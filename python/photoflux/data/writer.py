@@ -18,6 +18,7 @@ from numpy.lib import format as npy
 
 from photoflux import atomic
 from photoflux.claims import Busy, claim
+from photoflux.data.cache import advice_for
 from photoflux.data.conflicts import COLUMNS as CONFLICT_COLUMNS
 from photoflux.data.conflicts import NAME as CONFLICTS
 from photoflux.data.conflicts import Conflict
@@ -36,6 +37,10 @@ from photoflux.names import as_json, printable
 
 # What file managers leave in folders; it does not make a dataset somebody else's folder.
 LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+
+
+class UnwritableError(DataError):
+    """The destination cannot be written, for which no image is to blame."""
 
 
 class ImageRecord(NamedTuple):
@@ -194,7 +199,7 @@ class PreparedWriter:
             np.save(self._temporary / "split.npy", split)
             rows = ((*record, SPLITS[part]) for record, part in zip(files, split.tolist(), strict=True))
             _write_csv(self._temporary / "files.csv", FILE_COLUMNS, rows)
-            _write_csv(self._temporary / "rejected.csv", REJECTED_COLUMNS, rejected)
+            write_rejected(self._temporary / "rejected.csv", rejected)
             if conflicts:
                 _write_csv(self._temporary / CONFLICTS, CONFLICT_COLUMNS, conflicts)
             text = as_json(description, indent=2) + "\n"
@@ -233,9 +238,9 @@ class PreparedWriter:
         try:
             yield
         except OSError as error:
-            raise DataError(
+            raise UnwritableError(
                 f"The prepared dataset {self.dest} could not be written: {error.strerror or error}. "
-                "What was there before is untouched. Free some space or choose another destination."
+                f"What was there before is untouched. {advice_for(self.dest)}"
             ) from error
 
 
@@ -255,6 +260,11 @@ def _check_destination(dest: Path) -> None:
             f"The destination {dest} exists and {what} ({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}); "
             "nothing was written. Choose a new folder, or empty this one."
         )
+
+
+def write_rejected(path: Path, rejected: Iterable[tuple[str, str]]) -> None:
+    """Write a ``rejected.csv``: files, each with the reason why it was left out."""
+    _write_csv(path, REJECTED_COLUMNS, rejected)
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -18,8 +18,10 @@ from typing import IO, Any
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
+from photoflux import atomic
 from photoflux.data.prepared import open_prepared
 from photoflux.engines.base import Settings
+from photoflux.engines.worker import SCRATCH
 from photoflux.errors import PhotoFluxError
 from photoflux.variants import Variant
 
@@ -41,7 +43,10 @@ class Channel:
                 self._stopped_id = message["id"]
             else:
                 self._lines.put(message)
-        os._exit(0)  # our parent has closed the pipe or died: nobody wants the rest
+        # Our parent has closed the pipe or died: nobody wants the rest.
+        if SCRATCH in os.environ:
+            atomic.remove(Path(os.environ[SCRATCH]))
+        os._exit(0)
 
     def next(self) -> dict[str, Any]:
         """Wait for the next request."""

@@ -11,15 +11,17 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from photoflux import errors
+from photoflux import atomic, errors
 from photoflux.errors import EngineError, PhotoFluxError
 
 TAIL_LINES = 12
+# Names the temporary folder of the process's own, which it removes itself where this process can no longer.
+SCRATCH = "PHOTOFLUX_WORKER_SCRATCH"
 Message = dict[str, Any]
 
 
@@ -141,19 +143,25 @@ class Worker:
         # Our own path in our own order, so that the worker imports the modules that we would.
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         environment = {**inherited, **self._environment, "PYTHONPATH": path}
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `_finish`)
         # A group of its own: a Ctrl-C in the terminal reaches us alone, and we decide when the worker stops.
         group: dict[str, int] = {"process_group": 0} if sys.platform != "win32" else {"creationflags": 0x200}
-        process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-P", "-m", self._module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment,
-            **group,  # type: ignore[call-overload]
-        )
-        self._process = process
-        self._finalizer = weakref.finalize(self, _finish, process, self._log)
+        with ExitStack() as undo:
+            # What it and its libraries write into the system's temporary folder goes when it does.
+            folder = atomic.new_scratch("worker")
+            undo.callback(atomic.remove, folder)
+            environment |= {**dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder)), SCRATCH: str(folder)}
+            log = undo.enter_context(tempfile.TemporaryFile(dir=folder))
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                [sys.executable, "-P", "-m", self._module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                **group,  # type: ignore[call-overload]
+            )
+            undo.pop_all()
+            self._process, self._log = process, log
+            self._finalizer = weakref.finalize(self, _finish, process, log, folder)
         try:
             self._hello = self._receive()
         except BaseException:
@@ -203,13 +211,25 @@ class Worker:
         return EngineError(f"The {self._title} {how} before it had answered. The next request starts another.{said}")
 
 
-def _finish(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+def _finish(process: subprocess.Popen[bytes], log: IO[bytes], folder: Path) -> None:
+    """End a process and everything that belongs to it: each step is taken, whatever another one raises."""
     assert process.stdin is not None and process.stdout is not None
-    process.stdin.close()
-    process.stdout.close()
-    process.kill()  # it holds nothing that a file does not: weights are renamed into place when whole
-    process.wait()
-    log.close()
+    with ExitStack() as steps:  # the last is taken first
+        steps.callback(atomic.remove, folder)
+        steps.callback(log.close)
+        steps.callback(_wait, process)
+        steps.callback(process.kill)  # it holds nothing that a file does not: weights are renamed when whole
+        steps.callback(process.stdout.close)
+        steps.callback(process.stdin.close)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that was killed; a Ctrl-C must not leave it to be found by the garbage collection."""
+    try:
+        process.wait()
+    except BaseException:
+        process.wait()
+        raise
 
 
 @contextmanager

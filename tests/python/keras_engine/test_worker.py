@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from photoflux.engines import worker
 from photoflux.engines.keras import KerasEngine, why_unavailable
 from photoflux.errors import EngineError
 from photoflux.variants import variants
@@ -79,6 +80,7 @@ ORPHAN = """
 import os, sys, threading
 from photoflux.data.prepared import open_prepared
 from photoflux.engines.base import Settings
+from photoflux.engines import worker
 from photoflux.engines.keras import KerasEngine
 from photoflux.variants import variants
 engine = KerasEngine()
@@ -108,6 +110,65 @@ def _alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def test_what_keras_writes_into_the_temporary_folder_goes_with_the_worker(binary, tmp_path, monkeypatch):
+    (tmp_path / "system").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "system"))
+    with KerasEngine() as engine:
+        engine.fit(variants()["dense_l2"], binary, settings(epochs=1), tmp_path / "w")
+        engine.logits(variants()["dense_l2"], tmp_path / "w", binary.images[:4], 2)
+        (folder,) = (tmp_path / "system").iterdir()
+        assert folder.name.endswith("-worker")
+        # Keras' autograph did write there.
+        assert list(folder.iterdir())
+    assert not list((tmp_path / "system").iterdir())
+    with KerasEngine() as engine:
+        engine.versions()
+        os.kill(engine._worker.pid, signal.SIGKILL)
+    assert not list((tmp_path / "system").iterdir())
+
+
+def test_a_worker_that_ends_with_its_parent_takes_its_temporary_folder_along(binary, tmp_path):
+    (tmp_path / "system").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "system")}
+    command = [sys.executable, "-c", ORPHAN, str(binary.path), str(tmp_path / "w")]
+    subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and list((tmp_path / "system").iterdir()):
+        time.sleep(0.05)
+    assert not list((tmp_path / "system").iterdir())
+
+
+@pytest.mark.parametrize("failing", ["stdin", "stdout", "wait"])
+def test_every_step_of_the_end_is_taken(tmp_path, failing):
+    """A Ctrl-C or an error in one of them must not leave a process or a file to the garbage collection."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        log = (tmp_path / "log").open("wb")
+        (tmp_path / "scratch").mkdir()
+
+        class Failing:
+            stdin, stdout, kill = process.stdin, process.stdout, process.kill
+            calls = 0
+
+            def wait(self):
+                self.calls += 1
+                if failing == "wait" and self.calls == 1:
+                    raise KeyboardInterrupt
+                return process.wait()
+
+        class Closed:
+            def close(self):
+                raise KeyboardInterrupt
+
+        wrapped = Failing()
+        if failing != "wait":
+            setattr(wrapped, failing, Closed())
+        with pytest.raises(KeyboardInterrupt):
+            worker._finish(wrapped, log, tmp_path / "scratch")
+        assert process.returncode is not None
+        assert log.closed
+        assert not (tmp_path / "scratch").exists()
 
 
 def test_a_worker_that_cannot_start_says_why(monkeypatch, tmp_path):
