@@ -63,7 +63,7 @@ def cache_state() -> tuple[Path | None, str | None]:
 
 def unwritable_cache(folder: Path, error: OSError) -> DataError:
     """Return the error for a cache that cannot be written."""
-    return DataError(f"The cache {folder} cannot be written: {error.strerror or error}. {_advice()}")
+    return DataError(f"The cache {folder} could not be written: {error.strerror or error}. {_advice()}")
 
 
 def advice_for(path: Path) -> str:
@@ -110,6 +110,7 @@ def cached(name: str, key: Any, make: Callable[[Path], PreparedDataset]) -> Prep
         return found
     with ExitStack() as stack:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             # Of two that want the same data one makes it, and the other waits.
             stack.enter_context(claim(path, wait=math.inf, on_wait=_say_waiting))
         except OSError as error:
