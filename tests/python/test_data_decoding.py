@@ -77,7 +77,7 @@ def test_content_decides_not_the_extension(tmp_path: Path):
     path = saved(tmp_path / "really-a-png.jpg", PICTURE, format="PNG")
     assert np.array_equal(one(path).pixels.transpose(1, 2, 0), QUARTERS)
     (tmp_path / "a.png").write_text("these are words")
-    assert reason(tmp_path / "a.png") == "not a JPEG, PNG, WebP, TIFF, BMP or GIF image"
+    assert reason(tmp_path / "a.png") == "a text file: not an image"
 
 
 def test_resizing_is_antialiased_bilinear(tmp_path: Path):
@@ -182,23 +182,6 @@ def test_16_bit_png_is_scaled_not_clipped(tmp_path: Path):
     assert np.abs(one(path).pixels[0].astype(int) - np.rint(ramp / 257)).max() == 0
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (np.array([[0, 128, 255]]), [0, 128, 255]),
-        (np.array([[-1000, 0, 1000]]), [0, 128, 255]),
-        (np.array([[0.0, 100_000.0, 200_000.0]]), [0, 128, 255]),
-        (np.array([[np.nan, 0.5, 1.0]]), [0, 128, 255]),
-        (np.array([[3.0, 3.0, 3.0]]), [3, 3, 3]),
-    ],
-)
-def test_ranges_of_deep_grey(values: np.ndarray, expected: list[int]):
-    from photoflux.data.colours import to_rgb
-
-    image = Image.fromarray(values.astype(np.float32 if values.dtype.kind == "f" else np.int32))
-    assert np.asarray(to_rgb(image))[0, :, 0].tolist() == expected
-
-
 def test_transparency_is_laid_on_white(tmp_path: Path):
     image = Image.new("RGBA", (48, 32), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (0, 0, 24, 32))
@@ -273,10 +256,7 @@ def test_thumbnails_within_a_tiff_and_pages_without_end(tmp_path: Path, monkeypa
 def test_files_that_are_no_images(tmp_path: Path):
     for name, data, expected in [
         ("empty.jpg", b"", "an empty file (0 bytes)"),
-        ("desktop.ini", b"[.ShellClassInfo]", "not a JPEG"),
-        ("Thumbs.db", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "not a JPEG"),
-        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a JPEG"),
-        ("a.pdf", b"%PDF-1.7", "not a JPEG"),
+        ("noise.raw", bytes(range(7, 256)), "not a JPEG, PNG, WebP, TIFF, BMP or GIF image, and nothing else"),
         ("a.jpg", b"\xff\xd8\xff\xe0", "broken JPEG: its header cannot be read"),
         ("a.bmp", b"BM is the start of a sentence", "broken BMP: "),
         ("a.tif", b"II*\x00\x08\x00\x00\x00", "broken TIFF: "),
@@ -330,7 +310,10 @@ def test_a_decompression_bomb_is_refused_before_it_grows(tmp_path: Path):
 
     crc = struct.pack(">I", zlib.crc32(b"IHDR" + header))
     (tmp_path / "bomb.png").write_bytes(data[:16] + header + crc + data[33:])
-    assert reason(tmp_path / "bomb.png") == "has 20000 × 10001 pixels, the limit is 200 million"
+    assert (
+        reason(tmp_path / "bomb.png")
+        == "has 20000 × 10001 pixels, the limit is 200 million: make it smaller, or cut it into parts"
+    )
     limit = Image.MAX_IMAGE_PIXELS
     assert limit is not None, "Pillow's own limit is put back"
 
@@ -341,10 +324,10 @@ def test_too_large_and_unreadable_files(tmp_path: Path, monkeypatch: pytest.Monk
     assert "larger than" in reason(path)
     monkeypatch.undo()
 
-    def denied(self: Path) -> bytes:
+    def denied(self: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(Path, "open", denied)
     assert reason(path) == "cannot be read: Permission denied"
 
 

@@ -216,7 +216,7 @@ def make_tiny(root: Path) -> None:
         (lambda root: noise(root / "a.png"), "has no class folders with files in them"),
         (make_single, r"has a single class folder \(Photo\), expected two or more"),
         (make_unreadable_class, r"has a single class folder with readable images \(Photo\)"),
-        (make_unreadable, r"No image in .* can be read; 2 files were rejected, the first is Photo/a.png: not a JPEG"),
+        (make_unreadable, r"No image in .* can be read; 2 files were rejected, the first is Photo/a.png: a text file"),
         (make_tiny, "too few different images for a validation part"),
     ],
 )

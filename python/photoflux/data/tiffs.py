@@ -1,0 +1,118 @@
+"""What a TIFF is: an ordinary one, a camera's raw file, or one whose kind of values is not read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+from PIL.TiffImagePlugin import OPEN_INFO, ImageFileDirectory_v2
+
+_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_MAKE, _SAMPLES, _PLANES, _SUB_IFDS, _FORMAT, _DNG_VERSION = 271, 277, 284, 330, 339, 50706
+# Values of a colour filter in front of the sensor, and demosaicked ones in the camera's own colours.
+_SENSOR = {32803: "a colour filter array", 34892: "linear raw values"}
+# Compressions of Sony, Nikon and Pentax raw files.
+_RAW_COMPRESSIONS = {32767, 34713, 65535}
+_MOST_SUB_IFDS = 16
+_KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 4: "undefined", 5: "complex signed", 6: "complex"}
+_COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIE L*a*b*"}
+
+# What Pillow's readers can unpack although its table of TIFFs does not have it: byte order, photometric interpretation,
+# sample format, order of bits, bits, extra samples.
+_MORE: dict[Any, tuple[str, str]] = {
+    (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
+    (b"MM", 1, (1,), 1, (12,), ()): ("I;16", "I;12"),
+    (b"II", 0, (1,), 1, (12,), ()): ("I;16", "I;12"),
+    (b"MM", 0, (1,), 1, (12,), ()): ("I;16", "I;12"),
+    (b"II", 0, (2,), 1, (16,), ()): ("I", "I;16S"),
+    (b"MM", 0, (2,), 1, (16,), ()): ("I", "I;16BS"),
+    (b"II", 0, (1,), 1, (32,), ()): ("I", "I;32N"),
+    (b"MM", 0, (1,), 1, (32,), ()): ("I", "I;32B"),
+    (b"MM", 1, (1,), 1, (32,), ()): ("I", "I;32B"),
+    (b"II", 0, (2,), 1, (32,), ()): ("I", "I;32S"),
+    (b"MM", 0, (2,), 1, (32,), ()): ("I", "I;32BS"),
+    (b"II", 0, (2,), 1, (8,), ()): ("L", "L"),
+    (b"MM", 0, (2,), 1, (8,), ()): ("L", "L"),
+}
+
+
+@contextlib.contextmanager
+def more_kinds() -> Iterator[None]:
+    """Let Pillow open more kinds of grey TIFFs; what it finds is put back."""
+    added = [key for key in _MORE if key not in OPEN_INFO]
+    OPEN_INFO.update({key: _MORE[key] for key in added})
+    try:
+        yield
+    finally:
+        for key in added:
+            OPEN_INFO.pop(key, None)
+
+
+def directory(file: BinaryIO, offset: int | None = None) -> Mapping[int, Any]:
+    """Return the tags of the first image, or of the one at an offset; none if they cannot be read."""
+    with contextlib.suppress(Exception):
+        file.seek(0)
+        header = file.read(8)
+        if header[2:4] in (b"+\0", b"\0+"):
+            header += file.read(8)
+        # The directory is read by Pillow only for the number that a TIFF has.
+        if header[2:4] not in (b"+\0", b"\0+"):
+            header = header[:2] + (b"*\0" if header[:2] == b"II" else b"\0*") + header[4:]
+        tags = ImageFileDirectory_v2(header)
+        file.seek(tags.next if offset is None else offset)
+        tags.load(file)
+        return tags
+    return {}
+
+
+def camera_raw(file: BinaryIO) -> str | None:
+    """Return what a TIFF-like file is if a camera wrote it raw, else None.
+
+    Such files have a small preview as their first image, and the photograph in a SubIFD or under the maker's own tags.
+    Reduced copies in the SubIFDs of a larger image, as pyramids have them, are none.
+    """
+    # Tags are converted when they are asked for, and damaged ones raise then.
+    with contextlib.suppress(Exception):
+        return _raw_by(directory(file), file)
+    return None
+
+
+def _raw_by(first: Mapping[int, Any], file: BinaryIO) -> str | None:
+    if _DNG_VERSION in first:
+        return "a camera raw file (DNG)"
+    offsets = first.get(_SUB_IFDS, ())
+    offsets = offsets if isinstance(offsets, tuple) else (offsets,)
+    others = [directory(file, int(offset)) for offset in offsets[:_MOST_SUB_IFDS] if isinstance(offset, int)]
+    make = str(first.get(_MAKE, "")).strip("\0 ")
+    by = f" of {make}" if make.isprintable() and make else ""
+    for tags in (first, *others):
+        if _value(tags, _PHOTOMETRIC) in _SENSOR or _value(tags, _COMPRESSION) in _RAW_COMPRESSIONS:
+            return f"a camera raw file{by}"
+    reduced = int(_value(first, _SUBFILE_TYPE)) & 1
+    for tags in others:
+        if _pixels(tags) > _pixels(first) or (reduced and tags and not int(_value(tags, _SUBFILE_TYPE)) & 1):
+            return f"a camera raw file{by}, or another that has the image in a SubIFD behind a preview"
+    return None
+
+
+def values_in_words(tags: Mapping[int, Any]) -> str:
+    """Say what kind of values a TIFF has, such as ``RGB of 32-bit floating-point values``."""
+    bits = tags.get(_BITS, 1)
+    bits = "/".join(str(bit) for bit in sorted(set(bits))) if isinstance(bits, tuple) else str(bits)
+    photometric = _value(tags, _PHOTOMETRIC)
+    colour = _COLOURS.get(photometric, f"photometric interpretation {photometric}")
+    samples = int(_value(tags, _SAMPLES, 1))
+    kind = _KINDS.get(int(_value(tags, _FORMAT, 1)), "unknown")
+    planes = " in separate planes" if _value(tags, _PLANES, 1) == 2 else ""
+    return f"{colour}, {samples} channel{'' if samples == 1 else 's'} of {bits}-bit {kind} values{planes}"
+
+
+def _pixels(tags: Mapping[int, Any]) -> int:
+    return int(_value(tags, _WIDTH)) * int(_value(tags, _HEIGHT))
+
+
+def _value(tags: Mapping[int, Any], tag: int, otherwise: int = 0) -> Any:
+    value = tags.get(tag, otherwise)
+    value = (value[0] if value else otherwise) if isinstance(value, tuple) else value
+    return value if isinstance(value, int) else otherwise
