@@ -13,7 +13,7 @@ from photoflux.engines.keras import KerasEngine
 from photoflux.errors import DataError, RunError, SettingError
 from photoflux.finishing import finish
 from photoflux.fitting import description_of, origin_of
-from photoflux.names import printable
+from photoflux.names import printable, user_path
 from photoflux.progress import Display
 from photoflux.runs import Run
 from photoflux.variants import Variant
@@ -77,13 +77,13 @@ def adopt(
     EngineError
         If Keras is not installed.
     """
-    model, recipe = Path(model), variant_of(variant)
+    model, recipe = user_path(model), variant_of(variant)
     kind = _kind_of(model)
     prepared = data if data is None or isinstance(data, PreparedDataset) else open_prepared(data)
     names = _names(classes, prepared)
     shape = _shape_of_weights(kind, prepared, names, image_size, channels)
     title = f"{recipe.name}-{model.name.removesuffix(kind)}"
-    place = runs.claimed_new(title) if out is None else runs.claimed(Path(out))
+    place = runs.claimed_new(title) if out is None else runs.claimed(user_path(out))
     with place as folder, KerasEngine() as engine, Display(progress) as display:
         display.say(f"Opening {printable(model)} with Keras")
         with runs.writing(folder) as temporary:

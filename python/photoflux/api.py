@@ -15,8 +15,9 @@ from photoflux.comparison.comparison import NAME as COMPARISON
 from photoflux.comparison.comparison import Comparison, load_comparison
 from photoflux.data.litter import ignored_in_words
 from photoflux.data.prepared import SPLITS, PreparedDataset
-from photoflux.data.sources import kind_of
+from photoflux.data.sources import homonym, kind_of
 from photoflux.data.sources import prepare as prepare_source
+from photoflux.data.walking import is_file
 from photoflux.engines import get_engine
 from photoflux.engines.base import Engine
 from photoflux.engines.keras import why_unavailable
@@ -25,7 +26,7 @@ from photoflux.evaluation import Metrics
 from photoflux.exporting import export
 from photoflux.finishing import complete
 from photoflux.fitting import fit_and_save, initial_weights
-from photoflux.names import printable
+from photoflux.names import printable, user_path
 from photoflux.prediction import Prediction, check_array, expand, predict_files, predictions_of
 from photoflux.progress import Display, announce
 from photoflux.promises import threshold
@@ -119,6 +120,9 @@ def prepare(
             resplit=resplit,
             on_progress=display.step,
         )
+        note = homonym(source)
+        if note is not None:
+            display.say(f"Note: {note}")
         announce(prepared, display)
     return prepared
 
@@ -202,7 +206,7 @@ def train(
     start = None if initial is None else initial_weights(initial)
     with ExitStack() as stack:
         if out is not None:
-            folder = stack.enter_context(runs.claimed(Path(out)))
+            folder = stack.enter_context(runs.claimed(user_path(out)))
         prepared = _prepared_for(recipe, data, positive, image_size, seed, groups, resplit, progress)
         if on_prepared is not None:
             on_prepared(prepared)
@@ -351,7 +355,7 @@ def report(source: str | Path | Run | Comparison, path: str | Path | None = None
         If there is no such language, or `path` is a folder.
     """
     if not isinstance(source, Run | Comparison):
-        source = load_comparison(source) if (Path(source) / COMPARISON).is_file() else load_run(source)
+        source = load_comparison(source) if is_file(user_path(source) / COMPARISON) else load_run(source)
     if isinstance(source, Run):
         translator(lang), destination(source.path, path)  # refused before anything is made
         run = source

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from photoflux.engines.keras import KerasEngine
 from photoflux.errors import EngineError, RunError, SettingError, unknown_name
+from photoflux.names import user_path
 from photoflux.progress import Display
 from photoflux.runs import Run, load_run
 
@@ -45,7 +46,7 @@ def export(run: str | Path | Run, path: str | Path, format: str | None = None, *
         If Keras, or what its ONNX exporter needs, is not installed.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    path = Path(path)
+    path = user_path(path)
     kind = _format_of(path, format)
     if path.is_dir():
         raise RunError(

@@ -15,6 +15,7 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import BatchProgress, Engine, EpochRow, Fit, Settings
 from photoflux.errors import DivergedError, RunError
 from photoflux.finishing import finish, reason
+from photoflux.names import user_path
 from photoflux.progress import Display
 from photoflux.runs import Run
 from photoflux.signals import held
@@ -32,7 +33,7 @@ def initial_weights(source: str | Path | Run) -> Path:
     """
     if isinstance(source, Run):
         return source.weights
-    path = Path(source)
+    path = user_path(source)
     if path.is_file() and path.suffix in (".keras", ".h5"):
         raise RunError(f"{path} is a Keras file. Make a run of it first: `photoflux adopt {path} VARIANT --out RUN`.")
     if path.is_file():

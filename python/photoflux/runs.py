@@ -18,7 +18,7 @@ from photoflux import atomic
 from photoflux.claims import Busy, claim
 from photoflux.engines.base import EpochRow, Settings
 from photoflux.errors import RunError
-from photoflux.names import as_json, file_stem, printable
+from photoflux.names import as_json, file_stem, printable, user_path
 from photoflux.terminal import say
 from photoflux.variants import Variant
 
@@ -360,7 +360,7 @@ def load_run(path: str | Path) -> Run:
     RunError
         If it is not a run, or a file in it cannot be read.
     """
-    folder = Path(path)
+    folder = user_path(path)
     if not (folder / "run.json").is_file():
         state = "it has no run.json" if folder.is_dir() else "there is no such folder"
         raise RunError(f"{folder} is not a run: {state}. `photoflux train` makes one.")

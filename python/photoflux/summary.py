@@ -15,6 +15,7 @@ import numpy as np
 
 from photoflux.data.checks import check_image_size
 from photoflux.errors import SettingError
+from photoflux.names import user_path
 from photoflux.runs import Run, load_run
 from photoflux.variants import Variant, variant, variants
 from photoflux.weights import expected_shapes, outputs_of
@@ -250,7 +251,7 @@ def summary(
 def _source(source: str | Path | Variant | Run) -> Variant | Run:
     if isinstance(source, Variant | Run):
         return source
-    if source not in variants() and Path(source).is_dir():
+    if source not in variants() and user_path(source).is_dir():
         return load_run(source)
     return variant(str(source))
 

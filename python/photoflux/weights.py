@@ -12,6 +12,7 @@ import safetensors.numpy
 
 from photoflux import atomic
 from photoflux.errors import RunError, side_by_side
+from photoflux.names import user_path
 from photoflux.variants import Variant
 
 FORMAT = "photoflux-weights-1"
@@ -79,7 +80,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
     RunError
         If the file is missing, truncated, or not a weights file of PhotoFlux.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise RunError(f"There is no weights file {path}. Give the weights.safetensors of a run.")
     try:
@@ -115,7 +116,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: M
     RunError
         If it cannot be written; what was there before is untouched.
     """
-    path = Path(path)
+    path = user_path(path)
     whole = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     try:
         with atomic.writing_file(path) as temporary:

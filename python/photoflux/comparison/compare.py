@@ -17,11 +17,12 @@ from photoflux.comparison.fits import Fit, fit_all, measure
 from photoflux.comparison.measures import Measured, standings
 from photoflux.data.checks import check_seed
 from photoflux.data.prepared import PreparedDataset
-from photoflux.data.sources import Source, kind_of
+from photoflux.data.sources import Source, homonym, kind_of
 from photoflux.data.sources import prepare as prepare_source
 from photoflux.engines import get_engine
 from photoflux.errors import DataError, RunError, SettingError
 from photoflux.finishing import reason
+from photoflux.names import user_path
 from photoflux.progress import Display, announce
 from photoflux.reporting.comparison_report import write_comparison
 from photoflux.runs import Run, claimed_new
@@ -133,6 +134,9 @@ def compare(
             )
             for seed in numbers
         ]
+        note = homonym(data)
+        if note is not None:
+            display.say(f"Note: {note}")
         _announce(split, numbers, display)
         second = None if holdout is None else _second(holdout, split[0], display)
         fits = [
@@ -222,7 +226,7 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
         if out is None:
             folder = stack.enter_context(claimed_new("comparison"))
         else:
-            folder = Path(out)
+            folder = user_path(out)
             try:
                 stack.enter_context(claim(folder))
             except Busy as busy:

@@ -16,7 +16,7 @@ from photoflux.comparison.decision import CRITERION, Decision, Sentence, said
 from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import PARTS, Standing
 from photoflux.errors import RunError
-from photoflux.names import as_json
+from photoflux.names import as_json, user_path
 
 NAME = "comparison.json"
 FORMAT = 1
@@ -183,7 +183,7 @@ def load_comparison(path: str | Path) -> Comparison:
     RunError
         If it is none, or it cannot be read.
     """
-    folder = Path(path)
+    folder = user_path(path)
     try:
         values = json.loads((folder / NAME).read_text(encoding="utf-8"))
         if values.get("format") != FORMAT:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from photoflux.data.pickles import load_batch
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.walking import is_file, is_folder
 from photoflux.errors import DataError
+from photoflux.names import printable, user_path
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -37,6 +40,8 @@ BINARY_FILES = tuple(f"{name}.bin" for name in PYTHON_FILES)
 BATCH = 10_000
 _RECORD = 1 + 3 * 32 * 32
 _FOLDERS = ("", "cifar-10-batches-py", "cifar-10-batches-bin")
+# CIFAR-10's batches are among the first ten; other archives may be very large.
+_LOOKED_AT = 100
 _ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz")
 
 Read = Callable[[str], bytes]
@@ -44,16 +49,39 @@ Read = Callable[[str], bytes]
 
 def find_cifar10(source: str | Path) -> Path | None:
     """Return where a path holds CIFAR-10: a folder with batches (or with the folder of them), or the archive."""
-    source = Path(source)
+    source = user_path(source)
     for folder in (source / name for name in _FOLDERS):
         if any(is_file(folder / name) for name in (*PYTHON_FILES, *BINARY_FILES)):
             return folder
     for archive in (source / name for name in _ARCHIVES):
         if is_file(archive):
             return archive
-    if is_file(source) and source.name.endswith((".tar.gz", ".tgz", ".tar")):
+    if is_file(source) and source.name.lower().endswith((".tar.gz", ".tgz", ".tar")):
         return source
     return None
+
+
+def check_archive(place: Path) -> None:
+    """Refuse a tar archive of something else; one that is damaged is refused when it is read.
+
+    Raises
+    ------
+    DataError
+        If the archive can be opened and none of its first files is a batch of CIFAR-10.
+    """
+    wanted = {*PYTHON_FILES, *BINARY_FILES}
+    try:
+        with tarfile.open(place) as archive:
+            names = [member.name for member in islice(archive, _LOOKED_AT)]
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError):
+        return
+    if not any(Path(name).name in wanted for name in names):
+        shown = ", ".join(printable(name) for name in names[:3]) or "nothing"
+        raise DataError(
+            f"{printable(place)} is an archive, and not of CIFAR-10: it holds {shown}"
+            f"{', …' if len(names) > 3 else ''}. "
+            f"Expected {' or '.join(_ARCHIVES)}, or a folder of class folders: unpack the archive and give its folder."
+        )
 
 
 def cifar10_files(place: Path) -> list[Path]:

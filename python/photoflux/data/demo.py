@@ -15,6 +15,7 @@ from photoflux.data.demo_drawing import DRAWERS, SIDE, draw
 from photoflux.data.labels import AUTO
 from photoflux.data.prepared import PreparedDataset
 from photoflux.errors import DataError, SettingError
+from photoflux.names import user_path
 
 CLASSES = tuple(DRAWERS)
 IMAGES_PER_CLASS = 120
@@ -96,7 +97,7 @@ def write_demo_folder(dest: str | Path, *, images_per_class: int = 20, seed: int
     """
     _check_count(images_per_class)
     seed = check_seed(seed)
-    root = Path(dest)
+    root = user_path(dest)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"The destination {root} exists, expected a new or empty folder; nothing was written.")
     for path, pixels in _drawings(images_per_class, seed):

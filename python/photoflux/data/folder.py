@@ -23,7 +23,7 @@ from photoflux.data.scanning import Found, Scan, scan_folder
 from photoflux.data.splitting import missing_parts, split_groups, uneven_parts
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.errors import DataError
-from photoflux.names import printable, quoted
+from photoflux.names import printable, quoted, user_path
 
 IMAGE_SIZE = 180
 
@@ -75,7 +75,7 @@ def prepare_folder(
     """
     check_image_size(image_size)
     seed = check_seed(seed)
-    source = Path(source)
+    source = user_path(source)
     scan = scan or scan_folder(source, resplit)
     files, folders, rejected = scan.files, scan.folders, list(scan.rejected)
     with explaining(source, rejected):

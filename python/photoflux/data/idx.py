@@ -17,6 +17,7 @@ from photoflux.data.labels import AUTO
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.walking import is_file
 from photoflux.errors import DataError
+from photoflux.names import user_path
 
 _PARTS = ("train", "t10k")
 _KINDS = {"images": 3, "labels": 1}
@@ -69,7 +70,7 @@ def prepare_idx(
     DataError
         If a file is missing, is not what its name says, or is cut off.
     """
-    source = Path(source)
+    source = user_path(source)
     found = find_idx(source)
     missing = [f"{part}-{kind}-idx{n}-ubyte(.gz)" for part in _PARTS for kind, n in _KINDS.items()
                if f"{part}-{kind}" not in found]  # fmt: skip

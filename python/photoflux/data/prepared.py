@@ -14,7 +14,7 @@ import numpy as np
 
 from photoflux.data.walking import is_file
 from photoflux.errors import DataError, unknown_name
-from photoflux.names import printable
+from photoflux.names import printable, user_path
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
@@ -151,7 +151,7 @@ class PreparedDataset:
 
 def is_prepared(path: str | Path) -> bool:
     """Say whether a folder looks like a prepared dataset; `open_prepared` says whether it is a good one."""
-    return is_file(Path(path, "meta.json")) and is_file(Path(path, "images.npy"))
+    return is_file(user_path(path) / "meta.json") and is_file(user_path(path) / "images.npy")
 
 
 def open_prepared(path: str | Path) -> PreparedDataset:
@@ -171,7 +171,7 @@ def open_prepared(path: str | Path) -> PreparedDataset:
     DataError
         If a file is missing, truncated or of another type, shape or format version, or there is nothing to train on.
     """
-    folder = Path(path)
+    folder = user_path(path)
     if not folder.is_dir():
         raise DataError(f"No prepared dataset at {folder}: there is no such folder. Make one with `photoflux prepare`.")
     missing = [name for name in FILES if not (folder / name).is_file()]

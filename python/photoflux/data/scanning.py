@@ -10,7 +10,7 @@ from photoflux.data.layouts import BESIDE, arrange
 from photoflux.data.litter import OWN, Ignored
 from photoflux.data.walking import FILE, FOLDER, IGNORED, REJECTED, absence, is_folder, walk
 from photoflux.errors import DataError
-from photoflux.names import class_name, printable
+from photoflux.names import class_name, printable, user_path
 
 
 class Found(NamedTuple):
@@ -70,7 +70,7 @@ def scan_folder(source: str | Path, resplit: bool = False) -> Scan:
     DataError
         If the source is missing or no folder, or its folders can be read in two ways.
     """
-    root = Path(source)
+    root = user_path(source)
     absent = absence(root)
     if absent is not None:
         raise DataError(f"{absent}. Expected a folder that holds one folder of images per class.")

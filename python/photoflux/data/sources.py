@@ -16,7 +16,7 @@ from photoflux.data.labels import AUTO, NONE
 from photoflux.data.prepared import PreparedDataset, is_prepared, open_prepared
 from photoflux.data.walking import absence, is_folder
 from photoflux.errors import DataError, SettingError
-from photoflux.names import class_name, printable
+from photoflux.names import class_name, printable, user_path
 
 NAMES = ("demo", "cifar10")
 _WHAT = {
@@ -27,6 +27,7 @@ _WHAT = {
     "idx": "idx files",
     "folder": "a folder of class folders",
 }
+_ARCHIVES = (".zip", ".rar", ".7z", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".gz")
 Source = str | Path | PreparedDataset | tuple[Any, Any]
 
 
@@ -96,8 +97,16 @@ def prepare(
     if kind == "arrays":
         return _from_arrays(source, dest, settings, on_progress)
     if kind == "folder":
-        return _from_folder(Path(str(source)), dest, {**settings, "resplit": resplit}, groups, on_progress)
+        return _from_folder(user_path(str(source)), dest, {**settings, "resplit": resplit}, groups, on_progress)
     return _from_files(kind, source, dest, settings, on_progress)
+
+
+def homonym(source: Source) -> str | None:
+    """Return a note for a named source beside which there is a folder of that name, which may have been meant."""
+    if isinstance(source, str) and source in NAMES and is_folder(source):
+        used = "the generated demo images" if source == "demo" else "the CIFAR-10 that is downloaded"
+        return f"{source} means {used}; for your folder of that name write ./{source}."
+    return None
 
 
 def kind_of(source: Source) -> str:
@@ -123,11 +132,11 @@ def kind_of(source: Source) -> str:
         return str(source)
     if not str(source).strip():
         raise DataError("The source is empty, expected a folder of class folders, 'demo' or 'cifar10'.")
-    return _kind_of_path(Path(source))
+    return _kind_of_path(user_path(source))
 
 
 def _kind_of_path(path: Path) -> str:
-    from photoflux.data.cifar10 import find_cifar10
+    from photoflux.data.cifar10 import check_archive, find_cifar10
     from photoflux.data.idx import find_idx
 
     absent = absence(path)
@@ -138,7 +147,14 @@ def _kind_of_path(path: Path) -> str:
     if is_folder(path) and is_prepared(path):
         return "prepared"
     if find_cifar10(path) is not None:
+        if not is_folder(path):
+            check_archive(path)
         return "cifar10"
+    if not is_folder(path) and path.name.lower().endswith(_ARCHIVES):
+        raise DataError(
+            f"{printable(path)} is an archive. Expected a folder that holds one folder of images per class: unpack it "
+            "and give the folder that comes out."
+        )
     if not is_folder(path):
         raise DataError(f"{printable(path)} is a file, expected a folder that holds one folder of images per class.")
     if find_idx(path):
@@ -150,7 +166,7 @@ def _as_prepared(
     source: Source, dest: str | Path | None, image_size: int | None, positive: str | None
 ) -> PreparedDataset:
     prepared = source if isinstance(source, PreparedDataset) else open_prepared(str(source))
-    if dest is not None and Path(dest).resolve() != prepared.path.resolve():
+    if dest is not None and user_path(dest).resolve() != prepared.path.resolve():
         raise DataError(f"{prepared.path} is a prepared dataset already; copy the folder, or prepare from its source.")
     if image_size is not None and (prepared.height, prepared.width) != (image_size, image_size):
         raise DataError(
@@ -169,8 +185,9 @@ def _made_from(
     kind: str, path: Path | None, settings: dict[str, Any], groups: str | Path | None = None
 ) -> dict[str, Any]:
     """Return what ``meta.json`` says of a source, so that `prepare_again` can repeat it; absolute paths."""
-    places = {"path": path, "groups": groups}
-    return {"kind": kind, **{name: place and str(Path(place).absolute()) for name, place in places.items()}, **settings}
+    given = {"path": path, "groups": groups}
+    places = {name: place and str(user_path(place).absolute()) for name, place in given.items()}
+    return {"kind": kind, **places, **settings}
 
 
 def prepare_again(made_from: Mapping[str, Any], on_progress: OnProgress | None = None) -> PreparedDataset:
@@ -239,7 +256,7 @@ def _from_files(
     from photoflux.data.demo import IMAGE_SIZE, prepare_demo
     from photoflux.data.idx import find_idx, prepare_idx
 
-    local = None if source in NAMES else Path(str(source))
+    local = None if source in NAMES else user_path(str(source))
     origin = _made_from(kind, local, settings)
 
     def make(path: str | Path) -> PreparedDataset:

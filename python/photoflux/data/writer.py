@@ -33,7 +33,7 @@ from photoflux.data.prepared import (
     open_prepared,
 )
 from photoflux.errors import DataError
-from photoflux.names import as_json, printable
+from photoflux.names import as_json, printable, user_path
 
 # What file managers leave in folders; it does not make a dataset somebody else's folder.
 LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -75,7 +75,7 @@ class PreparedWriter:
     """
 
     def __init__(self, dest: str | Path, *, channels: int, height: int, width: int) -> None:
-        self.dest = Path(dest).resolve()
+        self.dest = user_path(dest).resolve()
         self.shape = (channels, height, width)
         self.count = 0
         self._digest = hashlib.sha256()

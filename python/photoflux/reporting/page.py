@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from photoflux.atomic import write_text
 from photoflux.errors import RunError, SettingError
+from photoflux.names import user_path
 from photoflux.words import ENGLISH, Translator
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def destination(folder: Path, path: str | Path | None) -> Path:
     SettingError
         If a folder is given.
     """
-    file = folder / NAME if path is None else Path(path)
+    file = folder / NAME if path is None else user_path(path)
     if file.is_dir():
         raise SettingError(f"`path` must be a file to write, such as {file / NAME}; received a folder: {path}.")
     return file

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from photoflux.errors import RunError
+from photoflux.names import user_path
 from photoflux.reporting.page import environment, write_page
 from photoflux.verification.checks import Check, Part
 from photoflux.verification.proof import BATCH, Proof
@@ -130,7 +131,7 @@ def made(folder: str | Path) -> Path:
     RunError
         If it cannot be made.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
