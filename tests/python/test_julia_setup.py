@@ -32,8 +32,15 @@ __version__ = "0"
 CONFIG = {name: os.environ.get("PYTHON_JULIACALL_" + name) for name in ("EXE", "PROJECT", "LIB", "THREADS")}
 %s
 """
+# Whatever a site's own start-up code has put into the environment is not part of the machine.
+EXACT = """
+import json, os
+given = json.loads(os.environ["GIVEN"])
+os.environ.clear()
+os.environ.update(given)
+"""
 START = """
-import json, sys
+import sys
 BEFORE
 from photoflux.engines import bridge
 from photoflux.errors import FluxError
@@ -79,9 +86,10 @@ class Machine:
         self.environment["PYTHONPATH"] = f"{self.folder / 'modules'}:{self.environment['PYTHONPATH']}"
 
     def run(self, code: str, *options: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *options, "-c", code]
         environment = self.environment | changes
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        command = [sys.executable, *options, "-c", EXACT + code]
+        given = {"GIVEN": json.dumps(environment)}
+        return subprocess.run(command, env=environment | given, capture_output=True, text=True, check=False)
 
     def start(self, *options: str, before: str = "", **changes: str) -> dict:
         done = self.run(START.replace("BEFORE", before), *options, **changes)
