@@ -17,6 +17,17 @@ def photoflux(*arguments: object, **environment: str) -> subprocess.CompletedPro
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
+# With the environment that is given and nothing that a site's own start-up code has added.
+EXACTLY = """
+import json, os
+given = json.loads(os.environ["GIVEN"])
+os.environ.clear()
+os.environ.update(given)
+from photoflux.cli import main
+main()
+"""
+
+
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scans")
@@ -72,11 +83,10 @@ def test_flux_trains_the_demo(flux, tmp_path):
 
 
 @pytest.fixture
-def hidden(tmp_path, monkeypatch):
-    """No julia on PATH, no settings that name one, and no way to the network."""
-    for name in ("PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT", "PYTHON_JULIAPKG_EXE"):
-        monkeypatch.delenv(name, raising=False)
-    return {
+def without_julia(tmp_path):
+    """Return what runs a command with no julia on PATH, no settings that name one, and no way to the network."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON_JULIA", "JULIA_"))}
+    settings |= {
         "PATH": "/nonexistent",
         "PYTHON_JULIAPKG_OFFLINE": "yes",
         "PYTHON_JULIAPKG_PROJECT": str(tmp_path / "juliapkg"),
@@ -84,29 +94,35 @@ def hidden(tmp_path, monkeypatch):
         "HOME": str(tmp_path),
     }
 
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", EXACTLY, *map(str, arguments)]
+        environment = settings | {"GIVEN": json.dumps(settings)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
-def test_without_julia_keras_trains_and_it_is_said(keras, hidden, tmp_path):
-    done = photoflux(
-        "train", "l2", "demo", "--epochs", 1, "--image-size", 16, "--out", tmp_path / "r", "--json", **hidden
-    )
+    return run
+
+
+def test_without_julia_keras_trains_and_it_is_said(keras, without_julia, tmp_path):
+    done = without_julia("train", "l2", "demo", "--epochs", 1, "--image-size", 16, "--out", tmp_path / "r", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["engine"] == "keras"
     assert "Flux is not available, so Keras trains instead" in done.stderr
 
 
-def test_without_julia_flux_is_an_error_that_tells_how_to_get_it(hidden):
-    done = photoflux("train", "l2", "demo", "--epochs", 1, "--engine", "flux", **hidden)
+def test_without_julia_flux_is_an_error_that_tells_how_to_get_it(without_julia):
+    done = without_julia("train", "l2", "demo", "--epochs", 1, "--engine", "flux")
     assert done.returncode == 1
     assert "julialang.org/downloads" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
-def test_doctor(keras, hidden):
-    done = photoflux("doctor", "--json", **hidden)
+def test_doctor(keras, without_julia):
+    done = without_julia("doctor", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["engine"] == "keras"
+    assert report["flux"]["kind"] == "no_julia"
     assert "julialang.org/downloads" in report["flux"]["missing"]
     assert "keras" in report["keras"]["versions"]
 
