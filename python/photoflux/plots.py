@@ -47,8 +47,8 @@ def plot_curves(history: Sequence[EpochRow], ended: str, title: str, path: Path)
 
 
 def _save(drawn: Figure, path: Path) -> None:
-    with writing_file(path) as temporary:
-        drawn.savefig(temporary, format="png")
+    with writing_file(path, suffix=path.suffix) as temporary:
+        drawn.savefig(temporary)
 
 
 @style()

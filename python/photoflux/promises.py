@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from photoflux import runs
+from photoflux import atomic, runs
 from photoflux.calibration import Calibration, calibrate
 from photoflux.data.prepared import open_prepared
 from photoflux.errors import DataError, RunError, SettingError
 from photoflux.evaluation import probabilities
+from photoflux.finishing import reason
 from photoflux.plots import plot_calibration
 from photoflux.runs import Run
 from photoflux.thresholds import Measured, Share, check, measure, precision_threshold, recall_threshold
@@ -154,7 +155,6 @@ def threshold(
     score = choose(scores["validation"], parts["validation"][1], value, confidence)
     measured = {part: measure(scores[part], labels, score, confidence) for part, (_, labels) in parts.items()}
     calibration = calibrate(parts)
-    _draw(run, calibration)
     kept = {
         "score": score,
         "positive": run.classes[1],
@@ -165,8 +165,9 @@ def threshold(
         "test": measured["test"].as_dict() if "test" in measured else None,
         "chosen": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    run = runs.amend(run, threshold=kept, temperature=calibration.temperature)
     return Promise(
-        run=runs.amend(run, threshold=kept, temperature=calibration.temperature),
+        run=run,
         positive=run.classes[1],
         score=score,
         promise=promise,
@@ -174,7 +175,7 @@ def threshold(
         confidence=float(confidence),
         measured=measured,
         calibration=calibration,
-        notes=_notes(run),
+        notes=[*_notes(run), *_drawn(run, calibration)],
     )
 
 
@@ -215,12 +216,15 @@ def scored_parts(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return parts
 
 
-def _draw(run: Run, calibration: Calibration) -> None:
+def _drawn(run: Run, calibration: Calibration) -> list[str]:
+    """Draw ``calibration.png``, and return a note if that fails: the threshold holds without a picture."""
     path = run.path / "calibration.png"
     try:
         plot_calibration(calibration, f"{run.variant.name} on {run.data['name']}: are its probabilities right?", path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}. No threshold was set.") from error
+    except Exception as error:
+        atomic.remove(path)  # an earlier threshold's
+        return [f"{path.name} could not be made: {reason(error)}"]
+    return []
 
 
 def _notes(run: Run) -> list[str]:

@@ -205,6 +205,20 @@ def test_a_full_disk_leaves_run_json_as_it_was(run, monkeypatch):
     assert not list(run.path.glob(".*"))
 
 
+def test_a_threshold_holds_without_its_picture(run, monkeypatch):
+    photoflux.threshold(run, recall=0.9, confidence=0.9)
+    assert (run.path / "calibration.png").is_file()
+
+    def failing(*_):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("photoflux.promises.plot_calibration", failing)
+    promise = photoflux.threshold(run, recall=0.8, confidence=0.9)
+    assert promise.notes[-1] == "calibration.png could not be made: RuntimeError: no fonts"
+    assert photoflux.load_run(run.path).threshold["value"] == 0.8
+    assert not (run.path / "calibration.png").exists()
+
+
 @pytest.mark.parametrize("threshold", [{}, {"score": "much", "promise": "recall", "value": 0.9}, [0.5]])
 def test_a_threshold_that_is_none_is_found_when_the_run_is_read(run, threshold):
     path = run.path / "run.json"
