@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from photoflux.data.colours import reduced_rgb, to_grey, to_rgb
 from photoflux.data.depth import SIGNED, from_bytes, samples_of, to_eight_bits, white_of
 from photoflux.data.formats import HEAD, RefusedError, known_format, recognise
-from photoflux.data.jpeg import complete_jpeg, strip_jpeg
+from photoflux.data.jpeg import complete_jpeg, is_cut, strip_jpeg
 from photoflux.data.png import strip_png
 from photoflux.data.tiffs import directory, more_kinds, values_in_words
 
@@ -301,6 +301,8 @@ def _loaded(image: Image.Image, source: _Source, shape: Shape) -> Image.Image:
         return image
     try:
         image.load()
+        if is_cut(image, source.file, _decode_jpeg):
+            raise RefusedError("broken JPEG: pixels are missing before its end marker")
         return image
     except OSError:
         whole = complete_jpeg(source.file, _decode_jpeg)

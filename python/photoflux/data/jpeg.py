@@ -19,8 +19,19 @@ _FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA)
 _END = b"\xff\xd9"
 # A marker within the data of a scan; FF 00 is a value there, and FF D0 to D7 restart it.
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
-# What is put after the data, so that a decoder that is short of bits makes different pixels of each.
-_PADDINGS = tuple(bytes(np.random.default_rng(seed).integers(0, 255, 4096, dtype=np.uint8)) for seed in range(3))
+# What is put behind the data, so that a decoder that is short of bits makes different pixels of each: bits of all kinds
+# and, for data that ends where the decoder expects a restart marker, those, from a different one each time.
+_RANDOM = np.random.default_rng(0)
+_FILLS = (
+    *(bytes([byte]) * 256 for byte in (0x00, 0xFE, 0x55, 0xAA)),
+    *(bytes(_RANDOM.integers(0, 255, 256, dtype=np.uint8)) for _ in range(4)),
+)
+_PADDINGS = tuple(
+    fill + fill.join(bytes([0xFF, 0xD0 + (start + number) % 8]) for number in range(9)) + fill
+    for start, fill in enumerate(_FILLS)
+)
+# An MCU without data is of this grey, which of CMYK is its inverse.
+_GREY = range(126, 130)
 
 
 def strip_jpeg(file: BinaryIO) -> BinaryIO:
@@ -67,6 +78,19 @@ def complete_jpeg(file: BinaryIO, decode: Callable[[BinaryIO], Image.Image]) -> 
             return None
         first = pixels
     return joined(file, [data[:end], _END])
+
+
+def is_cut(image: Image.Image, file: BinaryIO, decode: Callable[[BinaryIO], Image.Image]) -> bool:
+    """Whether a loaded JPEG has an end marker although pixels are missing before it, as repaired files can have.
+
+    Its last pixel is grey then, or it is progressive and scans are missing; only such images cost another look.
+    """
+    if "progressive" in image.info:
+        file.seek(0)
+        return _end_of_data(file.read()) is None
+    last = image.getpixel((image.width - 1, image.height - 1))
+    values = last if isinstance(last, tuple) else (last,)
+    return all(value in _GREY for value in values) and complete_jpeg(file, decode) is None
 
 
 def _end_of_data(data: bytes) -> int | None:
