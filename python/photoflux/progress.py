@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from photoflux.data.litter import ignored_in_words
+from photoflux.data.reasons import by_kind
 from photoflux.engines.base import BatchProgress, EpochRow
 from photoflux.names import printable, shown
 from photoflux.terminal import say
@@ -150,7 +151,7 @@ class Display:
 
 
 def announce(prepared: PreparedDataset, display: Display, shown: int = 5) -> None:
-    """Say what is to be known of a dataset: its warnings, and which files were left out, the first of them by name."""
+    """Say what is to be known of a dataset: its warnings, and which files were left out, by name or else by kind."""
     ignored = ignored_in_words(prepared.meta.get("ignored"))
     if ignored is not None:
         display.say(ignored)
@@ -159,7 +160,7 @@ def announce(prepared: PreparedDataset, display: Display, shown: int = 5) -> Non
     rejected = prepared.rejected
     if rejected:
         display.say(f"{len(rejected)} file(s) left out, all listed in {prepared.path / 'rejected.csv'}:")
-        for file, reason in rejected[:shown]:
-            display.say(f"  {printable(file)}: {reason}")
-        if len(rejected) > shown:
-            display.say(f"  … and {len(rejected) - shown} more")
+        # Each kind has a line, so that a broken image is seen among a hundred other files.
+        few = [f"  {printable(file)}: {printable(reason)}" for file, reason in rejected]
+        for line in few if len(few) <= shown else by_kind(rejected):
+            display.say(line)

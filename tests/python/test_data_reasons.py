@@ -13,6 +13,7 @@ from PIL import Image
 
 import photoflux
 from photoflux import DataError
+from photoflux.data.demo import write_demo_folder
 from photoflux.data.reasons import by_kind
 
 JUNK = {"empty": b"", "text": b"Dear Sir", "cut": b"\xff\xd8\xff\xe0 and no more"}
@@ -116,3 +117,16 @@ def test_many_kinds():
     assert lines[0] == "  5 × has 0 × 3 pixels, such as 0.png (has 0 × 3 pixels)"
     assert lines[-1] == "  3 for other reasons"
     assert len(lines) == 7
+
+
+def test_an_image_is_not_crowded_out_of_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source = write_demo_folder(tmp_path / "scans", images_per_class=5)
+    for number in range(40):
+        (source / "Photo" / f"{number}.xmp").write_text("<x:xmpmeta/>")
+        (source / "Photo" / f"{number}.json").write_text("{}")
+    (source / "Text" / "scan.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    photoflux.prepare(source, tmp_path / "set", image_size=8)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("81 file(s) left out, all listed in ")
+    assert said[1].startswith("  1 × broken PNG") and "Text/scan.png" in said[1]
+    assert len(said) == 4

@@ -13,7 +13,7 @@ from photoflux.names import class_name, printable, quoted
 BESIDE = "beside the class folders, expected inside one"
 _POOL = "Say `--resplit` (`resplit=True`) to"
 _SHOWN = 4
-_IMAGES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 
 
 class Layout(NamedTuple):
@@ -49,7 +49,7 @@ class _Tree:
             if len(levels) < 2:
                 continue
             inner = self.below.setdefault(levels[0], set())
-            image = PurePosixPath(path).suffix.lower() in _IMAGES
+            image = PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
             if len(levels) > 2:
                 inner.add(levels[1])
             elif image:

@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from photoflux import atomic
 from photoflux.data.cache import cache_folder
+from photoflux.data.layouts import IMAGE_SUFFIXES
 from photoflux.data.writer import UnwritableError, write_rejected
 from photoflux.errors import DataError
 from photoflux.names import file_stem, printable
@@ -63,7 +64,7 @@ def _told(source: Path, rejected: Sequence[tuple[str, str]]) -> str:
 
 
 def by_kind(rejected: Sequence[tuple[str, str]]) -> list[str]:
-    """Return a line for each kind of reason, the most frequent first, with its count and an example.
+    """Return a line for each kind of reason, images first and then the most frequent, with its count and an example.
 
     Examples
     --------
@@ -74,7 +75,8 @@ def by_kind(rejected: Sequence[tuple[str, str]]) -> list[str]:
     for name, reason in rejected:
         kinds.setdefault(re.sub(r"\d+", "#", reason.partition(": ")[0]), []).append((name, reason))
     lines = []
-    ordered = sorted(kinds.values(), key=len, reverse=True)
+    # What cannot be read of the images is what a user wants to know; documents among them are not.
+    ordered = sorted(kinds.values(), key=lambda rows: (not any(map(_named_as_image, rows)), -len(rows)))
     for rows in ordered[:_KINDS]:
         name, reason = rows[0]
         same = all(other == reason for _, other in rows)
@@ -83,6 +85,10 @@ def by_kind(rejected: Sequence[tuple[str, str]]) -> list[str]:
         lines.append(f"  {len(rows)} × {printable(kind)}, such as {example}")
     rest = sum(len(rows) for rows in ordered[_KINDS:])
     return lines + ([f"  {rest} for other reasons"] if rest else [])
+
+
+def _named_as_image(row: tuple[str, str]) -> bool:
+    return PurePosixPath(row[0].partition("#")[0]).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _list_of(source: Path) -> Path:

@@ -24,6 +24,7 @@ from photoflux.engines.base import (
     TraceRequest,
     check_images,
 )
+from photoflux.engines.plain_paths import plain_paths
 from photoflux.errors import DivergedError, EngineError
 from photoflux.variants import Variant
 from photoflux.weights import outputs_of
@@ -78,13 +79,14 @@ class FluxEngine:
                 on_epoch(history[-1])
 
         julia = self.julia
-        with _translated(julia, weights):
+        places = plain_paths(prepared.path, weights, *(() if initial is None else (initial,)))
+        with places as (data, target, *start), _translated(julia, weights):
             kept_epoch, ended = julia.PhotoFlux.engine_fit(
                 json.dumps(variant.as_dict()),
-                str(prepared.path),
-                str(weights),
+                data,
+                target,
                 json.dumps(asdict(settings)),
-                None if initial is None else str(initial),
+                start[0] if start else None,
                 julia.called(batch_done),
                 julia.called(epoch_done),
             )
@@ -99,11 +101,11 @@ class FluxEngine:
         julia = self.julia
         # Julia takes both by address and keeps neither. C order (N, C, H, W) is column order W×H×C×N.
         images, logits = np.ascontiguousarray(images), np.empty((count, outputs_of(classes)), np.float32)
-        with _translated(julia, weights):
+        with plain_paths(weights) as (source,), _translated(julia, weights):
             julia.PhotoFlux.engine_logits_b(
                 logits.ctypes.data,
                 json.dumps(variant.as_dict()),
-                str(weights),
+                source,
                 classes,
                 images.ctypes.data,
                 width,
@@ -118,13 +120,13 @@ class FluxEngine:
         """Return every number of some steps; see `photoflux.engines.base.Engine.trace`."""
         check_images(request.images, 5, "(steps, batch, C, H, W)")
         julia = self.julia
-        with _translated(julia, request.weights):
+        with plain_paths(request.weights) as (source,), _translated(julia, request.weights):
             masks = julia.seval("Dict{String,Array{Float32}}()")
             for name, mask in request.masks.items():
                 masks[name] = julia.pyconvert(julia.Array, np.asarray(mask, np.float32).T)
             numbers = julia.PhotoFlux.trace(
                 julia.PhotoFlux.variant_from_json(json.dumps(request.variant.as_dict())),
-                str(request.weights),
+                source,
                 self._array(request.images),
                 julia.pyconvert(julia.Array, np.asarray(request.labels, np.int32).T),
                 request.classes,
@@ -150,8 +152,8 @@ class FluxEngine:
     def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
         """Return images as a fit sees them; see `photoflux.engines.base.Engine.pixels`."""
         julia = self.julia
-        with _translated(julia):
-            return np.array(julia.PhotoFlux.pixels(str(prepared.path), np.asarray(chosen) + 1)).T.copy()
+        with plain_paths(prepared.path) as (data,), _translated(julia):
+            return np.array(julia.PhotoFlux.pixels(data, np.asarray(chosen) + 1)).T.copy()
 
     def _array(self, images: np.ndarray) -> Any:
         """Return a Julia array of the same bytes: C order (N, C, H, W) is column order W×H×C×N."""
