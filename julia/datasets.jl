@@ -9,6 +9,7 @@ Decoded, split images.
 - `split::Vector{UInt8}`: 0 train, 1 validation, 2 test.
 - `classes::Vector{String}`: names; of two classes, the second is the positive one.
 - `name::String`, `fingerprint::String`: what it is called, and what its contents are known by.
+- `about::NamedTuple`: what a run says of it beside that, such as its `path` and the `seed` of its split.
 """
 struct PreparedDataset
     images::Array{UInt8,4}
@@ -17,8 +18,9 @@ struct PreparedDataset
     classes::Vector{String}
     name::String
     fingerprint::String
+    about::NamedTuple
 
-    function PreparedDataset(images, labels, split, classes, name, fingerprint)
+    function PreparedDataset(images, labels, split, classes, name, fingerprint, about=(;))
         n = size(images, 4)
         if length(labels) != n || length(split) != n
             throw(DimensionMismatch("$name: $n images, but $(length(labels)) labels and $(length(split)) split marks."))
@@ -27,7 +29,7 @@ struct PreparedDataset
         all(in(eachindex(classes) .- 1), labels) ||
             throw(ArgumentError("$name: labels must be 0 to $(length(classes) - 1); found: $(extrema(labels))."))
         all(<=(2), split) || throw(ArgumentError("$name: split marks must be 0, 1 or 2; found: $(maximum(split))."))
-        return new(images, labels, split, classes, name, fingerprint)
+        return new(images, labels, split, classes, name, fingerprint, about)
     end
 end
 
@@ -106,8 +108,19 @@ function open_prepared(folder)
         apart(Vector{String}, meta["classes"])::Vector{String},
         apart(String, meta["name"])::String,
         apart(String, meta["fingerprint"])::String,
+        apart(about_of, Dict{String,Any}(meta..., "path" => abspath(folder)))::NamedTuple,
     )
 end
+
+# The fields of `data` in a run's run.json that say where its data is, and how it was made; those that there are.
+const ABOUT = (:path, :seed, :images, :positive, :groups, :made_from)
+
+function about_of(values)
+    present = filter(name -> haskey(values, string(name)), ABOUT)
+    return NamedTuple{present}(map(name -> plain(values[string(name)]), present))
+end
+
+plain(value) = value isa AbstractDict ? Dict{String,Any}(string(k) => v for (k, v) in value) : value
 
 const NPY_CODES = Dict(UInt8 => "|u1", Int32 => "<i4")
 
@@ -145,7 +158,9 @@ function open_cifar10(folder; seed)
     train = [read_cifar10_batch(joinpath(folder, "data_batch_$i.bin")) for i in 1:5]
     images, labels = cat(first.(train)...; dims=4), reduce(vcat, last.(train))
     test = read_cifar10_batch(joinpath(folder, "test_batch.bin"))
-    return dataset_of((images, labels), test, CIFAR10_CLASSES; name="cifar10", seed)
+    made_from = Dict{String,Any}("kind" => "cifar10", "path" => abspath(folder), "positive" => "auto",
+        "image_size" => nothing, "groups" => nothing, "seed" => seed)
+    return dataset_of((images, labels), test, CIFAR10_CLASSES; name="cifar10", seed, about=(; made_from))
 end
 
 # A record is a label byte and 3072 bytes, channel by channel, row by row.
@@ -161,7 +176,7 @@ function read_cifar10_batch(path)
 end
 
 """
-    dataset_of(train, test, classes; name, seed = 42)
+    dataset_of(train, test, classes; name, seed = 42, about = (;))
 
 Make a prepared dataset in memory from arrays; a tenth of the training images of each class becomes the validation part.
 Python makes the same parts, and the same fingerprint, of the same images.
@@ -171,6 +186,7 @@ Python makes the same parts, and the same fingerprint, of the same images.
 - `classes::Vector{String}`: their names.
 - `name::AbstractString`: what to call it.
 - `seed::Integer`: chooses the validation part.
+- `about::NamedTuple`: what else a run says of it.
 
 # Returns
 - [`PreparedDataset`](@ref)
@@ -178,11 +194,12 @@ Python makes the same parts, and the same fingerprint, of the same images.
 # Throws
 - `ArgumentError`, `DimensionMismatch`: labels that do not fit images or classes.
 """
-function dataset_of((x, y), (x_test, y_test), classes; name, seed::Integer=42)
+function dataset_of((x, y), (x_test, y_test), classes; name, seed::Integer=42, about=(;))
     size(x, 4) == length(y) || throw(DimensionMismatch("$name: $(size(x, 4)) training images, but $(length(y)) labels."))
     split = [split_tenth(y, equal_images(x), seed); fill(0x02, length(y_test))]
     images, labels = cat(x, x_test; dims=4), Int32[y; y_test]
-    return PreparedDataset(images, labels, split, classes, name, fingerprint_of(images, labels, split, classes))
+    about = (; path=nothing, seed, images=length(labels), positive=nothing, groups=nothing, about...)
+    return PreparedDataset(images, labels, split, classes, name, fingerprint_of(images, labels, split, classes), about)
 end
 
 # For each image the position of the first that is equal to it.

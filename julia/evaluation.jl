@@ -74,6 +74,9 @@ end
 
 Measure a model on a part of a prepared dataset, with dropout off.
 
+Of a run's own dataset that is the part that it was trained with. Of another the images are left out that the run has seen in
+training or validation, known by their pixels; so are those of its own that the weights had seen from which its fit began.
+
 # Arguments
 - `run`: a [`Run`](@ref), or a model and its [`Variant`](@ref).
 - `data::PreparedDataset`: or a folder for [`open_dataset`](@ref).
@@ -82,13 +85,18 @@ Measure a model on a part of a prepared dataset, with dropout off.
 
 # Returns
 - `NamedTuple`: `loss` (mean data loss), `penalty`, `total`, `accuracy`; `confusion[i, j]`, the images of class `i` taken
-  for class `j`; `precision` and `recall` of each class (`NaN` where nothing was taken for it, or it has no image).
+  for class `j`; `precision` and `recall` of each class (`NaN` where nothing was taken for it, or it has no image). Of a run
+  also `images`, how many were scored, and `left_out`, how many were not.
 
 # Throws
-- `ArgumentError`: the part has no images; `DimensionMismatch`: images or classes do not fit the model.
+- `ArgumentError`: the part has no images, or the run has seen all of them; `DimensionMismatch`: images or classes do not fit the model.
 """
 function evaluate(model::Chain, data::PreparedDataset, v::Variant; part::Symbol=:test, batch_size::Integer=32)
     chosen = indices(data, part)
+    return evaluate_images(model, data, v, part, chosen, batch_size)
+end
+
+function evaluate_images(model, data, v, part, chosen, batch_size)
     isempty(chosen) && throw(ArgumentError("The part :$part of $(data.name) has no images."))
     K = length(data.classes)
     if size(model[:output].weight, 1) != outputs(K)

@@ -1,7 +1,7 @@
 """
     save_run(folder, run)
 
-Write a run: `run.json`, `history.csv` and `weights.safetensors`, the files that `photoflux evaluate` and `predict` read.
+Write a run: `run.json`, `history.csv`, `weights.safetensors` and `seen.safetensors`, the files that `photoflux evaluate` and `predict` read.
 
 # Arguments
 - `folder::AbstractString`: is made if it is missing; a folder that has other files and no `run.json` is refused.
@@ -19,6 +19,7 @@ function save_run(folder::AbstractString, run::Run)
     end
     mkpath(folder)
     write_weights(joinpath(folder, "weights.safetensors"), run.model, run.input; metadata=weights_metadata(run))
+    write_seen(folder, run.seen)
     replace_file(joinpath(folder, "history.csv")) do io
         isempty(run.history) || println(io, join(keys(first(run.history)), ','))
         foreach(row -> println(io, join(values(row), ',')), run.history)
@@ -83,12 +84,12 @@ function load_run(folder::AbstractString)
     model = build_model(v, input, length(data["classes"]))
     load_weights!(model, joinpath(folder, "weights.safetensors"), input)
     settings = NamedTuple(Symbol(k) => value for (k, value) in d["settings"])
-    names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]))
+    names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]), apart(about_of, data)...)
     history = read_history(joinpath(folder, "history.csv"))
     origin = get(d, "initial", nothing)
     initial = origin === nothing ? nothing : (; path=origin["path"], fingerprint=origin["fingerprint"])
     return Run(v, model, history, d["kept_epoch"], Symbol(d["ended"]), input, Vector{String}(data["classes"]), settings,
-        names, initial)
+        names, initial, read_seen(folder))
 end
 
 function read_history(path)
@@ -102,10 +103,35 @@ end
 predict(run::Run, images::AbstractArray{<:Real,4}; kwargs...) = predict(checked(run, size(images)[1:3]), images; kwargs...)
 
 evaluate(run::Run, folder::AbstractString; kwargs...) =
-    evaluate(run, open_dataset(folder; seed=run.settings.seed); kwargs...)
+    evaluate(run, open_dataset(folder; seed=get(run.data, :seed, run.settings.seed)); kwargs...)
 
-evaluate(run::Run, data::PreparedDataset; kwargs...) =
-    evaluate(checked(run, image_shape(data)), data, run.variant; kwargs...)
+function evaluate(run::Run, data::PreparedDataset; part::Symbol=:test, batch_size::Integer=32)
+    model = checked(run, image_shape(data))
+    chosen = unseen(run, data, part)
+    result = evaluate_images(model, data, run.variant, part, chosen, batch_size)
+    return (; result..., images=length(chosen), left_out=length(indices(data, part)) - length(chosen))
+end
+
+# The images of a part that are scored. Its own training part is, where it is asked for; and its validation part, but for what
+# the weights were fitted to from which the fit began.
+function unseen(run, data, part)
+    chosen = indices(data, part)
+    own = data.fingerprint == run.data.fingerprint
+    own && (part === :train || run.initial === nothing || run.ended === :adopted) && return chosen
+    seen = known!(run.seen)
+    known = Set(own && part === :validation ? seen.train : [seen.train; seen.validation])
+    new = isempty(known) ? chosen : chosen[[!(id in known) for id in identities(data, chosen)]]
+    left_out = length(chosen) - length(new)
+    if left_out > 0
+        isempty(new) && throw(ArgumentError("The run has seen all $left_out images of the part :$part of $(data.name) in " *
+                                            "training or validation, so there is nothing to score. Give other images."))
+        @info "$left_out of $(length(chosen)) images were left out: the model has seen them in training or validation."
+    end
+    if !own && !isempty(seen.unknown)
+        @warn "It is not known which images the model has seen, so some of these may be among them: $(seen.unknown)."
+    end
+    return new
+end
 
 function checked(run::Run, input)
     input == run.input ||

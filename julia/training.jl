@@ -14,9 +14,11 @@ What [`train`](@ref) returns.
 - `input::NTuple{3,Int}`: width, height and channels of its images.
 - `classes::Vector{String}`
 - `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`.
-- `data::NamedTuple`: `name` and `fingerprint` of the prepared dataset.
+- `data::NamedTuple`: `name` and `fingerprint` of the prepared dataset, and what else is known of it: `path`, `seed` of its
+  split, `images`, `positive`, `groups`, `made_from`.
 - `initial::Union{Nothing,NamedTuple}`: where the first weights came from, the `path` of a run or file (`nothing`: a run
   in memory) and the `fingerprint` of its weights ([`fingerprint`](@ref)); `nothing`: drawn from the seed.
+- `seen`: which images the weights have seen; [`evaluate`](@ref) does not score them as new ones.
 """
 struct Run
     variant::Variant
@@ -29,6 +31,7 @@ struct Run
     settings::NamedTuple
     data::NamedTuple
     initial::Union{Nothing,NamedTuple}
+    seen::Seen
 end
 
 function Base.show(io::IO, ::MIME"text/plain", run::Run)
@@ -171,6 +174,7 @@ end
 function fit!(model, loss, v, data, settings, initial, on_batch, on_epoch)
     (; epochs, batch_size, learning_rate) = settings
     origin = start_from!(model, initial, image_shape(data))
+    seen = Seen(data, seen_before(initial))
     optimiser = Optimisers.setup(KerasAdam(learning_rate), model)
     stopping = v.patience === nothing ? nothing : EarlyStopping(v.patience)
     history = NamedTuple[]
@@ -178,7 +182,7 @@ function fit!(model, loss, v, data, settings, initial, on_batch, on_epoch)
     buffers = Buffers()
     ended::Symbol = :epochs
     finished(kept_epoch) = Run(v, model, history, kept_epoch, ended, image_shape(data), data.classes, settings,
-        (; data.name, data.fingerprint), origin)
+        (; data.name, data.fingerprint, data.about...), origin, seen)
     function diverged(epoch, batch, loss)
         restore_weights!(model, good)
         throw(DivergedError(epoch, batch, loss, epoch - 1, finished(epoch - 1)))
@@ -222,6 +226,8 @@ end
 
 # Also one that struck a task that was waited for.
 is_interrupt(err) = err isa InterruptException || err isa TaskFailedException && is_interrupt(err.task.result)
+
+seen_before(run::Run) = run.seen
 
 # Copies the weights that a fit starts from into the model; returns what a run says of where they came from.
 start_from!(model, ::Nothing, input) = nothing

@@ -84,7 +84,7 @@ function write_arrays(path, pairs; metadata=Dict{String,String}())
     header, offset = Dict{String,Any}("__metadata__" => metadata), 0
     for (name, array) in pairs
         ending = offset + sizeof(array)
-        header[name] = Dict("dtype" => "F32", "shape" => shape_in_keras(array), "data_offsets" => [offset, ending])
+        header[name] = Dict("dtype" => DTYPES[eltype(array)], "shape" => shape_in_keras(array), "data_offsets" => [offset, ending])
         offset = ending
     end
     json = apart(JSON.json, header)::String
@@ -94,6 +94,8 @@ function write_arrays(path, pairs; metadata=Dict{String,String}())
         foreach(pair -> write(io, htol.(last(pair))), pairs)
     end
 end
+
+const DTYPES = Dict(Float32 => "F32", UInt64 => "U64")
 
 shape_in_keras(array) = apart(reverse, size(array))
 
@@ -136,8 +138,13 @@ Read a safetensors file of `Float32` arrays, checking every bound.
 - `ArgumentError`: the file is missing, truncated, or not a safetensors file of `Float32` arrays.
 """
 function read_weights(path::AbstractString)
-    wrong(what) = throw(ArgumentError("$path is not a weights file of PhotoFlux: $what."))
     isfile(path) || throw(ArgumentError("There is no weights file $path."))
+    return read_tensors(path, Float32, "a weights file")
+end
+
+# Reads arrays of one type, all or only those of the names given.
+function read_tensors(path, ::Type{T}, kind; only=nothing) where {T}
+    wrong(what) = throw(ArgumentError("$path is not $kind of PhotoFlux: $what."))
     total = filesize(path)
     total >= 8 || wrong("it has $total bytes")
     return open(path) do io
@@ -151,12 +158,12 @@ function read_weights(path::AbstractString)
         end
         header isa AbstractDict || wrong("its header is not a JSON object")
         start = position(io)
-        arrays = Dict{String,Array{Float32}}()
+        arrays = Dict{String,Array{T}}()
         for (name, entry) in header
-            name == "__metadata__" && continue
-            shape, (from, to) = apart(tensor_entry, entry, name, total - start, wrong)::Tuple{Vector{Int},NTuple{2,Int}}
+            (name == "__metadata__" || only !== nothing && !(name in only)) && continue
+            shape, (from, to) = apart(tensor_entry, entry, name, total - start, T, wrong)::Tuple{Vector{Int},NTuple{2,Int}}
             seek(io, start + from)
-            arrays[name] = apart(read_array, io, shape)::Array{Float32}
+            arrays[name] = apart(read_array, io, shape, T)::Array{T}
             position(io) == start + to || wrong("$name is truncated")
         end
         metadata = get(header, "__metadata__", Dict())
@@ -164,15 +171,15 @@ function read_weights(path::AbstractString)
     end
 end
 
-read_array(io, shape) = ltoh.(read!(io, Array{Float32}(undef, reverse(shape)...)))
+read_array(io, shape, ::Type{T}) where {T} = ltoh.(read!(io, Array{T}(undef, reverse(shape)...)))
 
-function tensor_entry(entry, name, available, wrong)
+function tensor_entry(entry, name, available, ::Type{T}, wrong) where {T}
     entry isa AbstractDict && all(in(keys(entry)), ("dtype", "shape", "data_offsets")) || wrong("no entry for $name")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    dtype == "F32" || wrong("$name is $dtype; expected F32")
+    dtype == DTYPES[T] || wrong("$name is $dtype; expected $(DTYPES[T])")
     natural(values) = values isa AbstractVector && all(n -> n isa Integer && n >= 0, values)
     natural(shape) && natural(offsets) && length(offsets) == 2 || wrong("the shape or place of $name cannot be read")
-    size_ = 4 * prod(big.(shape); init=big(1))
+    size_ = sizeof(T) * prod(big.(shape); init=big(1))
     from, to = offsets
     from <= to <= available && to - from == size_ || wrong("$name does not lie in the file; it is truncated")
     return Vector{Int}(shape), (Int(from), Int(to))

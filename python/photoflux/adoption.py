@@ -16,10 +16,15 @@ from photoflux.fitting import description_of, origin_of
 from photoflux.names import printable, user_path
 from photoflux.progress import Display
 from photoflux.runs import Run
+from photoflux.seen import adopted, write_seen
 from photoflux.variants import Variant
 from photoflux.variants import variant as variant_of
 from photoflux.weights import read_weights_of
 
+UNKNOWN = (
+    "It is not known which images the model was trained on: its scores are those of a new model only if the validation "
+    "and test images were not among them."
+)
 MODEL, WEIGHTS = ".keras", ".weights.h5"
 Shape = tuple[int, int, int]
 
@@ -91,6 +96,7 @@ def adopt(
             known = None if names is None else len(names)
             found, count = engine.adopt(recipe, model, weights, scaled=scaled, shape=shape, classes=known)
             description = _described(model, prepared, names, found, count)
+            write_seen(temporary, adopted(prepared, model))
             run = Run(
                 path=folder,
                 engine=engine.name,
@@ -104,6 +110,7 @@ def adopt(
                 metrics={},
                 versions=engine.versions(),
                 initial=origin_of(model, read_weights_of(weights, recipe, *found, count)),
+                notes=[] if prepared is None else [UNKNOWN],
             )
             runs.write_description(temporary, run)
         return finish(run, engine, prepared, display)

@@ -14,14 +14,13 @@ from photoflux.comparison.compare import compare
 from photoflux.comparison.comparison import NAME as COMPARISON
 from photoflux.comparison.comparison import Comparison, load_comparison
 from photoflux.data.litter import ignored_in_words
-from photoflux.data.prepared import SPLITS, PreparedDataset
+from photoflux.data.prepared import PreparedDataset
 from photoflux.data.sources import homonym, kind_of
 from photoflux.data.sources import prepare as prepare_source
 from photoflux.data.walking import is_file
 from photoflux.engines import get_engine
 from photoflux.engines.base import Engine
 from photoflux.engines.keras import why_unavailable
-from photoflux.errors import DataError, unknown_name
 from photoflux.evaluation import Metrics
 from photoflux.exporting import export
 from photoflux.finishing import complete
@@ -34,7 +33,8 @@ from photoflux.reporting.comparison_report import write_comparison
 from photoflux.reporting.page import destination
 from photoflux.reporting.run_report import report as report_run
 from photoflux.runs import Run, load_run
-from photoflux.scoring import score_part
+from photoflux.scoring import score_selection
+from photoflux.selection import select
 from photoflux.settings import recipe_of, settings_of
 from photoflux.summary import summary
 from photoflux.variants import Variant, variants
@@ -231,54 +231,47 @@ def evaluate(
     run: str | Path | Run,
     data: Source | None = None,
     *,
-    part: str = "test",
+    part: str | None = None,
     engine: str | None = None,
     progress: bool = True,
 ) -> Metrics:
-    """Score a run on a part of a dataset, dropout off.
+    """Score a run on images that it has not seen, or on a part of its own data, dropout off.
+
+    Images that the run was trained on, or whose validation chose its epoch, are left out and counted: by the sha256 of
+    their files and of their pixels, those of the runs that it began from too. The dataset of the run is never split
+    anew; if it is gone, it is prepared again from its source.
 
     Parameters
     ----------
     run : str, Path or Run
         The run.
     data : optional
-        As `source` of `prepare`; None: the data that it was trained on.
-    part : str
-        ``"train"``, ``"validation"`` or ``"test"``.
+        As `source` of `prepare`; None: the data that it was trained on. A folder of class folders, or arrays, are
+        scored whole, also where a class is missing.
+    part : str, optional
+        ``"train"``, ``"validation"``, ``"test"`` or ``"all"``. None: ``"test"`` of the run's own data and of any that
+        has such a part, else ``"all"``. The run's own training and validation part are scored where they are named.
     engine : str, optional
         As in `train`; None: the run's own, or another if that cannot be had.
     progress : bool
         Whether to show progress on stderr.
 
+    Returns
+    -------
+    Metrics
+        With ``left_out``, how many images were not scored, and ``notes``, which say why and what else is to be known.
+
     Raises
     ------
     RunError, DataError, SettingError, EngineError
-        If the run or the data cannot be used, or do not fit each other.
+        If the run or the data cannot be used, or do not fit each other, or the run has seen all of the images.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    if part not in SPLITS:
-        raise unknown_name("part", part, SPLITS)
-    if data is None and run.data["path"] is None:
-        raise DataError(f"The run {run.path} does not say where its data is. Give the data to evaluate on.")
-    source = run.data["path"] if data is None else data
-    # What is prepared, or given as arrays, has its size and classes; the rest is made as the run's data was.
-    made = kind_of(source) not in ("prepared", "arrays")
-    prepared = prepare(
-        source,
-        positive=run.data["positive"] if made else "auto",
-        image_size=run.data["height"] if made else None,
-        seed=run.settings.seed,
-        progress=progress,
-    )
-    _check_fits(run, prepared)
     with Display(progress) as display:
-        if run.data.get("groups") and made and prepared.name == run.data["name"]:
-            display.say(
-                f"Note: the run kept groups together and this split of {prepared.name} does not, so images that it "
-                "trained on may be in the other parts. Leave `data` out to score it on the split it was trained with."
-            )
-        chosen = _engine_of(run, engine, display)
-        return score_part(chosen, run.variant, run.weights, prepared, part)
+        selection = select(run, data, part, display)
+        for note in selection.notes:
+            display.say(f"Note: {note}")
+        return score_selection(_engine_of(run, engine, display), run, selection)
 
 
 def predict(
@@ -387,13 +380,3 @@ def _prepared_for(
     return prepare(
         data, positive=positive, image_size=image_size, seed=seed, groups=groups, resplit=resplit, progress=progress
     )
-
-
-def _check_fits(run: Run, prepared: PreparedDataset) -> None:
-    expected = (run.classes, run.data["channels"], run.data["height"], run.data["width"])
-    found = (prepared.classes, prepared.channels, prepared.height, prepared.width)
-    if expected != found:
-        raise DataError(
-            f"The dataset {prepared.name} does not fit the run {run.path}: expected classes {expected[0]}, images of "
-            f"{expected[1]}×{expected[2]}×{expected[3]} (C×H×W); found {found[0]}, {found[1]}×{found[2]}×{found[3]}."
-        )

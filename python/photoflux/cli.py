@@ -196,23 +196,34 @@ def train(
 @command("evaluate")
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    data: Annotated[str | None, typer.Option(help="A source as in `prepare`. (default: the run's data)")] = None,
-    part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A source as in `prepare`: what the run has not seen of it is scored. (default: the run's data)"
+        ),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="train, validation, test or all. (default: test, or all of a folder that has no parts)"),
+    ] = None,
     engine: EngineName = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Score a run on a part of a dataset."""
+    """Score a run on images that it has not seen, or on a part of its own data."""
     opened = api.load_run(run)
     metrics = api.evaluate(opened, data, part=part, engine=engine)
-    values = {"run": str(run), "part": part, "classes": opened.classes, **metrics.as_dict()}
+    values = {"run": str(run), "part": metrics.part, "classes": opened.classes, **metrics.as_dict()}
+    left_out = f" ({metrics.left_out} left out)" if metrics.left_out else ""
     lines = [
-        f"{part}: {metrics.images} images, loss {metrics.loss:.4f}, penalty {metrics.penalty:.4f}, "
+        f"{metrics.part}: {metrics.images} images{left_out}, loss {metrics.loss:.4f}, penalty {metrics.penalty:.4f}, "
         f"accuracy {metrics.accuracy:.4f}, balanced {metrics.balanced_accuracy:.4f}"
     ]
     lines += [
-        f"  {name:<16}  precision {precision:.3f}  recall {recall:.3f}"
-        for name, precision, recall in zip(opened.classes, metrics.precision, metrics.recall, strict=True)
+        f"  {name:<16}  " + (f"precision {precision:.3f}  recall {recall:.3f}" if sum(row) else "no images")
+        for name, precision, recall, row in zip(
+            opened.classes, metrics.precision, metrics.recall, metrics.confusion, strict=True
+        )
     ]
     if sorted(metrics.folders) != sorted(opened.classes):
         lines += [

@@ -29,6 +29,12 @@ class Metrics:
         Of each class, 0 to 1; 0 where nothing was taken for the class, or it has no image.
     folders : dict of str to dict
         For each folder class its ``images`` and the ``accuracy`` on them: where the errors of a binary model come from.
+    part : str
+        Which part was scored: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``.
+    left_out : int
+        How many images of the part were not scored, because the weights had seen them.
+    notes : list of str
+        What is to be known of the score: what was left out and why, classes without an image.
     """
 
     loss: float
@@ -41,6 +47,9 @@ class Metrics:
     precision: list[float]
     recall: list[float]
     folders: dict[str, dict[str, float]] = field(default_factory=dict)
+    part: str = ""
+    left_out: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the metrics as plain JSON-ready values."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from photoflux import plots, runs
 from photoflux.data.prepared import PreparedDataset, open_prepared
+from photoflux.datasets import dataset_of
 from photoflux.engines.base import Engine
 from photoflux.errors import DataError, PhotoFluxError, RunError
 from photoflux.names import printable
@@ -17,6 +18,7 @@ from photoflux.progress import Display
 from photoflux.reporting.run_report import report
 from photoflux.runs import Run
 from photoflux.scoring import logits_of, metrics_of
+from photoflux.seen import scored_positions
 from photoflux.weights import read_weights_of, write_arrays
 
 INTERRUPTED = "It was interrupted after the last epoch: what is missing was not made."
@@ -145,9 +147,9 @@ def complete(run: Run, engine: Callable[[], Engine], display: Display) -> Run:
     """
     finisher = _Finisher(run, display)
     scored = False
-    prepared = _data_of(run)
+    prepared = _data_of(run, display)
     if prepared is not None:
-        missing = [part for part in PARTS if len(prepared.indices(part)) and not has_scores(run, prepared, part)]
+        missing = [part for part in PARTS if not has_scores(run, prepared, part)]
         if missing:
             scored = finisher.make("Scores", lambda: _score(run, engine, prepared, missing))
     _draw(finisher, only_missing=not scored)
@@ -163,21 +165,27 @@ def was_interrupted(run: Run) -> bool:
 
 
 def has_scores(run: Run, prepared: PreparedDataset, part: str) -> bool:
-    """Say whether a run has the metrics and the logits of a part of its data."""
+    """Say whether a run has the metrics and the logits of a part of its data, if there is anything in it to score."""
+    chosen = scored_positions(run, prepared, part)
+    if not len(chosen):
+        return True
     try:
         logits = run.logits(part)
     except RunError:
         return False
     # Julia leaves the logits of an earlier run in its folder.
-    return part in run.metrics and len(logits) == len(prepared.indices(part)) and bool(np.isfinite(logits).all())
+    return part in run.metrics and len(logits) == len(chosen) and bool(np.isfinite(logits).all())
 
 
-def _data_of(run: Run) -> PreparedDataset | None:
-    """Return the dataset that a run was made with; None where it is gone or another."""
-    if run.data["path"] is None:
-        return None
+def _data_of(run: Run, display: Display) -> PreparedDataset | None:
+    """Return the dataset that a run was made with, or None.
+
+    One that is gone is prepared again only where there is something to score: whoever needs it for more says so.
+    """
     try:
-        prepared = open_prepared(run.data["path"])
+        if not all(part in run.metrics for part in PARTS) or not (run.path / runs.LOGITS).is_file():
+            return dataset_of(run, display)
+        prepared = open_prepared(run.data["path"] or "")
     except DataError:
         return None
     return prepared if prepared.fingerprint == run.data["fingerprint"] else None
@@ -189,13 +197,14 @@ def _score(run: Run, engine: Engine | Callable[[], Engine], prepared: PreparedDa
     chosen: Engine = engine() if callable(engine) else engine
     logits = {}
     for part in PARTS:
-        indices = prepared.indices(part)
+        indices = scored_positions(run, prepared, part)
         if not len(indices):
             continue
         if part in parts:
             logits[part] = logits_of(chosen, run.variant, run.weights, prepared, indices)
-            metrics = metrics_of(run.variant, run.weights, prepared, part, logits[part])
-            run.metrics[part] = metrics.as_dict()
+            metrics = metrics_of(run.variant, run.weights, prepared, indices, logits[part])
+            left_out = len(prepared.indices(part)) - len(indices)
+            run.metrics[part] = dataclasses.replace(metrics, part=part, left_out=left_out).as_dict()
         else:
             logits[part] = run.logits(part)
     if logits:

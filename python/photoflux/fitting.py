@@ -18,6 +18,7 @@ from photoflux.finishing import finish, reason
 from photoflux.names import user_path
 from photoflux.progress import Display
 from photoflux.runs import Run
+from photoflux.seen import fitted, notes_of, seen_with, write_seen
 from photoflux.signals import held
 from photoflux.variants import Variant
 from photoflux.weights import fingerprint_of, read_weights_of
@@ -64,6 +65,10 @@ def fit_and_save(
     rows: list[EpochRow] = []
     classes, shape = len(prepared.classes), (prepared.channels, prepared.height, prepared.width)
     origin = None if initial is None else origin_of(initial, read_weights_of(initial, recipe, *shape, classes))
+    seen = fitted(prepared, None if initial is None else seen_with(initial))
+    notes = notes_of(seen, prepared)
+    for note in notes:
+        display.say(f"Note: {note}")
 
     def on_batch(progress: BatchProgress) -> bool:
         display.batch(progress)
@@ -76,6 +81,7 @@ def fit_and_save(
     with runs.claimed(folder), ExitStack() as saved:
         with runs.writing(folder, rescue=True) as temporary:
             weights = temporary / "weights.safetensors"
+            write_seen(temporary, seen)
             began = time.perf_counter()
             failure = None
             try:
@@ -89,7 +95,6 @@ def fit_and_save(
             saved.enter_context(held())
             seconds = time.perf_counter() - began
             versions: dict[str, str] = {}
-            notes: list[str] = []
             interruption: KeyboardInterrupt | SystemExit | None = None
             try:
                 versions = engine.versions()

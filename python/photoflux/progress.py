@@ -150,12 +150,12 @@ class Display:
         self._bar, self._task, self._title = None, None, ""
 
 
-def announce(prepared: PreparedDataset, display: Display, shown: int = 5) -> None:
+def announce(prepared: PreparedDataset, display: Display, shown: int = 5, *, warnings: bool = True) -> None:
     """Say what is to be known of a dataset: its warnings, and which files were left out, by name or else by kind."""
     ignored = ignored_in_words(prepared.meta.get("ignored"))
     if ignored is not None:
         display.say(ignored)
-    for warning in prepared.warnings:
+    for warning in prepared.warnings if warnings else ():
         display.say(f"Note: {warning}")
     rejected = prepared.rejected
     if rejected:

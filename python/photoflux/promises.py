@@ -11,12 +11,14 @@ import numpy as np
 
 from photoflux import atomic, runs
 from photoflux.calibration import Calibration, calibrate
-from photoflux.data.prepared import open_prepared
+from photoflux.datasets import dataset_of
 from photoflux.errors import DataError, RunError, SettingError
 from photoflux.evaluation import probabilities
 from photoflux.finishing import reason
 from photoflux.plots import plot_calibration
+from photoflux.progress import Display
 from photoflux.runs import Run
+from photoflux.seen import scored_positions, seen_by
 from photoflux.thresholds import Measured, Share, check, measure, precision_threshold, recall_threshold
 
 
@@ -189,21 +191,22 @@ def scored_parts(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     RunError
         If the run has no logits that are its own.
     """
-    if run.data["path"] is None:
+    if run.data["path"] is None and run.data.get("made_from") is None:
         raise DataError(
             f"The run {run.path} does not say where its prepared dataset is. Train it with `photoflux train`."
         )
-    prepared = open_prepared(run.data["path"])
-    if prepared.fingerprint != run.data["fingerprint"]:
-        raise DataError(
-            f"The dataset {prepared.path} is no longer the one that the run {run.path} was trained on (its fingerprint "
-            "is another). Prepare that one again, or train again."
-        )
+    with Display() as display:
+        prepared = dataset_of(run, display)
     if not len(prepared.indices("validation")):
         raise DataError(f"The dataset {prepared.path} has no validation images, so no threshold can be chosen.")
+    if not len(scored_positions(run, prepared, "validation")):
+        raise DataError(
+            f"The weights that the fit of {run.path} began from had seen all validation images, so no threshold can be "
+            "chosen on them."
+        )
     parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for part in ("validation", "test"):
-        labels = np.asarray(prepared.labels[prepared.indices(part)])
+        labels = np.asarray(prepared.labels[scored_positions(run, prepared, part)])
         if len(labels):
             logits = run.logits(part)
             # Julia writes no metrics, and leaves the logits of an earlier run in its folder.
@@ -234,7 +237,7 @@ def _notes(run: Run) -> list[str]:
         notes.append("the epoch was chosen on the validation part, which therefore flatters it; look at the test part.")
     if run.ended == "adopted":
         notes.append("the model was adopted: if it was trained on validation images, the promise is void.")
-    elif run.initial is not None:
+    elif run.initial is not None and seen_by(run).unknown:
         notes.append(
             "the fit began from other weights: if those were trained on validation images, the promise is void."
         )

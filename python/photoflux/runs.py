@@ -75,7 +75,7 @@ class Run:
     temperature : float or None
         What the logits would have to be divided by to be calibrated on validation; predictions do not use it.
     notes : list of str
-        What a user should know of the run, such as a figure that could not be made, and why.
+        What a user should know of the run, such as images that its scores leave out, or a figure that was not made.
     """
 
     path: Path

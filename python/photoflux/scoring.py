@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import Engine
-from photoflux.errors import DataError
 from photoflux.evaluation import Metrics, score
+from photoflux.runs import Run
+from photoflux.selection import Selection
 from photoflux.variants import Variant
 from photoflux.weights import read_weights_of
 
 EVALUATION_BATCH = 64
 
 
-def score_part(engine: Engine, recipe: Variant, weights: Path, prepared: PreparedDataset, part: str) -> Metrics:
-    """Score a weights file on a part of a dataset, a block of images at a time.
-
-    Raises
-    ------
-    DataError
-        If the part has no images.
-    """
-    chosen = prepared.indices(part)
-    if not len(chosen):
-        raise DataError(f"The {part} part of {prepared.name} has no images.")
-    return metrics_of(recipe, weights, prepared, part, logits_of(engine, recipe, weights, prepared, chosen))
+def score_selection(engine: Engine, run: Run, selection: Selection) -> Metrics:
+    """Score a run on selected images, a block of them at a time."""
+    prepared, chosen = selection.prepared, selection.chosen
+    logits = logits_of(engine, run.variant, run.weights, prepared, chosen)
+    found = metrics_of(run.variant, run.weights, prepared, chosen, logits)
+    return replace(found, part=selection.part, left_out=selection.left_out, notes=selection.notes)
 
 
-def metrics_of(recipe: Variant, weights: Path, prepared: PreparedDataset, part: str, logits: np.ndarray) -> Metrics:
-    """Score the logits, (N, outputs), of a part of a dataset, and the penalty of the weights that gave them."""
-    chosen, classes = prepared.indices(part), len(prepared.classes)
+def metrics_of(
+    recipe: Variant, weights: Path, prepared: PreparedDataset, chosen: np.ndarray, logits: np.ndarray
+) -> Metrics:
+    """Score the logits, (N, outputs), of chosen images, and the penalty of the weights that gave them."""
+    classes = len(prepared.classes)
     shape = (prepared.channels, prepared.height, prepared.width)
     penalty = recipe.penalty_of(read_weights_of(weights, recipe, *shape, classes)) if recipe.penalty else 0.0
     folders = np.asarray(prepared.folder_labels())[chosen]

@@ -32,7 +32,7 @@ mktempdir() do root
         # Scores of an earlier run would be taken for this one's.
         foreach(name -> write(joinpath(folder, name), ""), ("logits.safetensors", "report.html", "calibration.png"))
         save_run(folder, run)
-        @test sort(readdir(folder)) == ["history.csv", "run.json", "weights.safetensors"]
+        @test sort(readdir(folder)) == ["history.csv", "run.json", "seen.safetensors", "weights.safetensors"]
     end
 
     @testset "images of another size" begin

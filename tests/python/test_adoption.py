@@ -172,14 +172,14 @@ def test_an_adopted_run_is_honest(theirs, tmp_path):
     assert read.initial["path"] == str(model.resolve())
     assert len(read.initial["fingerprint"]) == 64
     assert str(read).endswith(f"adopted from {model.resolve()}")
-    files = {"run.json", "history.csv", "weights.safetensors", "report.html"}
+    files = {"run.json", "history.csv", "weights.safetensors", "seen.safetensors", "report.html"}
     assert {p.name for p in run.path.iterdir()} == files
-    with pytest.raises(DataError, match="does not say where its data is"):
+    with pytest.raises(DataError, match="does not say where its prepared dataset is"):
         photoflux.evaluate(read, progress=False)
 
 
-def prepared_for(folder: Path, classes: int, size: int = 12) -> photoflux.PreparedDataset:
-    rng = np.random.default_rng(2)
+def prepared_for(folder: Path, classes: int, size: int = 12, seed: int = 2) -> photoflux.PreparedDataset:
+    rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (40, size, size - 2, 3), np.uint8)
     return photoflux.prepare((images, np.arange(40) % classes), folder, progress=False)
 
@@ -192,7 +192,11 @@ def test_with_its_data_an_adopted_run_is_scored_and_goes_on(theirs, tmp_path):
     assert set(run.metrics) == {"validation", "test"}
     assert (run.path / "confusion.png").is_file()
     assert photoflux.evaluate(run, progress=False).accuracy == run.metrics["test"]["accuracy"]
+    assert any("not known which images the model was trained on" in note for note in run.notes)
+    foreign = photoflux.evaluate(run, prepared_for(tmp_path / "other", 2, seed=3), part="train", progress=False)
+    assert "it was adopted from" in " ".join(foreign.notes)
     more = photoflux.train("l2", prepared, engine="keras", epochs=1, initial=run, out=tmp_path / "more", progress=False)
+    assert any("It is not known which images the weights" in note for note in more.notes)
     assert more.initial == {"path": str(run.path.resolve()), "fingerprint": run.initial["fingerprint"]}
     with pytest.raises(
         DataError, match=r"does not fit .*2 classes and images of 3×12×10 .*the dataset has 2 and 3×14×12"

@@ -69,6 +69,7 @@ EVERYTHING = {
     "run.json",
     "history.csv",
     "weights.safetensors",
+    "seen.safetensors",
     "logits.safetensors",
     "curves.png",
     "confusion.png",

@@ -154,8 +154,9 @@ def test_more_than_two_classes_have_no_threshold(tmp_path, dataset):
 
 def test_data_that_is_gone_or_another_is_refused(run, dataset, tmp_path):
     for data, error, message in (
-        ({"path": None}, DataError, "does not say where its prepared dataset is"),
-        ({"path": str(tmp_path / "gone")}, DataError, "there is no such folder"),
+        ({"path": None, "made_from": None}, DataError, "does not say where its prepared dataset is"),
+        ({"path": str(tmp_path / "gone")}, DataError, "cannot be prepared again from arrays"),
+        ({"path": str(tmp_path / "gone"), "made_from": None}, DataError, "does not say what it was made from"),
         ({"fingerprint": "another"}, DataError, "no longer the one"),
     ):
         other = dataclasses.replace(run, data=run.data | data)

@@ -106,7 +106,7 @@ def test_no_english_is_left_in_french(run, tmp_path, scans, Page):
         ended="adopted",
         history=[],
         metrics={},
-        data=run.data | {"path": None},
+        data=run.data | {"path": None, "made_from": None},
         initial={"path": "m", "fingerprint": "f"},
     )
     for number, shown in enumerate((run, empty)):
@@ -156,8 +156,29 @@ def copied(run, scans, tmp_path):
     return tmp_path / "r"
 
 
-def test_a_dataset_that_is_gone_is_said(copied, Page):
+def made_from(folder, **changes):
+    """Change what a run says of the source of its data."""
+    values = json.loads((folder / "run.json").read_text())
+    values["data"]["made_from"] |= changes
+    (folder / "run.json").write_text(json.dumps(values))
+
+
+def test_a_dataset_that_is_gone_is_prepared_again(copied, scans, Page, capsys):
+    """A source that is still there and the same gives the same page."""
+    before = Page(photoflux.report(copied).read_text(encoding="utf-8"))
+    assert capsys.readouterr().err == ""
     shutil.rmtree(copied.parent / "prepared")
+    after = Page(photoflux.report(copied).read_text(encoding="utf-8"))
+    said = capsys.readouterr().err
+    assert "not usable at" in said and f"prepared again from {scans.meta['made_from']['path']}" in said
+    assert len(after.of("img")) == len(before.of("img")) > 0
+    # But for the place of the list of rejected files.
+    assert [a for a, b in zip(after.text, before.text, strict=True) if a != b and "rejected.csv" not in a] == []
+
+
+def test_a_dataset_that_is_gone_is_said(copied, Page, capsys):
+    shutil.rmtree(copied.parent / "prepared")
+    made_from(copied, path=str(copied / "nowhere"))
     read = Page(photoflux.report(copied).read_text(encoding="utf-8"))
     assert any(text.startswith("There is no usable prepared dataset at") for text in read.text)
     assert read.of("img") == []
@@ -169,6 +190,7 @@ def test_a_dataset_that_is_gone_is_said(copied, Page):
 def test_another_dataset_in_its_place_is_not_shown(copied, Page):
     meta = copied.parent / "prepared" / "meta.json"
     meta.write_text(meta.read_text().replace(open_prepared(meta.parent).fingerprint, "0" * 64))
+    made_from(copied, seed=1)  # another split than the run's
     read = Page(photoflux.report(copied).read_text(encoding="utf-8"))
     assert any("no longer the one that the run was trained on" in text for text in read.text)
     assert read.of("img") == []
@@ -191,7 +213,7 @@ def test_what_julia_alone_wrote_is_reported(copied, Page):
     values = json.loads((copied / "run.json").read_text())
     for name in ("metrics", "created"):
         del values[name]
-    del values["data"]["path"], values["data"]["positive"]
+    del values["data"]["path"], values["data"]["positive"], values["data"]["made_from"]
     (copied / "run.json").write_text(json.dumps(values))
     (copied / runs.LOGITS).unlink()
     read = Page(photoflux.report(copied).read_text(encoding="utf-8"))

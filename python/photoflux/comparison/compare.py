@@ -14,13 +14,14 @@ from photoflux.claims import Busy, claim
 from photoflux.comparison.comparison import Comparison
 from photoflux.comparison.decision import decide, sentences
 from photoflux.comparison.fits import Fit, fit_all, measure
+from photoflux.comparison.holdout import Holdout, second_folder
 from photoflux.comparison.measures import Measured, standings
 from photoflux.data.checks import check_seed
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.sources import Source, homonym, kind_of
 from photoflux.data.sources import prepare as prepare_source
 from photoflux.engines import get_engine
-from photoflux.errors import DataError, RunError, SettingError
+from photoflux.errors import RunError, SettingError
 from photoflux.finishing import reason
 from photoflux.names import user_path
 from photoflux.progress import Display, announce
@@ -77,7 +78,8 @@ def compare(
     resplit : bool
         As in `photoflux.prepare`; a folder's own split is the same for every seed.
     holdout : str or Path, optional
-        A second folder with the same classes, from other sources: every variant is judged on all of it too.
+        A second folder of the same classes, from other sources: every variant is judged on all of it too. Images that
+        any of the fits trains or validates on are left out and counted; a class may be missing.
     engine : str
         As in `photoflux.train`.
     out : str or Path, optional
@@ -138,7 +140,7 @@ def compare(
         if note is not None:
             display.say(f"Note: {note}")
         _announce(split, numbers, display)
-        second = None if holdout is None else _second(holdout, split[0], display)
+        second = None if holdout is None else second_folder(holdout, split, display)
         fits = [
             Fit(recipe, settings[recipe.name, seed], prepared)
             for seed, prepared in zip(numbers, split, strict=True)
@@ -259,36 +261,18 @@ def _announce(split: Sequence[PreparedDataset], seeds: Sequence[int], display: D
         said |= set(prepared.warnings)
 
 
-def _second(holdout: str | Path, first: PreparedDataset, display: Display) -> PreparedDataset:
-    prepared = prepare_source(
-        holdout,
-        None,
-        positive=first.positive if kind_of(holdout) == "folder" else "auto",
-        image_size=first.height if kind_of(holdout) == "folder" else None,
-        on_progress=display.step,
-    )
-    announce(prepared, display)
-    expected, found = ((p.classes, p.channels, p.height, p.width) for p in (first, prepared))
-    if expected != found:
-        raise DataError(
-            f"`holdout` {holdout} does not fit {first.name}: expected classes {expected[0]} and images of "
-            f"{'×'.join(map(str, expected[1:]))} (C×H×W); found {found[0]}, {'×'.join(map(str, found[1:]))}."
-        )
-    return prepared
-
-
 def _weights(recipe: Variant, data: PreparedDataset) -> int:
     shapes = expected_shapes(recipe, data.channels, data.height, data.width, len(data.classes))
     return sum(int(np.prod(shape)) for shape in shapes.values())
 
 
 def _by_variant(
-    done: Sequence[tuple[Fit, Run]], recipes: Sequence[Variant], folder: Path, holdout: PreparedDataset | None
+    done: Sequence[tuple[Fit, Run]], recipes: Sequence[Variant], folder: Path, holdout: Holdout | None
 ) -> list[list[Measured]]:
     return [[measure(fit, run, folder, holdout) for fit, run in done if fit.recipe is recipe] for recipe in recipes]
 
 
-def _described(split: Sequence[PreparedDataset], holdout: PreparedDataset | None) -> dict[str, Any]:
+def _described(split: Sequence[PreparedDataset], holdout: Holdout | None) -> dict[str, Any]:
     first = split[0]
     return {
         "name": first.name,
@@ -296,10 +280,11 @@ def _described(split: Sequence[PreparedDataset], holdout: PreparedDataset | None
         "positive": first.positive,
         "image": [first.channels, first.height, first.width],
         "images": {part: len(first.indices(part)) for part in ("train", "validation", "test")}
-        | ({} if holdout is None else {"holdout": len(holdout)}),
+        | ({} if holdout is None else {"holdout": len(holdout.chosen)}),
         "fingerprints": [prepared.fingerprint for prepared in split],
-        "holdout": None if holdout is None else holdout.name,
-        "rejected": len(first.rejected) + (0 if holdout is None else len(holdout.rejected)),
+        "holdout": None if holdout is None else holdout.prepared.name,
+        "holdout_left_out": 0 if holdout is None else holdout.left_out,
+        "rejected": len(first.rejected) + (0 if holdout is None else len(holdout.prepared.rejected)),
     }
 
 

@@ -33,8 +33,9 @@ class Comparison:
         Its folder: ``comparison.json``, the runs in ``runs/``, ``report.html``.
     data : dict
         ``name``, ``classes``, ``positive``, ``image`` (channels, height, width), ``images`` (how many of each part,
-        first seed), ``fingerprints`` (one a seed), ``holdout`` (the second folder's name, or None), ``rejected`` (how
-        many files were left out).
+        first seed), ``fingerprints`` (one a seed), ``holdout`` (the second folder's name, or None),
+        ``holdout_left_out`` (how many of its images are not scored, because a fit sees them), ``rejected`` (how many
+        files were left out).
     settings : dict
         ``seeds``, ``epochs`` (None: each variant's own), ``batch_size``, ``learning_rate``, ``balance``, ``engine``.
     standings : list of Standing
@@ -103,10 +104,13 @@ class Comparison:
         """What was compared on what, in words."""
         channels, height, width = self.data["image"]
         counts = ", ".join(f"{n} {part}" for part, n in self.data["images"].items())
+        seen = self.data.get("holdout_left_out", 0)
+        there = seen + self.data["images"].get("holdout", 0)
+        left_out = f" ({seen} of {there} images of the second folder left out: the fits see them)" if seen else ""
         return (
             f"{len(self.standings)} variants × {len(self.settings['seeds'])} seeds on {self.data['name']}: images of "
-            f"{height}×{width}×{channels}; {counts}; engine {self.settings['engine']}. Balanced accuracy, mean and 95 %"
-            f" interval; test difference: less {self.standings[self.decision.reference].variant.name}'s."
+            f"{height}×{width}×{channels}; {counts}{left_out}; engine {self.settings['engine']}. Balanced accuracy, "
+            f"mean and 95 % interval; test difference: less {self.standings[self.decision.reference].variant.name}'s."
         )
 
     @property

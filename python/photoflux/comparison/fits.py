@@ -12,6 +12,7 @@ from typing import NoReturn
 import numpy as np
 
 from photoflux import runs
+from photoflux.comparison.holdout import Holdout
 from photoflux.comparison.measures import Measured, images_of, overfitting_starts, recall_at_precision
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import BatchProgress, Engine, EpochRow, Settings
@@ -62,7 +63,7 @@ class FitDisplay(Display):
 
 
 def fit_all(
-    fits: Sequence[Fit], folder: Path, engine: Engine, holdout: PreparedDataset | None, display: Display
+    fits: Sequence[Fit], folder: Path, engine: Engine, holdout: Holdout | None, display: Display
 ) -> Iterator[tuple[Fit, Run]]:
     """Run the fits that are not there yet, and score the training part and the second folder with each.
 
@@ -167,15 +168,16 @@ def _scores_file(fit: Fit, folder: Path) -> Path:
     return folder / "scores" / f"{fit.name}.safetensors"
 
 
-def _score(fit: Fit, run: Run, folder: Path, engine: Engine, holdout: PreparedDataset | None) -> None:
+def _score(fit: Fit, run: Run, folder: Path, engine: Engine, holdout: Holdout | None) -> None:
     """Write the logits of the training part and of the second folder, unless they are there."""
     path = _scores_file(fit, folder)
-    named = {"train": "", "holdout": "" if holdout is None else holdout.fingerprint}
+    named = {"train": "", "holdout": "" if holdout is None else holdout.prepared.fingerprint}
     if path.exists() and _metadata(path).get("holdout") == named["holdout"]:
         return
     arrays = {"train": logits_of(engine, fit.recipe, run.weights, fit.data, fit.data.indices("train"))}
     if holdout is not None:
-        arrays["holdout"] = logits_of(engine, fit.recipe, run.weights, holdout, np.arange(len(holdout)))
+        whole = np.arange(len(holdout.prepared))
+        arrays["holdout"] = logits_of(engine, fit.recipe, run.weights, holdout.prepared, whole)
     path.parent.mkdir(exist_ok=True)
     write_arrays(path, arrays, named)
 
@@ -192,7 +194,7 @@ def groups_of(prepared: PreparedDataset) -> np.ndarray:
     return np.array([int(row["group"]) for row in prepared.files()], dtype=np.int64)
 
 
-def measure(fit: Fit, run: Run, folder: Path, holdout: PreparedDataset | None) -> Measured:
+def measure(fit: Fit, run: Run, folder: Path, holdout: Holdout | None) -> Measured:
     """Measure a fit on the validation and test parts, and on the second folder if there is one.
 
     Raises
@@ -208,7 +210,12 @@ def measure(fit: Fit, run: Run, folder: Path, holdout: PreparedDataset | None) -
         chosen = fit.data.indices(part)
         parts[part] = (run.logits(part), fit.data.labels[chosen], groups[chosen])
     if holdout is not None:
-        parts["holdout"] = (scores["holdout"], holdout.labels[:], groups_of(holdout))
+        chosen = holdout.chosen
+        parts["holdout"] = (
+            scores["holdout"][chosen],
+            holdout.prepared.labels[chosen],
+            groups_of(holdout.prepared)[chosen],
+        )
     training = decisions(scores["train"]) == fit.data.labels[fit.data.indices("train")]
     d = run.data
     weights = read_weights_of(

@@ -103,9 +103,14 @@ def images_of(recipe: Variant, logits: np.ndarray, labels: np.ndarray, groups: n
 
 
 def recall_at_precision(logits: np.ndarray, labels: np.ndarray, precision: float = PRECISION) -> float:
-    """Return the largest recall of label 1 at a precision of `precision` or more; NaN if no score reaches it."""
+    """Return the largest recall of label 1 at a precision of `precision` or more; NaN if no score reaches it.
+
+    NaN too if there is no image of label 1.
+    """
     from sklearn.metrics import precision_recall_curve
 
+    if not np.any(labels == 1):
+        return float("nan")
     precisions, recalls, _ = precision_recall_curve(labels, logits[:, 0])
     # The last point is (1, 0) by definition and stands for no threshold.
     reached = recalls[:-1][precisions[:-1] >= precision]

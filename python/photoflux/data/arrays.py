@@ -61,7 +61,7 @@ def prepare_arrays(
     DataError
         If the arrays are not such images and labels.
     """
-    images, labels = _check_images(x), _check_labels(y)
+    images, labels = check_images(x), check_labels(y)
     if len(images) != len(labels):
         raise DataError(
             f"`x` and `y` must have one entry per image; received {len(images)} images, {len(labels)} labels."
@@ -184,7 +184,8 @@ def _resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return result
 
 
-def _check_images(x: Any) -> np.ndarray:
+def check_images(x: Any) -> np.ndarray:
+    """Return images in memory as uint8 (N, C, H, W), or raise a `DataError` that says what they should be."""
     images = as_array("x", x)
     if images.dtype != np.uint8:
         raise DataError(
@@ -233,7 +234,8 @@ def _how_to_convert(images: np.ndarray) -> str:
     return f" from {low} to {high}. Scale it to 0..255, then x.round().astype('uint8')."
 
 
-def _check_labels(y: Any) -> np.ndarray:
+def check_labels(y: Any) -> np.ndarray:
+    """Return labels as integers from 0, (N,), or raise a `DataError` that says what they should be."""
     labels = as_array("y", y)
     if labels.ndim != 1:
         hint = " One-hot labels: y.argmax(axis=1)." if labels.ndim == 2 and labels.shape[1] > 1 else ""

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,14 @@ def writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def digest_of(lines: Iterable[object]) -> str:
+    """Return the SHA-256 of what is printed of some values, such as the files that a scan found."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(repr(line).encode("utf-8", errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def cached(name: str, key: Any, make: Callable[[Path], PreparedDataset]) -> PreparedDataset:

@@ -88,6 +88,38 @@ def _count_bits(values: np.ndarray) -> np.ndarray:
     return bits
 
 
+def distinct_looks(hashes: np.ndarray) -> np.ndarray:
+    """Return the different perceptual hashes by which an image is known: those near to 20 images or fewer.
+
+    One that more share is of look-alikes, such as blank pages, and tells nothing.
+    """
+    values, counts = np.unique(np.asarray(hashes, dtype=np.uint64), return_counts=True)
+    left, right = _each_pair_once(values)
+    near = counts.copy()
+    np.add.at(near, left, counts[right])
+    np.add.at(near, right, counts[left])
+    return values[near <= _LARGEST]
+
+
+def looks_like(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Say for each perceptual hash, (N,), whether it differs from a known one in at most `NEAR` bits."""
+    values, where = np.unique(np.asarray(hashes, dtype=np.uint64), return_inverse=True)
+    every = np.union1d(values, known)
+    is_known = np.isin(every, known)
+    left, right = _near_pairs(every)
+    near = is_known.copy()
+    near[left[is_known[right]]] = True
+    near[right[is_known[left]]] = True
+    found: np.ndarray = near[np.searchsorted(every, values)][where]
+    return found
+
+
+def _each_pair_once(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    pairs = np.sort(np.stack(_near_pairs(hashes)), axis=0)
+    left, right = np.unique(pairs, axis=1)
+    return left, right
+
+
 def components(nodes: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return the connected component of each node of a graph with edges between `left` and `right`."""
     from scipy.sparse import coo_array

@@ -131,6 +131,7 @@ def prepare_folder(
             given=bool(parts),
             conflicts=conflicts,
             made_from=made_from,
+            looks=hashes,
         )
 
 

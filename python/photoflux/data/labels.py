@@ -12,7 +12,7 @@ from photoflux.names import class_name, quoted
 
 AUTO = "auto"
 NONE = "none"
-_PHOTO_NAMES = ("photo", "photos")
+PHOTO_NAMES = ("photo", "photos")
 
 
 def resolve_positive(positive: str | None, folders: Sequence[str]) -> str | None:
@@ -32,7 +32,7 @@ def resolve_positive(positive: str | None, folders: Sequence[str]) -> str | None
         If there is no such class; the message lists them.
     """
     if positive == AUTO:
-        named = [name for name in folders if name.strip().casefold() in _PHOTO_NAMES]
+        named = [name for name in folders if name.strip().casefold() in PHOTO_NAMES]
         return named[0] if len(named) == 1 else None
     if positive is None or (positive == NONE and NONE not in folders):
         return None

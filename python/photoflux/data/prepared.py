@@ -19,6 +19,7 @@ from photoflux.names import printable, user_path
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
 FILES = ("images.npy", "labels.npy", "split.npy", "files.csv", "meta.json", "rejected.csv")
+LOOKS = "phash.npy"  # of a folder's images; a dataset of an earlier PhotoFlux has none
 FILE_COLUMNS = ("path", "folder", "sha256", "group", "width", "height", "split")
 REJECTED_COLUMNS = ("file", "reason")
 
@@ -96,6 +97,15 @@ class PreparedDataset:
         """The files that were left out, each with the reason."""
         rows = _read_csv(self.path / "rejected.csv", REJECTED_COLUMNS)
         return [(printable(row["file"]), row["reason"]) for row in rows]
+
+    @property
+    def looks(self) -> np.ndarray | None:
+        """The perceptual hash of each image, (N,) uint64, of a dataset that was made from a folder; else None."""
+        try:
+            hashes = np.load(self.path / LOOKS, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return hashes if isinstance(hashes, np.ndarray) and hashes.shape == (len(self),) else None
 
     def indices(self, split: str) -> np.ndarray:
         """Return the positions of the images of one part, ascending.
@@ -196,7 +206,7 @@ def open_prepared(path: str | Path) -> PreparedDataset:
         )
     if len(split) and split.max() >= len(SPLITS):
         raise _broken(folder, f"split.npy has the value {split.max()}, expected 0, 1 or 2 ({', '.join(SPLITS)})")
-    if not np.any(split == 0):
+    if not np.any(split == 0) and meta.get("unsplit") is not True:
         raise _broken(folder, "it has no training images")
     return PreparedDataset(folder, images, labels, split, meta)
 

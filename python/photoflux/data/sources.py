@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from photoflux.data.cache import cached
+from photoflux.data.cache import cached, digest_of
 from photoflux.data.checks import OnProgress, check_image_size, check_seed
 from photoflux.data.labels import AUTO, NONE
 from photoflux.data.prepared import PreparedDataset, is_prepared, open_prepared
@@ -166,6 +166,10 @@ def _as_prepared(
     source: Source, dest: str | Path | None, image_size: int | None, positive: str | None
 ) -> PreparedDataset:
     prepared = source if isinstance(source, PreparedDataset) else open_prepared(str(source))
+    if prepared.meta.get("unsplit") is True:
+        raise DataError(
+            f"{prepared.path} was made to be scored and has no parts to train on. Prepare it from its source."
+        )
     if dest is not None and user_path(dest).resolve() != prepared.path.resolve():
         raise DataError(f"{prepared.path} is a prepared dataset already; copy the folder, or prepare from its source.")
     if image_size is not None and (prepared.height, prepared.width) != (image_size, image_size):
@@ -239,13 +243,9 @@ def _from_folder(
 
     if dest is not None:
         return make(dest)
-    digest = hashlib.sha256()
-    for line in (*scan.files, *scan.rejected):
-        digest.update(repr(line).encode("utf-8", errors="surrogateescape"))
+    digest = digest_of([*scan.files, *scan.rejected])
     grouped = [] if table is None else [table.sha256]
-    return cached(
-        source.resolve().name, ["folder", str(source.resolve()), digest.hexdigest(), settings, *grouped], make
-    )
+    return cached(source.resolve().name, ["folder", str(source.resolve()), digest, settings, *grouped], make)
 
 
 def _from_files(

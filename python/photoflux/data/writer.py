@@ -26,6 +26,7 @@ from photoflux.data.prepared import (
     FILE_COLUMNS,
     FILES,
     FORMAT,
+    LOOKS,
     REJECTED_COLUMNS,
     SPLITS,
     PreparedDataset,
@@ -134,6 +135,8 @@ class PreparedWriter:
         given: bool = False,
         conflicts: Sequence[Conflict] = (),
         made_from: Mapping[str, Any] | None = None,
+        unsplit: bool = False,
+        looks: Sequence[int] | None = None,
     ) -> PreparedDataset:
         """Write the rest, move the folder into place and open it.
 
@@ -165,6 +168,10 @@ class PreparedWriter:
             Equal images in several class folders.
         made_from : mapping, optional
             What `photoflux.data.sources.prepare` was given, so that it can be prepared again.
+        unsplit : bool
+            Whether it was made to be scored whole, and has no training part.
+        looks : sequence of int, optional
+            The perceptual hash of each image.
         """
         assert self._temporary is not None and self._file is not None
         labels, split = labels.astype(np.int32), split.astype(np.uint8)
@@ -182,6 +189,7 @@ class PreparedWriter:
             "seed": seed,
             "split": "given" if given else "made",
             "groups": groups,
+            "unsplit": unsplit,
             "made_from": None if made_from is None else dict(made_from),
             "images": self.count,
             "fingerprint": self._digest.hexdigest(),
@@ -197,6 +205,8 @@ class PreparedWriter:
             self._file.close()
             np.save(self._temporary / "labels.npy", labels)
             np.save(self._temporary / "split.npy", split)
+            if looks is not None:
+                np.save(self._temporary / LOOKS, np.array(looks, dtype=np.uint64))
             rows = ((*record, SPLITS[part]) for record, part in zip(files, split.tolist(), strict=True))
             _write_csv(self._temporary / "files.csv", FILE_COLUMNS, rows)
             write_rejected(self._temporary / "rejected.csv", rejected)
@@ -253,7 +263,7 @@ def _check_destination(dest: Path) -> None:
         entries = {entry.name for entry in dest.iterdir()}
     except OSError as error:
         raise DataError(f"The destination {dest} cannot be read: {error.strerror}. Choose another.") from error
-    foreign = sorted(entries - {*FILES, CONFLICTS} - LITTER) if is_prepared(dest) else sorted(entries)
+    foreign = sorted(entries - {*FILES, CONFLICTS, LOOKS} - LITTER) if is_prepared(dest) else sorted(entries)
     if foreign:
         what = "holds other files beside a prepared dataset" if is_prepared(dest) else "is not a prepared dataset"
         raise DataError(

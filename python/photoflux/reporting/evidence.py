@@ -8,10 +8,14 @@ from functools import cached_property
 
 import numpy as np
 
-from photoflux.data.prepared import PreparedDataset, open_prepared
+from photoflux.data.prepared import PreparedDataset
+from photoflux.datasets import DatasetChangedError, dataset_of
 from photoflux.errors import DataError, RunError
 from photoflux.evaluation import decisions, image_losses, probabilities
+from photoflux.progress import Display
 from photoflux.runs import Run
+from photoflux.seen import scored_positions
+from photoflux.terminal import say
 from photoflux.words import Translator
 
 PARTS = ("validation", "test")
@@ -87,10 +91,10 @@ def gather(run: Run, words: Translator) -> Evidence:
     prepared, files = _dataset(run, words, missing)
     scored = {}
     if "test" not in run.metrics:
-        missing[:] = [_without_scores(run, words)]
+        missing[:] = [_without_scores(run, prepared, words)]
     elif prepared is not None:
         for part in PARTS:
-            indices = prepared.indices(part)
+            indices = scored_positions(run, prepared, part)
             if not len(indices):
                 continue
             logits = _logits(run, part, len(indices))
@@ -117,34 +121,34 @@ def _logits(run: Run, part: str, images: int) -> np.ndarray | None:
 
 def _dataset(run: Run, words: Translator, missing: list[str]) -> tuple[PreparedDataset | None, list[dict[str, str]]]:
     path = run.data["path"]
-    if path is None:
+    if path is None and run.data.get("made_from") is None:
         missing.append(words("The run does not say where its prepared dataset is, so no image of it is shown."))
         return None, []
     try:
-        prepared = open_prepared(path)
-        files = prepared.files()
-    except DataError:
-        missing.append(
-            words.sentence(
-                "There is no usable prepared dataset at {path} any more: examples, errors image by image and curves of "
-                "thresholds are missing.",
-                path=path,
-            )
+        with Display() as display:
+            prepared = dataset_of(run, display)
+        return prepared, prepared.files()
+    except DatasetChangedError as error:
+        say(f"Note: {error}")
+        line = words.sentence(
+            "The prepared dataset at {path} is no longer the one that the run was trained on (its fingerprint is "
+            "another): examples, errors image by image and curves of thresholds are missing.",
+            path=path,
         )
-        return None, []
-    if prepared.fingerprint != run.data["fingerprint"]:
-        missing.append(
-            words.sentence(
-                "The prepared dataset at {path} is no longer the one that the run was trained on (its fingerprint is "
-                "another): examples, errors image by image and curves of thresholds are missing.",
-                path=path,
-            )
+    except DataError as error:
+        say(f"Note: {error}")
+        line = words.sentence(
+            "There is no usable prepared dataset at {path} any more: examples, errors image by image and curves of "
+            "thresholds are missing.",
+            path=path,
         )
-        return None, []
-    return prepared, files
+    missing.append(line)
+    return None, []
 
 
-def _without_scores(run: Run, words: Translator) -> str:
+def _without_scores(run: Run, prepared: PreparedDataset | None, words: Translator) -> str:
+    if prepared is not None and len(prepared.indices("test")) and not len(scored_positions(run, prepared, "test")):
+        return words("The weights that the fit began from had seen all test images, so there is no test score.")
     if run.ended == "adopted":
         return words("The model was adopted without its data, so it has not been scored.")
     return words(

@@ -1,0 +1,68 @@
+# Which images weights have seen, so that none of them is scored as if it were new. Python's `photoflux.seen` writes and reads
+# the same file, and knows images by their files too.
+
+const SEEN_FORMAT = "photoflux-seen-1"
+
+# What weights have seen: the training and the validation part of `data`, and what the weights had seen from which the fit
+# began. It is hashed when it is asked for: `train` and `validation` then hold the first 8 bytes of the SHA-256 of each image.
+mutable struct Seen
+    data::Union{Nothing,PreparedDataset}
+    before::Union{Nothing,Seen}
+    train::Vector{UInt64}
+    validation::Vector{UInt64}
+    unknown::String  # why there may be other images, in words; empty: there are none
+end
+
+Seen(; unknown="") = Seen(nothing, nothing, UInt64[], UInt64[], unknown)
+Seen(data::PreparedDataset, before) = Seen(data, before, UInt64[], UInt64[], before === nothing ? "" : before.unknown)
+
+function known!(seen::Seen)
+    data, before = seen.data, seen.before
+    if data !== nothing
+        seen.train, seen.validation = (identities(data, indices(data, part)) for part in (:train, :validation))
+        seen.data = nothing
+    end
+    if before !== nothing
+        known!(before)
+        append!(seen.train, before.train)
+        append!(seen.validation, before.validation)
+        seen.before = nothing
+    end
+    foreach(ids -> unique!(sort!(ids)), (seen.train, seen.validation))
+    return seen
+end
+
+function identities(data::PreparedDataset, chosen)
+    ids = Vector{UInt64}(undef, length(chosen))
+    Threads.@threads for i in eachindex(chosen)
+        ids[i] = ntoh(first(reinterpret(UInt64, sha256(vec(data.images[:, :, :, chosen[i]])))))
+    end
+    return ids
+end
+
+# What the weights had seen that a fit begins from.
+seen_before(::Nothing) = nothing
+
+function seen_before(path::AbstractString)
+    isdir(path) && return read_seen(path)
+    folder = dirname(abspath(path))
+    basename(path) == "weights.safetensors" && isfile(joinpath(folder, "run.json")) && return read_seen(folder)
+    return Seen(; unknown="$path is a weights file and no run, and does not say it")
+end
+
+function write_seen(folder, seen::Seen)
+    known!(seen)
+    pairs = ["train" => seen.train, "validation" => seen.validation]
+    metadata = Dict("format" => SEEN_FORMAT, "unknown" => seen.unknown)
+    return write_arrays(joinpath(folder, "seen.safetensors"), pairs; metadata)
+end
+
+function read_seen(folder)
+    path = joinpath(folder, "seen.safetensors")
+    isfile(path) || return Seen(; unknown="$folder does not say it")
+    arrays, metadata = read_tensors(path, UInt64, "a list of seen images"; only=("train", "validation"))
+    if get(metadata, "format", "") != SEEN_FORMAT || length(arrays) < 2
+        throw(ArgumentError("$path is not a list of seen images; this PhotoFlux reads $SEEN_FORMAT."))
+    end
+    return Seen(nothing, nothing, vec(arrays["train"]), vec(arrays["validation"]), get(metadata, "unknown", ""))
+end

@@ -1,0 +1,82 @@
+"""The second folder of a comparison: all of it that none of the fits trains or validates on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from photoflux.data.prepared import PreparedDataset
+from photoflux.data.sources import kind_of
+from photoflux.data.sources import prepare as prepare_source
+from photoflux.data.unsplit import missing_classes, prepare_unsplit
+from photoflux.errors import DataError
+from photoflux.names import printable
+from photoflux.progress import Display, announce
+from photoflux.seen import NOTHING, already_seen, seen_in, united
+
+
+@dataclass(frozen=True, eq=False)
+class Holdout:
+    """A second folder.
+
+    Attributes
+    ----------
+    prepared : PreparedDataset
+        All of its images.
+    chosen : numpy.ndarray
+        The positions of those that are scored, ascending, one or more.
+    """
+
+    prepared: PreparedDataset
+    chosen: np.ndarray
+
+    @property
+    def left_out(self) -> int:
+        """How many images are not scored."""
+        return len(self.prepared) - len(self.chosen)
+
+
+def second_folder(source: str | Path, split: Sequence[PreparedDataset], display: Display) -> Holdout:
+    """Prepare the second folder for a comparison's datasets, one a seed, and leave out what any of its fits will see.
+
+    Raises
+    ------
+    DataError
+        If it cannot be used, does not fit, or the fits see all of it.
+    """
+    first = split[0]
+    shape = (first.channels, first.height, first.width)
+    if kind_of(source) == "folder":
+        prepared = prepare_unsplit(
+            source, classes=first.classes, positive=first.positive, shape=shape, on_progress=display.step
+        )
+    else:
+        prepared = prepare_source(source, on_progress=display.step)
+    announce(prepared, display)
+    found = (prepared.channels, prepared.height, prepared.width)
+    if (prepared.classes, found) != (first.classes, shape):
+        raise DataError(
+            f"`holdout` {printable(source)} does not fit {printable(first.name)}: expected classes {first.classes} and "
+            f"images of {'×'.join(map(str, shape))} (C×H×W); found {prepared.classes}, {'×'.join(map(str, found))}."
+        )
+    seen = NOTHING
+    for dataset in {dataset.fingerprint: dataset for dataset in split}.values():
+        seen = united(seen, seen_in(dataset))
+    whole = np.arange(len(prepared))
+    chosen = whole[~already_seen(prepared, whole, seen)]
+    if not len(chosen):
+        raise DataError(
+            f"`holdout` {printable(source)}: all {len(whole)} images are among those that the fits train or validate "
+            "on, so it tells nothing new. Give images from other sources."
+        )
+    if len(chosen) < len(whole):
+        display.say(
+            f"Note: {len(whole) - len(chosen)} of {len(whole)} images of the second folder are left out: the fits "
+            "train or validate on them."
+        )
+    for note in missing_classes(first.classes, prepared.labels[chosen]):
+        display.say(f"Note: {note}")
+    return Holdout(prepared, chosen)
