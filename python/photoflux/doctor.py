@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from photoflux import atomic
 from photoflux.data.arrays import prepare_arrays
-from photoflux.data.cache import ENVIRONMENT, cache_folder, writable
+from photoflux.data.cache import ENVIRONMENT, cache_state
 from photoflux.engines.base import Settings
 from photoflux.engines.flux import FluxEngine
 from photoflux.engines.julia_found import programs
@@ -54,19 +53,25 @@ def examine(say: Callable[[str], None], debug: bool = False) -> dict[str, Any]:
     -------
     dict
         ``photoflux``, ``python``, ``cores``; ``packages``, the version and folder of each Python package, or None;
-        ``cache``: ``path``, ``writable``, and ``named``, whether PHOTOFLUX_CACHE names it; ``julia_found``, every Julia
-        program; ``flux``, with ``versions``, ``folders``, ``julia``, ``project``, ``depots`` and ``trained``, or with
-        ``kind`` (`photoflux.errors.FLUX_PROBLEMS`), ``missing`` (why, and what to do) and ``advice``; ``keras``, with
+        ``cache``: ``path`` (None without a home folder), ``writable``, ``problem`` (why not, or None), and ``named``,
+        whether PHOTOFLUX_CACHE names it; ``julia_found``, every Julia program; ``flux``, with ``versions``,
+        ``folders``, ``julia``, ``project``, ``depots`` and ``trained``, or with ``kind``
+        (`photoflux.errors.FLUX_PROBLEMS`), ``missing`` (why, and what to do) and ``advice``; ``keras``, with
         ``versions`` or ``missing``; ``engine``, what ``"auto"`` takes, or None.
     """
-    cache = cache_folder()
+    cache, problem = cache_state()
     report: dict[str, Any] = {
         "photoflux": metadata.version("photoflux"),
         "python": platform.python_version(),
         "executable": sys.executable,
         "cores": os.cpu_count(),
         "packages": {name: _installed(name) for name in PACKAGES + KERAS_PACKAGES},
-        "cache": {"path": str(cache), "writable": writable(cache), "named": bool(os.environ.get(ENVIRONMENT))},
+        "cache": {
+            "path": None if cache is None else str(cache),
+            "writable": problem is None,
+            "problem": problem,
+            "named": bool(os.environ.get(ENVIRONMENT)),
+        },
     }
     try:
         report["flux"] = _flux(say)
@@ -122,8 +127,7 @@ def _train_a_batch(engine: FluxEngine) -> dict[str, Any]:
     images, labels = rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), np.uint8), np.arange(IMAGES) % 2
     recipe, losses, began = variant(TRAINED), [], time.perf_counter()
     try:
-        with tempfile.TemporaryDirectory(prefix="photoflux-") as name:
-            folder = Path(name)
+        with atomic.scratch("doctor") as folder:
             prepared = prepare_arrays(images, labels, folder / "prepared")
 
             def stop(progress: Any) -> bool:
@@ -151,7 +155,7 @@ def as_text(report: dict[str, Any]) -> str:
         ("photoflux", f"{report['photoflux']} on Python {report['python']}, {report['cores']} cores"),
         ("python", report["executable"]),
         *(("packages", f"{', '.join(names)} ({folder})") for folder, names in folders.items()),
-        ("cache", f"{cache['path']} {writes} ({other})"),
+        ("cache", cache["problem"] if cache["path"] is None else f"{cache['path']} {writes} ({other})"),
     ]
     for found in report["julia_found"]:
         rows.append(("julia", f"{found['version'] or 'no version'} at {found['path']} ({found['where']})"))

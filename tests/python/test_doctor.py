@@ -94,6 +94,12 @@ def test_a_cache_that_cannot_be_written_is_named(diagnosed, tmp_path):
     assert f"{tmp_path / 'file' / 'cache'} cannot be written (PHOTOFLUX_CACHE names it)" in text
 
 
+def test_without_a_home_folder_the_variable_is_named(diagnosed):
+    text, _, code = diagnosed(ready, cache="~nobody-of-this-name/cache")
+    assert code == 0
+    assert "no such home folder. Set the environment variable PHOTOFLUX_CACHE" in text
+
+
 def test_flux_is_loaded_and_trains_a_batch(flux):
     report = doctor.examine(print)
     found = report["flux"]

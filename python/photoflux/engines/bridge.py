@@ -6,15 +6,15 @@ import json
 import os
 import re
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from photoflux import atomic
 from photoflux.engines.causes import kind_of, root_cause
 from photoflux.engines.julia_setup import environment, settle
 from photoflux.engines.problems import problem
@@ -155,14 +155,13 @@ def _literal(path: Path) -> str:
 @contextmanager
 def _log() -> Iterator[Path]:
     """Yield an empty file, or the null device where there is no place for one."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="photoflux-")
-    except OSError:
-        yield Path(os.devnull)
-        return
-    with folder as name:
-        (Path(name) / "log").touch()
-        yield Path(name) / "log"
+    with ExitStack() as stack:
+        try:
+            log = stack.enter_context(atomic.scratch("log")) / "log"
+            log.touch()
+        except OSError:
+            log = Path(os.devnull)
+        yield log
 
 
 def _warn_of_options(module: Any) -> None:

@@ -10,7 +10,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -18,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from photoflux import atomic
 from photoflux.data.cache import cache_folder, writable
 from photoflux.engines.causes import kind_of, root_cause
 from photoflux.engines.julia_found import LEAST, number_of, option, version_of
@@ -198,8 +198,8 @@ def _install(say: Callable[[str], None], chosen: Mapping[str, str]) -> None:
     # Our own path in our own order, in which juliapkg looks for requirements.
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     tail: deque[str] = deque(maxlen=KEPT_LINES)
-    with tempfile.TemporaryDirectory(prefix="photoflux-") as folder:
-        answer = Path(folder, "answer.json")
+    with atomic.scratch("julia") as folder:
+        answer = folder / "answer.json"
         command = [sys.executable, *options, "-u", "-P", "-m", "photoflux.engines.julia_install", str(answer)]
         with subprocess.Popen(
             command + ([f"--check-bounds={bounds}"] if bounds else []),
