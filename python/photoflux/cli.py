@@ -79,8 +79,11 @@ def command(name: str) -> Callable[[Callable[P, int]], Callable[P, None]]:
 
 def emit(as_json: bool, values: Any, text: str) -> None:
     """Print the result on stdout, as one JSON object or as text."""
-    ascii_only = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") != "utf8"
-    result(names.as_json(values, only_ascii=ascii_only) if as_json else names.shown(text))
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if as_json:
+        result(names.as_json(values, only_ascii=encoding.lower().replace("-", "") != "utf8"))
+    else:  # a terminal of few letters shows the others as escapes
+        result(names.shown(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
 @command("prepare")

@@ -144,6 +144,13 @@ def test_a_class_of_which_nothing_can_be_read_is_named(tmp_path: Path):
     ]
 
 
+def test_classes_one_folder_deeper_are_pointed_to(tmp_path: Path):
+    for label in ("Photo", "Text"):
+        noise(tmp_path / "in" / "scans" / label / "a.png")
+    with pytest.raises(DataError, match=r"holds the folders 'Photo', 'Text': if those are the classes, give .*scans\."):
+        prepare_folder(tmp_path / "in", tmp_path / "set")
+
+
 def test_pages_of_a_tiff_are_rows(tmp_path: Path):
     for number in range(6):
         noise(tmp_path / "in" / "Photo" / f"{number}.png")

@@ -26,6 +26,7 @@ from photoflux.errors import DataError
 from photoflux.names import printable, quoted, user_path
 
 IMAGE_SIZE = 180
+_FEW = 3
 
 
 def prepare_folder(
@@ -79,7 +80,7 @@ def prepare_folder(
     scan = scan or scan_folder(source, resplit)
     files, folders, rejected = scan.files, scan.folders, list(scan.rejected)
     with explaining(source, rejected):
-        _check_folders(source, folders)
+        _check_folders(source, folders, files)
         resolve_positive(positive, folders)
     given, notes = ({}, []) if groups is None else match_groups(groups, source, [found.path for found in files])
     with (
@@ -92,7 +93,7 @@ def prepare_folder(
         if not records:
             raise nothing_readable(source, rejected)
         names, codes = to_labels([record.folder for record in records], None)
-        _check_folders(source, names, "with readable images ")
+        _check_folders(source, names, files, "with readable images ")
         notes += _notes_in_words(noted)
         notes += [*scan.notes, *_unread_folders([*scan.unread, *(folder for folder in folders if folder not in names)])]
         positive = resolve_positive(positive, names)
@@ -189,7 +190,7 @@ def _page_name(found: Found, page: int) -> str:
     return f"{found.path}#{page}" if page else found.path
 
 
-def _check_folders(source: Path, folders: list[str], which: str = "") -> None:
+def _check_folders(source: Path, folders: list[str], files: list[Found], which: str = "") -> None:
     if not folders:
         raise DataError(
             f"{source} has no class folders with files in them. Expected one folder of images per class, "
@@ -198,8 +199,18 @@ def _check_folders(source: Path, folders: list[str], which: str = "") -> None:
     if len(folders) == 1:
         raise DataError(
             f"{source} has a single class folder {which}({folders[0]}), expected two or more: there is nothing to "
-            "tell apart. Add a folder of images of another class."
+            "tell apart. Add a folder of images of another class." + _inner_classes(source, files)
         )
+
+
+def _inner_classes(source: Path, files: list[Found]) -> str:
+    """Say where the classes may be, if the single folder holds folders: archives are often unpacked into one."""
+    below = {tuple(file.path.split("/")[:2]) for file in files if file.path.count("/") > 1}
+    if len({top for top, _ in below}) != 1 or len(below) < 2:
+        return ""
+    names = ", ".join(quoted(name) for _, name in sorted(below)[:_FEW]) + (", …" if len(below) > _FEW else "")
+    (top,) = {top for top, _ in below}
+    return f" It holds the folders {names}: if those are the classes, give {printable(source / top)}."
 
 
 def _unread_folders(folders: list[str]) -> list[str]:
