@@ -60,5 +60,8 @@ class Pieces(io.RawIOBase):
 
 
 def joined(file: BinaryIO, pieces: Sequence[bytes | Span]) -> BinaryIO:
-    """Return the pieces as a buffered file."""
+    """Return the pieces as a file; those of a file in memory are put together there."""
+    if isinstance(file, io.BytesIO):
+        data = file.getbuffer()
+        return io.BytesIO(b"".join(p if isinstance(p, bytes) else data[p[0] : p[0] + p[1]] for p in pieces))
     return io.BufferedReader(Pieces(file, pieces))
