@@ -339,3 +339,25 @@ def test_equal_pictures_hash_alike_others_do_not(tmp_path: Path):
     other = one(saved(tmp_path / "c.png", smooth.rotate(90))).phash
     assert (first ^ again).bit_count() <= 2
     assert (first ^ other).bit_count() > 10
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA", "I;16", "CMYK"])
+def test_large_images_are_reduced_in_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str):
+    """Nearly what they would be otherwise: a mean of squares before the filter, which averages anyway."""
+    noise = np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((1703, 1301), Image.Resampling.BICUBIC)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = image.convert(mode)
+    if "A" in mode:
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    path = saved(tmp_path / ("a.tif" if mode == "CMYK" else "a.png"), image)
+    whole = one(path, height=30, width=40)
+    monkeypatch.setattr(decoding, "LARGE", 1_000_000)
+    reduced = one(path, height=30, width=40)
+    assert (reduced.width, reduced.height) == (1703, 1301)
+    assert np.abs(reduced.pixels.astype(int) - whole.pixels).max() <= 3
+    assert (reduced.phash ^ whole.phash).bit_count() <= 4
+    with pytest.raises(decoding.TooLargeError):
+        list(decoding.decode_parts(path, decoding.Shape(30, 40, 3), large=False))

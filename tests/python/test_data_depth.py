@@ -331,3 +331,23 @@ def test_pillow_is_left_as_it_was(tmp_path: Path):
     before = dict(OPEN_INFO)
     decode(tmp_path / "a", tiff(scaled(4095, np.uint16), 16, order=">", photometric=0))
     assert before == OPEN_INFO
+
+
+@pytest.mark.parametrize("order", BOTH)
+def test_odd_tags_cost_no_pixels(tmp_path: Path, order: str):
+    odd: dict[int, tuple[str, Any]] = {
+        34665: ("I", 10**9),
+        34853: ("I", 8),
+        40965: ("I", 2**32 - 1),
+        330: ("I", 0),
+        282: ("I", 0),
+        274: ("d", 1.5),
+        34675: ("H", (1, 2, 3)),
+        700: ("H", (65535,) * 50),
+        305: ("H", 65535),
+        65000: ("d", (1.0,) * 3000),
+    }
+    for tags in (*({number: value} for number, value in odd.items()), odd):
+        decoded = decode(tmp_path / "a", tiff(scaled(255, np.uint8), 8, order=order, tags=tags))
+        assert decoded.rejected == decoded.notes == [], tags
+        assert np.abs(decoded.images[0].pixels[0] - np.rint(STEPS * 255)).max() <= 1

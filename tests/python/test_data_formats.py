@@ -285,3 +285,31 @@ def test_large_files_are_read_piece_by_piece(tmp_path: Path, kind: str, monkeypa
     large = decode_file(tmp_path / "a", height=8, width=8)
     assert [image.sha256 for image in large.images] == [image.sha256 for image in small.images]
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(large.images, small.images, strict=True))
+
+
+@pytest.mark.parametrize("how", ["plain", "cut", "too long", "garbage"])
+@pytest.mark.parametrize("metadata", ["exif", "xmp", "icc_profile"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_damaged_metadata_of_a_webp_costs_no_pixels(tmp_path: Path, metadata: str, how: str, alpha: bool):
+    image = PICTURE.convert("RGBA") if alpha else PICTURE
+    if alpha:
+        image.putalpha(255)
+        image.putpixel((0, 0), (1, 2, 3, 0))
+    data = bytearray(saved("WEBP", image, lossless=True, **{metadata: b"II*\0\xff\xff\xff\xffgarbage"}))
+    place = data.find({"exif": b"EXIF", "xmp": b"XMP ", "icc_profile": b"ICCP"}[metadata])
+    assert place > 0
+    if metadata != "icc_profile" or how != "too long":
+        # The profile is before the pixels: where its length is wrong nobody knows where they are.
+        if how == "cut" and metadata != "icc_profile":
+            del data[-6:]
+        elif how == "too long":
+            data[place + 4 : place + 8] = b"\xff\xff\xff\x7f"
+        elif how == "garbage":
+            data += b"garbage"
+    (tmp_path / "a.webp").write_bytes(data)
+    decoded = decode_file(tmp_path / "a.webp", height=12, width=16)
+    assert decoded.rejected == []
+    expected = np.asarray(PICTURE).copy()
+    if alpha:
+        expected[0, 0] = 255
+    assert np.array_equal(decoded.images[0].pixels.transpose(1, 2, 0), expected)

@@ -33,7 +33,11 @@ def reduced_rgb(image: Image.Image, width: int, height: int) -> Image.Image:
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
         result.paste(to_rgb(band).reduce(factor), (0, top // factor))
-    return result
+    # The last squares are cut off where the factor does not divide the sides: the picture must not be stretched for it.
+    exact = (image.width / factor, image.height / factor)
+    if exact == result.size:
+        return result
+    return result.resize((int(exact[0]), int(exact[1])), Image.Resampling.BILINEAR, box=(0, 0, *exact))
 
 
 def _lab_to_rgb(image: Image.Image) -> Image.Image:

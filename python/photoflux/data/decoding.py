@@ -21,6 +21,7 @@ from photoflux.data.formats import HEAD, RefusedError, known_format, recognise
 from photoflux.data.jpeg import complete_jpeg, is_cut, strip_jpeg
 from photoflux.data.png import strip_png
 from photoflux.data.tiffs import directory, more_kinds, values_in_words
+from photoflux.data.webp import strip_webp
 
 MAX_PIXELS = 200_000_000
 # From here on one image takes the memory of many; a scan of A4 at 600 dots per inch has 35 million.
@@ -194,6 +195,8 @@ def _source(kind: str, file: BinaryIO) -> _Source:
         stream, bits, significant, note = strip_png(file)
     elif kind == "JPEG":
         stream = strip_jpeg(file)
+    elif kind == "WEBP":
+        stream = strip_webp(file)
 
     def opened() -> Image.Image:
         stream.seek(0)
@@ -266,6 +269,9 @@ def _decode_page(image: Image.Image, source: _Source, page: int, shape: Shape, l
         _draft(image, shape)
     if not large and image.width * image.height > LARGE:
         raise TooLargeError
+    # Pillow looks into it for the orientation while it loads the pixels.
+    if not isinstance(image.info.get("xmp", b""), bytes):
+        del image.info["xmp"]
     raw = _raw_mode(image)
     image = _loaded(image, source, shape)
     orientation = _orientation(image)
