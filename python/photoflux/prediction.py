@@ -103,28 +103,42 @@ def expand(paths: Iterable[str | Path]) -> tuple[list[Candidate], dict[str, Any]
 def predict_files(
     engine: Engine, run: Run, files: Sequence[Candidate], shape: tuple[int, int, int], display: Display
 ) -> list[Prediction]:
-    """Decode and predict files, in blocks of bounded memory."""
-    from photoflux.data.decoding import decode_file
+    """Decode and predict files, in blocks of bounded memory; the pages of a file may fall into several."""
+    from photoflux.data.decoding import Shape, decode_parts
 
     channels, height, width = shape
     results: list[Prediction] = []
-    for start in range(0, len(files), EVALUATION_BATCH):
-        block: list[tuple[str, str | None]] = []  # name, and the reason of a rejected file
-        pixels: list[np.ndarray] = []
-        for path, unread in files[start : start + EVALUATION_BATCH]:
-            if unread is not None:
-                block.append((str(path), unread))
-                continue
-            decoded = decode_file(path, height=height, width=width, channels=channels)
-            for page in decoded.images:
-                block.append((f"{path}#{page.page}" if len(decoded.images) > 1 else str(path), None))
-                pixels.append(page.pixels)
-            block += [(str(path), reason) for _, reason in decoded.rejected]
+    block: list[tuple[str, str | None]] = []  # name, and the reason of a rejected file
+    pixels: list[np.ndarray] = []
+
+    def predict_block() -> None:
         names = [name for name, reason in block if reason is None]
         predicted = iter(predictions_of(engine, run, names, np.stack(pixels)) if pixels else [])
-        results += [next(predicted) if reason is None else Prediction(name, None, {}, reason) for name, reason in block]
-        display.step(min(start + EVALUATION_BATCH, len(files)), len(files), "Predicting")
+        results.extend(
+            next(predicted) if reason is None else Prediction(name, None, {}, reason) for name, reason in block
+        )
+        block.clear()
+        pixels.clear()
+
+    for done, (path, unread) in enumerate(files, start=1):
+        if unread is not None:
+            block.append((str(path), unread))
+        for part in decode_parts(path, Shape(height, width, channels)) if unread is None else ():
+            for image in part.images:
+                block.append((_page_name(path, image.page), None))
+                pixels.append(image.pixels)
+            block.extend((_page_name(path, page), reason) for page, reason in part.rejected)
+            if len(block) >= EVALUATION_BATCH:
+                predict_block()
+        if len(block) >= EVALUATION_BATCH or done == len(files):
+            predict_block()
+        if done % EVALUATION_BATCH == 0 or done == len(files):
+            display.step(done, len(files), "Predicting")
     return results
+
+
+def _page_name(path: Path, page: int) -> str:
+    return f"{path}#{page}" if page else str(path)
 
 
 def predictions_of(engine: Engine, run: Run, names: list[str], images: np.ndarray) -> list[Prediction]:
