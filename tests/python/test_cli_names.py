@@ -1,0 +1,59 @@
+"""What commands print where names are not fit to be printed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from photoflux import api, cli
+from photoflux.prediction import Prediction
+
+NAME = os.fsdecode(b"in/a\tb\nc\xff\x1b[31m.png")
+SHOWN = "in/a\\tb\\nc\\xff\\x1b[31m.png"
+
+
+@pytest.fixture
+def predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        Prediction(NAME, "Té\\txt", {"Té\\txt": 0.75, "other": 0.25}),
+        Prediction(NAME, None, {}, "broken PNG: odd\tchunk\n"),
+    ]
+    run = SimpleNamespace(threshold=None, path="run")
+    monkeypatch.setattr(api, "load_run", lambda path: run)
+    monkeypatch.setattr(api, "predict", lambda *args, **options: found)
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, encoding: str, *arguments: str) -> bytes:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "argv", ["photoflux", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 3
+    stdout.flush()
+    return stdout.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_lines_of_predict_survive_tabs_and_line_breaks_in_names(predicted: None, monkeypatch: pytest.MonkeyPatch):
+    lines = run_command(monkeypatch, "utf-8", "predict", "run", "in").decode("utf-8").split("\n")
+    assert [line.split("\t") for line in lines] == [
+        [SHOWN, "Té\\txt", "0.7500"],
+        [SHOWN, "rejected", "broken PNG: odd\\tchunk\\n"],
+        [""],
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_json_is_valid_and_gives_the_same_bytes_back(predicted: None, monkeypatch: pytest.MonkeyPatch, encoding: str):
+    values = json.loads(run_command(monkeypatch, encoding, "predict", "run", "in", "--json").decode(encoding))
+    first = values["predictions"][0]
+    assert os.fsencode(first["path"]) == os.fsencode(NAME) and first["label"] == "Té\\txt"
+
+
+def test_a_terminal_of_few_letters_shows_escapes(predicted: None, monkeypatch: pytest.MonkeyPatch):
+    assert b"\tT\\xe9\\txt\t0.7500" in run_command(monkeypatch, "ascii", "predict", "run", "in")
