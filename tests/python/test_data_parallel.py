@@ -184,12 +184,8 @@ def test_large_images_have_a_process_of_their_own(folder: Path, monkeypatch: pyt
     assert started == [False, False, True, True]
 
 
-def _leave(*_: object) -> None:
-    os._exit(1)
-
-
 @pytest.mark.parametrize("how", ["not started", "ends at once"])
-def test_without_helpers_this_process_decodes(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str):
+def test_without_helpers_this_process_decodes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str):
     if how == "not started":
 
         def refuse(*_: object) -> None:
@@ -197,7 +193,10 @@ def test_without_helpers_this_process_decodes(folder: Path, monkeypatch: pytest.
 
         monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", refuse)
     else:
-        monkeypatch.setattr(helpers, "_help", _leave)
+        (tmp_path / "site").mkdir()
+        leave = "import os, sys\nif 'spawn_main' in str(sys.orig_argv):\n    os._exit(1)\n"
+        (tmp_path / "site" / "sitecustomize.py").write_text(leave)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
     paths = sorted(folder.iterdir())
     assert plain(decode(paths, 2)) == alone(paths)
 

@@ -104,7 +104,7 @@ def levels(least: float, greatest: float, samples: Samples) -> Levels:
         return Levels(
             0,
             (1 << depth) - 1,
-            f"its {what} values end below {1 << depth}, so it was read as {depth}-bit (no file says)",
+            f"its {what} values end below {1 << depth}, so it was read as {depth}-bit; the file does not say",
         )
     white = greatest if greatest > least else least + 1
     return Levels(least, white, f"its {what} values were stretched, the least to black and the greatest to white")
