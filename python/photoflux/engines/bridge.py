@@ -76,7 +76,11 @@ def start(say: Callable[[str], None]) -> Any:
             )
         say("Starting Julia (the first time it also installs and compiles its packages, which takes minutes) …")
     theirs, first = "juliacall" in sys.modules, not _package.cache_info().currsize
-    _import_juliacall(say)
+    if first:
+        # Around the loading too: where Julia sends its stderr elsewhere and back, it moves descriptor 2.
+        with stdout_to_stderr():
+            _import_juliacall(say)
+            _package()
     module = _package()
     if theirs and first:
         _warn_of_options(module)
@@ -97,7 +101,7 @@ def _settle_threads() -> None:
 def _import_juliacall(say: Callable[[str], None]) -> None:
     if "juliacall" in sys.modules:
         return
-    with stdout_to_stderr(), environment(settle(say)):
+    with environment(settle(say)):
         try:
             import juliacall
         except KeyboardInterrupt:
