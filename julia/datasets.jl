@@ -238,21 +238,21 @@ end
 
 # A string as Python's json.dumps writes it.
 function ascii_json(text)
-    io = IOBuffer()
-    print(io, '"')
-    for unit in transcode(UInt16, String(text))
-        letter = Char(unit)
-        short = get(JSON_ESCAPES, letter, nothing)
-        if short !== nothing
-            print(io, '\\', short)
-        elseif ' ' <= letter <= '~'
-            print(io, letter)
-        else
-            print(io, "\\u", string(unit; base=16, pad=4))
+    return sprint() do io
+        print(io, '"')
+        for unit in transcode(UInt16, String(text))
+            letter = Char(unit)
+            short = get(JSON_ESCAPES, letter, nothing)
+            if short !== nothing
+                print(io, '\\', short)
+            elseif ' ' <= letter <= '~'
+                print(io, letter)
+            else
+                print(io, "\\u", string(unit; base=16, pad=4))
+            end
         end
+        print(io, '"')
     end
-    print(io, '"')
-    return String(take!(io))
 end
 
 const JSON_ESCAPES = Dict('"' => '"', '\\' => '\\', '\n' => 'n', '\r' => 'r', '\t' => 't', '\b' => 'b', '\f' => 'f')
