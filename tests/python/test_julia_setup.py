@@ -314,6 +314,14 @@ def test_nothing_can_be_written(machine, there):
         assert "JULIA_DEPOT_PATH" in found["text"]
 
 
+def test_no_home_at_all(machine):
+    machine.put_julia("julia version 1.11.1")
+    del machine.environment["PYTHON_JULIAPKG_PROJECT"], machine.environment["HOME"]
+    found = machine.start(before=READ_ONLY, PHOTOFLUX_CACHE="~nobody-of-this-name/cache")
+    assert found["kind"] == "not_writable"
+    assert "PHOTOFLUX_CACHE" in found["text"]
+
+
 def test_a_project_that_cannot_be_written_is_used_as_it_was_settled(machine):
     machine.put_julia("julia version 1.11.1")
     machine.put_juliacall()

@@ -22,6 +22,7 @@ from photoflux.data.cache import cache_folder, writable
 from photoflux.engines.causes import kind_of, root_cause
 from photoflux.engines.julia_found import LEAST, number_of, option, version_of
 from photoflux.engines.problems import not_installed, problem
+from photoflux.errors import DataError
 from photoflux.variants import julia_package
 
 KEPT_LINES = 500
@@ -160,7 +161,10 @@ def _holds() -> bool:
 def _project_in_the_cache(refused: Path) -> Path:
     # One for each Python environment: each can have another version of juliacall.
     name = hashlib.sha256(os.fsencode(sys.prefix)).hexdigest()[:12]
-    folder = cache_folder() / "julia" / name
+    try:
+        folder = cache_folder() / "julia" / name
+    except DataError as error:  # no home
+        raise not_installed("not_writable", f"{refused} cannot be written, and {error}") from error
     if not writable(folder):
         raise not_installed("not_writable", f"neither {refused} nor {folder} can be written")
     return folder.absolute()
