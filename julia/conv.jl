@@ -157,7 +157,7 @@ function correlate!(y::Array{Float32,4}, x, weight, bias, relu::Bool, buffers::B
         fill_tile!(p, width, height, inputs, from, height_) do to, channel, row
             copy_row!(to, at(source, (channel * height + row) * width), width)
         end
-        if pooled
+        if chosen !== nothing
             out = at(p, tile_size)
             correlate_tile!(out, width, height_, outputs, p, height_, inputs, pointer(packed), pointer(biases), false)
             for channel in 0:(outputs - 1)

@@ -1,5 +1,6 @@
 # Real fits and predictions of tiny images, so that a user's first does not wait for the compiler: of each kind of chain, by
-# way of the files, of images that are wide enough for every way of convolution.
+# way of the files, of images that are wide enough for every way of convolution. All in a `let`, which the newest
+# PrecompileTools of Julia 1.11 does not make: there an assignment is to a global name, and to `split` an error.
 
 # A prepared dataset as Python writes it.
 function write_prepared(folder, images, labels, split, classes)
@@ -15,7 +16,7 @@ function write_prepared(folder, images, labels, split, classes)
     write(joinpath(folder, "meta.json"), JSON.json((; format=1, name="tiny", fingerprint="", classes)))
 end
 
-@setup_workload begin
+@setup_workload let
     images = rand(Xoshiro(1), UInt8, 2LANES, 8, 3, 8)
     split = UInt8[0, 0, 0, 0, 1, 1, 2, 2]
     settings = JSON.json((; epochs=1, batch_size=3, learning_rate=0.001, seed=1, balance="augment"))
