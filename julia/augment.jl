@@ -23,9 +23,9 @@ const MAX_ZOOM = 0.1f0
 
 Draw flips (each with probability ½), an angle (uniform, ±36°) and a zoom (uniform, ±10 %).
 """
-function draw_augmentation(rng::AbstractRNG)
-    symmetric() = 2.0f0 * rand(rng, Float32) - 1.0f0
-    return Augmentation(rand(rng, Bool), rand(rng, Bool), MAX_ANGLE * symmetric(), 1.0f0 + MAX_ZOOM * symmetric())
+function draw_augmentation(rng::SplitMix)
+    symmetric() = 2.0f0 * uniform!(rng) - 1.0f0
+    return Augmentation(coin!(rng), coin!(rng), MAX_ANGLE * symmetric(), 1.0f0 + MAX_ZOOM * symmetric())
 end
 
 """

@@ -31,11 +31,11 @@ function epoch_items(data::PreparedDataset, seed, epoch, balance)
         classes = [filter(i -> data.labels[i] == class, training) for class in unique(data.labels[training])]
         largest = maximum(length, classes)
         for members in classes
-            chosen = shuffle(derived_rng(seed, "copies", epoch, data.labels[first(members)]), members)
+            chosen = shuffled(derived_rng(seed, "copies", epoch, data.labels[first(members)]), members)
             append!(items, (Item(chosen[mod1(k, end)], cld(k, length(chosen))) for k in 1:(largest - length(members))))
         end
     end
-    return shuffle(derived_rng(seed, "order", epoch), items)
+    return shuffled(derived_rng(seed, "order", epoch), items)
 end
 
 """

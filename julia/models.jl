@@ -21,7 +21,7 @@ cross-correlations with `same` zero padding.
 - `variant::Union{AbstractString,Variant}`
 - `input::NTuple{3,Int}`: width, height and channels of an image.
 - `classes::Int`: 2 or more; 2 means one logit (the log-odds of the second class), more a logit a class.
-- `rng::AbstractRNG`: for the weights and, seeded anew by [`train`](@ref) each epoch, for dropout.
+- `rng::AbstractRNG`: for the weights. Dropout has a generator of its own, set by [`train`](@ref) each epoch.
 
 # Returns
 - `Chain`: takes a `W×H×C×N` array of `Float32`, 0 to 255; returns `outputs×N` logits.
@@ -69,7 +69,7 @@ outputs(classes::Integer) = classes == 2 ? 1 : Int(classes)
 # Flux.glorot_uniform's numbers, made in place: it would hold the photo CNN's large kernel twice.
 function glorot(rng)
     return function (dims::Vararg{Int,N}) where {N}
-        w, scale = rand(rng, Float32, dims), sqrt(24.0f0 / sum(Flux.nfan(dims...)))
+        w, scale = rand!(rng, Array{Float32}(undef, dims)), sqrt(24.0f0 / sum(Flux.nfan(dims...)))
         return w .= (w .- 0.5f0) .* scale
     end
 end
@@ -98,7 +98,7 @@ end
 
 function dropout_layer(name, v, group)
     rate = get(v.dropout, group, 0.0f0)
-    return iszero(rate) ? (;) : (; name => Dropout(rate; rng=Xoshiro(0)))
+    return iszero(rate) ? (;) : (; name => Dropout(rate; rng=SplitMix(0)))
 end
 
 """

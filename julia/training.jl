@@ -101,7 +101,7 @@ Ctrl-C ends the fit after the running batch and returns the run so far.
 - `variant`: a name of the table, or a [`Variant`](@ref).
 - `data`: a [`PreparedDataset`](@ref), or a folder for [`open_dataset`](@ref).
 - `epochs::Integer`, `batch_size::Integer`, `learning_rate::Real`: the variant's own unless given.
-- `seed::Integer`: any integer.
+- `seed::Integer`: any integer, of any number of digits.
 - `balance::AbstractString`: `"none"`; `"weights"`, each image's loss times N / (K · size of its class); or `"augment"`,
   every smaller class topped up each epoch with augmented copies ([`epoch_items`](@ref)).
 - `initial`: a [`Run`](@ref), or the path of a run or a weights file, from whose weights the fit starts; `nothing`: from
@@ -153,7 +153,7 @@ function train(
     end
 
     settings = (; epochs=Int(epochs), batch_size=Int(batch_size), learning_rate=Float64(shortest(Float32(learning_rate))),
-        seed=Int(seed), balance=String(balance))
+        seed=typemin(Int) <= seed <= typemax(Int) ? Int(seed) : BigInt(seed), balance=String(balance))
     return fit(v, data, settings, initial, Callback(on_batch), Callback(on_epoch))
 end
 

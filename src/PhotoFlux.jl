@@ -14,7 +14,7 @@ using Mmap: Mmap
 using Optimisers: Optimisers
 using PrecompileTools: @compile_workload, @setup_workload
 using Printf: @sprintf
-using Random: AbstractRNG, Xoshiro, rand!, shuffle
+using Random: AbstractRNG, Random, Xoshiro, rand!
 using SHA: SHA, sha256
 using Statistics: mean
 using TOML: TOML

@@ -12,6 +12,19 @@ mktempdir() do root
         @test occursin("Run of \"$(v.name)\" on tiny: 2 epochs", sprint(show, MIME("text/plain"), back))
     end
 
+    # Python's run.json and settings have the same digits; 64 bits are not enough for them.
+    @testset "seed $seed" for seed in (0, big(2)^63 - 1, big(2)^63, big(2)^64, big(2)^100)
+        v = variant("dense_dropout")
+        data = data_of(v)
+        run = train(v, data; epochs=1, seed)
+        back = load_run(save_run(joinpath(root, "seed $seed"), run))
+        @test back.settings.seed == run.settings.seed == seed
+        @test occursin(Regex("\"seed\": *$seed\\b"), read(joinpath(root, "seed $seed", "run.json"), String))
+        @test PhotoFlux.settings_from_json("{\"seed\": $seed}").seed == seed
+        @test arrays(back.model) == arrays(train(v, data; epochs=1, seed).model)
+        @test arrays(back.model) != arrays(train(v, data; epochs=1, seed=seed % 2^62 + 1).model)
+    end
+
     v = variant("baseline")
     run = train(v, data_of(v); epochs=1)
     folder = save_run(joinpath(root, "run"), run)
