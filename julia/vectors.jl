@@ -58,14 +58,15 @@ end
 @inline load_vec(p::Ptr{Float32}) = unsafe_load(Ptr{Vec}(p))
 @inline store_vec(p::Ptr{Float32}, v::Vec) = unsafe_store!(Ptr{Vec}(p), v)
 
-# Asks for the values at p, which are soon needed, into the second cache. Julia before 1.12 has another name for it and goes
-# without.
-@static if VERSION >= v"1.12"
-    @inline prefetch(p::Ptr{Float32}) =
-        ccall("llvm.prefetch.p0", llvmcall, Cvoid, (Ptr{Float32}, Int32, Int32, Int32), p, 0, 2, 1)
-else
-    prefetch(p::Ptr{Float32}) = nothing
-end
+# Asks for the values at p, which are soon needed, into the second cache. By an integer, and in the words of an LLVM whose pointers
+# have types, which newer ones still read: Julia 1.10, 1.11 and 1.12 take this, and no one form of `ccall`.
+@inline prefetch(p::Ptr{Float32}) = Base.llvmcall(("""
+    declare void @llvm.prefetch.p0i8(i8*, i32, i32, i32)
+    define void @entry(i64 %0) alwaysinline {
+        %p = inttoptr i64 %0 to i8*
+        call void @llvm.prefetch.p0i8(i8* %p, i32 0, i32 2, i32 1)
+        ret void
+    }""", "entry"), Cvoid, Tuple{UInt64}, UInt64(UInt(p)))
 
 # The first n lanes only.
 function store_vec(p::Ptr{Float32}, v::Vec, n::Integer)

@@ -1,3 +1,4 @@
+using InteractiveUtils: code_llvm
 using PhotoFlux: Buffers, Update
 
 # JET sees a call that is looked up while it runs wherever it is, `@inferred` only a result of unknown type.
@@ -30,4 +31,11 @@ JET_IS_HERE ? (@eval using JET: JET) : @info("JET is not installed: its checks d
             @test JET.get_reports(JET.report_opt(kernel, typeof.(arguments); target_modules=(PhotoFlux,))) == []
         end
     end
+end
+
+# What is soon needed is asked for with every Julia: the call is in the code of the products, not only in a name.
+@testset "products ask for memory ahead" begin
+    p = Ptr{Float32}
+    types = (p, Int, p, Int, p, Int, Int, Int, Bool, Val{2}, Val{2}, p, Int)
+    @test occursin(r"call void @llvm\.prefetch\.p0", sprint(code_llvm, PhotoFlux.product_block!, types))
 end
