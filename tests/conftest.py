@@ -1,19 +1,17 @@
-"""What all tests share: the engines, small data, and the line that says which Flux tests could not run."""
+"""What all tests share: the engines, small data, and the last lines: on which Julias, and what was skipped."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from julias import julia_of_engine, line_of_julias
 from photoflux.engines.flux import FluxEngine
 from photoflux.engines.keras import KerasEngine, why_unavailable
 from photoflux.errors import FluxError
 
 NO_FLUX = "Flux cannot run here"
-ROOT = Path(__file__).parents[1]
 # One test each that takes minutes: begun first, so that neither of the two processes is left alone with them.
 LONG = ("test_julia.py", "test_tour.py", "test_wheel.py")
 
@@ -53,11 +51,8 @@ def keras() -> Iterator[KerasEngine]:
 @pytest.fixture(scope="session")
 def julia_command(flux: FluxEngine) -> tuple[list[str], dict[str, str]]:
     """Command and environment of the Julia that runs in this process, with this checkout's package."""
-    environment = os.environ | {"JULIA_LOAD_PATH": os.pathsep.join(("@", str(ROOT), "@stdlib"))}
-    julia = flux.julia
-    executable = str(julia.seval("joinpath(Sys.BINDIR, Base.julia_exename())"))
-    project = str(julia.seval("dirname(Base.active_project())"))
-    return [executable, "--startup-file=no", "--threads=auto", f"--project={project}"], environment
+    julia = julia_of_engine(flux.julia)
+    return julia.command, julia.environment
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,7 +61,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many Flux tests were skipped, and why."""
+    """Say on which Julias their suite ran, and how many Flux tests were skipped, and why."""
+    line = line_of_julias(terminalreporter.stats)
+    if line is not None:
+        terminalreporter.write_line(line)
     reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []) if report.longrepr]
     flux_reasons = [reason.removeprefix("Skipped: ") for reason in reasons if NO_FLUX in reason]
     if flux_reasons:

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from juliapkg.compat import Compat, Version
 
-ROOT = Path(__file__).parents[2]
+from julias import LISTED, ROOT, Julia, check, julia_of, julia_of_engine, listed
+
 TRAIN = ["train", "l2", "demo", "--epochs", "1", "--image-size", "16", "--json"]
 WHERE = "from photoflux.engines.bridge import start; print(start(lambda _: None).seval('pathof(PhotoFlux)'))"
 
@@ -47,27 +50,61 @@ def test_both_descriptions_name_one_package():
     assert shipped == development | {"packages": {"PhotoFlux": package | {"path": "PhotoFlux.jl"}}}
 
 
-def test_it_trains_from_a_clean_environment(wheel, flux, tmp_path):
-    environment = tmp_path / "venv"
+def test_juliapkg_takes_the_julias_that_were_tried():
+    compat = Compat.parse(json.loads((ROOT / "python" / "photoflux" / "juliapkg.json").read_text())["julia"])
+    taken = [v for v in ("1.9.4", "1.10.0", "1.11.1", "1.12.9", "1.13.0") if Version.parse(v) in compat]
+    assert taken == ["1.10.0", "1.11.1", "1.12.9"]
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """A fresh environment into which the wheel was installed."""
+    environment = tmp_path_factory.mktemp("installed") / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    python = environment / "bin" / "python"
-    subprocess.run([str(python), "-m", "pip", "install", "--quiet", str(wheel)], check=True, capture_output=True)
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    return environment
+
+
+def test_it_trains_from_a_clean_environment(installed, flux, tmp_path):
+    train(installed, julia_of_engine(flux.julia), tmp_path, {})
+
+
+def test_it_trains_on_julia_1_11(installed, tmp_path):
+    """What most users have: juliapkg installs it where Python is linked with OpenSSL 3.0."""
+    if not listed():
+        pytest.skip(f"{LISTED} lists no Julia")
+    julias = {entry: julia_of(entry) for entry in listed()}
+    chosen = {entry: julia for entry, julia in julias.items() if julia.version.startswith("1.11.")}
+    if not chosen:
+        pytest.skip(f"{LISTED} lists no Julia 1.11")
+    entry, julia = next(iter(chosen.items()))
+    check(julia, ["PythonCall"], entry)
+    served = {"PYTHON_JULIACALL_EXE": julia.executable, "PYTHON_JULIACALL_PROJECT": julia.project}
+    assert train(installed, julia, tmp_path, served)["versions"]["julia"] == julia.version
+
+
+def train(installed: Path, julia: Julia, folder: Path, served: dict[str, str]) -> dict[str, Any]:
+    """Train in a fresh environment, in an empty folder; return what the run says of itself."""
     # Compiled apart: where the two share a Julia project, this Julia package would replace the checkout's compiled one,
     # which other tests have loaded, and Julia can crash at the next exception when the file of its code is replaced.
-    depots = os.pathsep.join([str(tmp_path / "depot"), *map(str, flux.julia.seval("DEPOT_PATH"))])
+    depots = os.pathsep.join([str(folder / "depot"), *julia.depots])
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    clean |= {"JULIA_DEPOT_PATH": depots}
+    clean |= {"JULIA_DEPOT_PATH": depots} | served
     done = subprocess.run(
-        [str(environment / "bin" / "photoflux"), *TRAIN],
-        cwd=tmp_path, env=clean, capture_output=True, text=True, check=False,
+        [str(installed / "bin" / "photoflux"), *TRAIN],
+        cwd=folder, env=clean, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
     assert values["engine"] == "flux"
-    assert (tmp_path / values["run"] / "weights.safetensors").is_file()
+    run = folder / values["run"]
+    assert (run / "weights.safetensors").is_file()
     where = subprocess.run(
-        [str(python), "-c", WHERE],
-        cwd=tmp_path, env=clean, capture_output=True, text=True, check=True,
+        [str(installed / "bin" / "python"), "-c", WHERE],
+        cwd=folder, env=clean, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert where.stdout.startswith(str(environment))
-    assert list((tmp_path / "depot" / "compiled").glob("*/PhotoFlux"))
+    assert where.stdout.startswith(str(installed))
+    assert list((folder / "depot" / "compiled").glob("*/PhotoFlux"))
+    described: dict[str, Any] = json.loads((run / "run.json").read_text())
+    return described
