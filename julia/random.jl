@@ -116,5 +116,10 @@ function Random.rand!(rng::SplitMix, x::Array{Float32})
     return x
 end
 
-# Other numbers and other arrays: the same draw, converted.
-Random.rand!(rng::SplitMix, x::AbstractArray{<:AbstractFloat}) = copyto!(x, rand!(rng, Array{Float32}(undef, size(x))))
+# Other numbers and other arrays: the same draw, converted. By the sampler that Random makes of their type, since packages of
+# arrays have methods for the two arguments alone.
+function Random.rand!(
+    rng::SplitMix, x::AbstractArray{T}, ::Random.SamplerTrivial{Random.CloseOpen01{T}},
+) where {T<:AbstractFloat}
+    return copyto!(x, rand!(rng, Array{Float32}(undef, size(x))))
+end
