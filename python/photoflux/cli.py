@@ -234,7 +234,7 @@ def evaluate(
             for name, row in metrics.folders.items()
         ]
     emit(as_json, values, "\n".join(lines))
-    return DONE
+    return REJECTED if metrics.rejected else DONE
 
 
 @command("predict")

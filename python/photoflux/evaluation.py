@@ -35,6 +35,8 @@ class Metrics:
         How many images of the part were not scored, because the weights had seen them.
     notes : list of str
         What is to be known of the score: what was left out and why, classes without an image.
+    rejected : int
+        How many files of other data than the run's own could not be read.
     """
 
     loss: float
@@ -50,6 +52,7 @@ class Metrics:
     part: str = ""
     left_out: int = 0
     notes: list[str] = field(default_factory=list)
+    rejected: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the metrics as plain JSON-ready values."""

@@ -159,7 +159,8 @@ def announce(prepared: PreparedDataset, display: Display, shown: int = 5, *, war
         display.say(f"Note: {warning}")
     rejected = prepared.rejected
     if rejected:
-        display.say(f"{len(rejected)} file(s) left out, all listed in {prepared.path / 'rejected.csv'}:")
+        count = "1 file was" if len(rejected) == 1 else f"{len(rejected)} files were"
+        display.say(f"{count} left out, all listed in {printable(prepared.path / 'rejected.csv')}:")
         # Each kind has a line, so that a broken image is seen among a hundred other files.
         few = [f"  {printable(file)}: {printable(reason)}" for file, reason in rejected]
         for line in few if len(few) <= shown else by_kind(rejected):

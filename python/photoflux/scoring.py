@@ -23,7 +23,9 @@ def score_selection(engine: Engine, run: Run, selection: Selection) -> Metrics:
     prepared, chosen = selection.prepared, selection.chosen
     logits = logits_of(engine, run.variant, run.weights, prepared, chosen)
     found = metrics_of(run.variant, run.weights, prepared, chosen, logits)
-    return replace(found, part=selection.part, left_out=selection.left_out, notes=selection.notes)
+    return replace(
+        found, part=selection.part, left_out=selection.left_out, notes=selection.notes, rejected=selection.rejected
+    )
 
 
 def metrics_of(

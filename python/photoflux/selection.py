@@ -40,6 +40,8 @@ class Selection:
         How many images of the part are not scored.
     notes : list of str
         Why, and what else is to be known.
+    rejected : int
+        How many files of other data than the run's own could not be read.
     """
 
     prepared: PreparedDataset
@@ -47,6 +49,7 @@ class Selection:
     chosen: np.ndarray
     left_out: int = 0
     notes: list[str] = field(default_factory=list)
+    rejected: int = 0
 
 
 def select(run: Run, data: Source | None, part: str | None, display: Display) -> Selection:
@@ -138,7 +141,8 @@ def _selection(
     if unknown:
         notes.append(f"It is not known which images the model has seen, so some of these may be among them: {unknown}.")
     notes += missing_classes(run.classes, prepared.labels[chosen])
-    return Selection(prepared, part, chosen, left_out, notes)
+    rejected = 0 if prepared.fingerprint == run.data["fingerprint"] else len(prepared.rejected)
+    return Selection(prepared, part, chosen, left_out, notes, rejected)
 
 
 def _opened(run: Run, data: Source, display: Display) -> tuple[PreparedDataset, bool]:

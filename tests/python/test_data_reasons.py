@@ -127,6 +127,6 @@ def test_an_image_is_not_crowded_out_of_what_is_said(tmp_path: Path, capsys: pyt
     (source / "Text" / "scan.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     photoflux.prepare(source, tmp_path / "set", image_size=8)
     said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith("81 file(s) left out, all listed in ")
+    assert said[0].startswith("81 files were left out, all listed in ")
     assert said[1].startswith("  1 × broken PNG") and "Text/scan.png" in said[1]
     assert len(said) == 4

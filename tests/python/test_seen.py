@@ -503,6 +503,10 @@ def test_the_command_line_says_what_was_left_out(scans, others, tmp_path):
     values = json.loads(done.stdout)
     assert (values["part"], values["left_out"], values["images"]) == ("all", left_out, 84 - left_out)
     assert "left out" in values["notes"][0]
+    (scans / "Photo" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    done = CliRunner().invoke(app, ["evaluate", str(run.path), "--data", str(scans), "--json"])
+    assert done.exit_code == 3 and json.loads(done.stdout)["rejected"] == 1 and "cut.jpg" in done.stderr
+    (scans / "Photo" / "cut.jpg").unlink()
     done = CliRunner().invoke(app, ["evaluate", str(run.path), "--data", str(scans), "--part", "test"])
     assert done.exit_code == 2 and "has no test part" in done.stderr
     shutil.rmtree(others)

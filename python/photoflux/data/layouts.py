@@ -11,7 +11,7 @@ from photoflux.errors import DataError
 from photoflux.names import class_name, printable, quoted
 
 BESIDE = "beside the class folders, expected inside one"
-_POOL = "Say `--resplit` (`resplit=True`) to"
+_POOL = "`--resplit` (`resplit=True`) to"
 _SHOWN = 4
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 
@@ -133,7 +133,7 @@ def _parts_first(source: Path, tree: _Tree, upper: Mapping[str, str], resplit: b
             raise DataError(
                 f"{printable(source)} is split already ({names}), and its parts must have the same classes; {lacking} "
                 f"lacks {_listed(missing)}. Add what is missing, rename what is called differently, or take it out of "
-                f"the other parts. {_POOL} pool all images and split them anew."
+                f"the other parts. Say {_POOL} pool all images and split them anew."
             )
     return Layout(classes, parts, [*notes, _in_words(parts.values(), sorted(labelled))], folders)
 
@@ -150,7 +150,7 @@ def _check_inner(source: Path, tree: _Tree, inner: Mapping[str, Mapping[str, str
         raise DataError(
             f"The class folder {quoted(split[0])} in {printable(source)} is split already "
             f"({_listed(inner[split[0]])}), and {_listed(odd)} is not, or otherwise. Give every class folder the same "
-            f"parts and no images beside them. {_POOL} pool all images of each class folder and split them anew."
+            f"parts and no images beside them. Say {_POOL} pool all images of each class folder and split them anew."
         )
 
 
@@ -163,7 +163,7 @@ def _ask_about_equal_folders(source: Path, tree: _Tree) -> None:
         return
     raise DataError(
         f"Which folders are the classes? Each of {_listed(folders)} in {printable(source)} holds the same folders, "
-        f"{_listed(below[0])}. If {_listed(folders)} are the classes: {_POOL.lower()} pool what is in each. If "
+        f"{_listed(below[0])}. If {_listed(folders)} are the classes: say {_POOL} pool what is in each. If "
         f"{_listed(below[0])} are, put all images of one into one folder, and give a table with `--groups` if those of "
         f"{quoted(folders[0])} are to stay together."
     )
