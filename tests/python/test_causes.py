@@ -62,6 +62,7 @@ KINDS = [
     ("ERROR: failed to clone from https://github.com/x, error: GitError(Code:ERROR, Class:Net)", "network"),
     ('SystemError: opening file "/r/.julia/logs/manifest_usage.toml": Permission denied', "not_writable"),
     ("IOError: open: read-only file system (EROFS)", "not_writable"),
+    ('IOError: mkdir("/x"; mode=0o777): no such file or directory (ENOENT)', "not_writable"),
     ("write: no space left on device (ENOSPC)", "not_writable"),
     ("UndefVarError: `x` not defined", "package"),
 ]

@@ -30,6 +30,7 @@ JULIACALL = """
 import os
 __version__ = "0"
 CONFIG = {name: os.environ.get("PYTHON_JULIACALL_" + name) for name in ("EXE", "PROJECT", "LIB", "THREADS")}
+CONFIG["depot"] = os.environ.get("JULIA_DEPOT_PATH")
 %s
 """
 # Whatever a site's own start-up code has put into the environment is not part of the machine.
@@ -312,6 +313,26 @@ def test_nothing_can_be_written(machine, there):
     if there:
         assert "PHOTOFLUX_CACHE" in found["text"]
         assert "JULIA_DEPOT_PATH" in found["text"]
+
+
+DEPOTS = [
+    ({"JULIA_DEPOT_PATH": "/proc/nothing:/second"}, "{ours}:/proc/nothing:/second"),
+    ({"HOME": "/proc/nothing"}, "{ours}:/proc/nothing/.julia:"),
+    ({"JULIA_DEPOT_PATH": "{folder}/depot:/second"}, "{folder}/depot:/second"),
+    ({}, None),
+    ({"JULIA_DEPOT_PATH": "/proc/nothing", "PHOTOFLUX_CACHE": "/proc/nothing"}, "/proc/nothing"),
+]
+
+
+@pytest.mark.parametrize(("settings", "told"), DEPOTS)
+def test_a_depot_that_cannot_be_written_has_ours_in_front(machine, settings, told):
+    machine.put_julia("julia version 1.11.1")
+    machine.put_juliacall()
+    places = {"folder": machine.folder, "ours": machine.folder / "cache" / "julia" / "depot"}
+    given = {"PHOTOFLUX_CACHE": "{folder}/cache"} | settings
+    found = machine.start(**{name: value.format(**places) for name, value in given.items()})
+    assert found["kind"] is None, found
+    assert found["config"]["depot"] == (told and told.format(**places))
 
 
 def test_no_home_at_all(machine):

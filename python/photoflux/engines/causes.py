@@ -28,7 +28,8 @@ _NO_NETWORK = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 _NOT_WRITABLE = re.compile(
-    r"\b(?:EACCES|EROFS|EPERM|ENOSPC|EDQUOT)\b|permission denied|read-only file system|no space left|quota exceeded",
+    r"\b(?:EACCES|EROFS|EPERM|ENOSPC|EDQUOT)\b|permission denied|read-only file system|no space left|quota exceeded|"
+    r"IOError: mk(?:dir|path)",
     re.IGNORECASE,
 )
 

@@ -69,7 +69,10 @@ def number_of(version: str) -> tuple[int, int]:
 
 def programs() -> list[Found]:
     """Return the Julia programs that can be found, in the order in which they would be taken."""
-    places = [(option("exe"), "named by PYTHON_JULIACALL_EXE"), (option("exe", "juliapkg"), "PYTHON_JULIAPKG_EXE")]
+    places = [
+        (option("exe"), "named by PYTHON_JULIACALL_EXE"),
+        (option("exe", "juliapkg"), "named by PYTHON_JULIAPKG_EXE"),
+    ]
     named = [(shutil.which(place), where) for place, where in places if place]
     others = [(_downloaded(), "downloaded before"), (_of_juliaup(), "of juliaup"), (shutil.which("julia"), "on PATH")]
     found: dict[str, Found] = {}

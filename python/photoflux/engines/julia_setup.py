@@ -23,6 +23,7 @@ from photoflux.engines.causes import kind_of, root_cause
 from photoflux.engines.julia_found import LEAST, number_of, option, version_of
 from photoflux.engines.problems import not_installed, problem
 from photoflux.errors import DataError
+from photoflux.names import user_path
 from photoflux.variants import julia_package
 
 KEPT_LINES = 500
@@ -58,6 +59,27 @@ def settle(say: Callable[[str], None]) -> dict[str, str]:
     FluxError
         If that cannot be had; its kind says why.
     """
+    depot = _depot()
+    with environment(depot):
+        return depot | _settle(say)
+
+
+def _depot() -> dict[str, str]:
+    """Put a depot of ours in front where Julia's first one, into which it compiles, cannot be written."""
+    given = os.environ.get("JULIA_DEPOT_PATH", "")
+    try:
+        # After a last separator Julia puts what it brings itself.
+        path = given or f"{Path.home() / '.julia'}{os.pathsep}"
+        first = path.split(os.pathsep)[0]
+        ours = cache_folder().absolute() / "julia" / "depot"
+    except (RuntimeError, DataError):  # no home: Julia asks the system itself
+        return {}
+    if not first or writable(user_path(first)) or not writable(ours):
+        return {}
+    return {"JULIA_DEPOT_PATH": f"{ours}{os.pathsep}{path}"}
+
+
+def _settle(say: Callable[[str], None]) -> dict[str, str]:
     exe, project = option("exe"), option("project")
     if exe is None and project is None:
         return _by_juliapkg(say)
