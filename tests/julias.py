@@ -30,7 +30,10 @@ class Julia:
     Attributes
     ----------
     version : str
+    words : list of str
+        What starts it: a program, which may be a wrapper, and arguments.
     executable : str
+        Julia's own program.
     project : str
         The project's folder.
     depots : list of str
@@ -38,6 +41,7 @@ class Julia:
     """
 
     version: str
+    words: list[str]
     executable: str
     project: str
     depots: list[str]
@@ -45,7 +49,7 @@ class Julia:
     @property
     def command(self) -> list[str]:
         """The command, to which a file or `-e` and code are added."""
-        return [self.executable, "--startup-file=no", "--threads=auto", f"--project={self.project}"]
+        return [*self.words, "--startup-file=no", "--threads=auto", f"--project={self.project}"]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -77,7 +81,7 @@ def julia_of(entry: str) -> Julia:
     options = ["--startup-file=no", *([f"--project={project}"] if project else [])]
     version, executable, active, *depots = _ask([*words, *options, "-e", ABOUT], _without_settings(), entry)
     own = [depot for depot in os.environ.get("JULIA_DEPOT_PATH", "").split(os.pathsep) if depot]
-    julia = Julia(version, executable, str(Path(active).parent), list(dict.fromkeys([*own, *depots])))
+    julia = Julia(version, words, executable, str(Path(active).parent), list(dict.fromkeys([*own, *depots])))
     ours, *_ = check(julia, ["PhotoFlux", *tomllib.loads((ROOT / "Project.toml").read_text())["deps"]], entry)
     if Path(ours).resolve() != ROOT / "src" / "PhotoFlux.jl":
         raise UnusableJulia(f"{LISTED} lists {entry}, whose project {julia.project} has another PhotoFlux, {ours}.")
@@ -100,7 +104,9 @@ def julia_of_engine(julia: Any) -> Julia:
     """Return the Julia that serves this process, given the module that the Flux engine has."""
     executable = str(julia.seval("joinpath(Sys.BINDIR, Base.julia_exename())"))
     project = str(julia.seval("dirname(Base.active_project())"))
-    return Julia(str(julia.VERSION), executable, project, [str(depot) for depot in julia.seval("DEPOT_PATH")])
+    return Julia(
+        str(julia.VERSION), [executable], executable, project, [str(depot) for depot in julia.seval("DEPOT_PATH")]
+    )
 
 
 def line_of_julias(stats: dict[str, list[Any]]) -> str | None:
