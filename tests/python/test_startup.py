@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from photoflux.engines import bridge
 from photoflux.variants import julia_package
 
 SILENT = """
@@ -128,6 +130,13 @@ def test_a_julia_that_was_started_before_with_other_options_is_warned_of_and_wor
     if threads != "1" or os.cpu_count() != 1:
         assert done.stdout.count("Julia was started before PhotoFlux") == bool(words)
         assert words in done.stdout
+
+
+# Not on a real Julia, which can crash or hang in this state: that is what is warned of.
+def test_threads_without_julias_handling_of_signals_are_warned_of():
+    julia = SimpleNamespace(Threads=SimpleNamespace(nthreads=lambda: 2), seval=lambda code: False)
+    with pytest.warns(RuntimeWarning, match="with several threads and without its handling of signals"):
+        bridge._warn_of_options(julia)
 
 
 BROKEN = """
