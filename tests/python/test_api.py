@@ -153,7 +153,7 @@ BAD_SETTINGS = [
     ({"batch_size": True}, "`batch_size`"),
     ({"learning_rate": 0}, "`learning_rate` must be a finite number above 0; received: 0"),
     ({"learning_rate": float("nan")}, "`learning_rate`"),
-    ({"seed": -1}, "`seed` must be a whole number, 0 or more"),
+    ({"seed": -1}, "`seed` must be an integer, 0 or more"),
     ({"l2": -1.0}, "`l2` must be a finite number, 0 or more"),
     ({"loss": "mse"}, "`loss` must be one of cross_entropy, squared_error"),
     ({"image_size": 4, "data": "demo"}, "image_size"),
