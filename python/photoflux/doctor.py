@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from photoflux import atomic
-from photoflux.data.arrays import prepare_arrays
 from photoflux.data.cache import ENVIRONMENT, cache_state
 from photoflux.engines.base import Settings
 from photoflux.engines.flux import FluxEngine
@@ -123,6 +122,8 @@ def _flux(say: Callable[[str], None]) -> dict[str, Any]:
 
 def _train_a_batch(engine: FluxEngine) -> dict[str, Any]:
     """Train one batch of small random images, by the way that a fit goes."""
+    from photoflux.data.arrays import prepare_arrays
+
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), np.uint8), np.arange(IMAGES) % 2
     recipe, losses, began = variant(TRAINED), [], time.perf_counter()

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from photoflux.data.arrays import as_array, check_images, check_labels
 from photoflux.data.cache import cached, digest_of
 from photoflux.data.checks import OnProgress
 from photoflux.data.duplicates import group_duplicates, number_groups
-from photoflux.data.folder import decode_into, nothing_readable
 from photoflux.data.labels import PHOTO_NAMES
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.scanning import scan_folder
@@ -54,6 +52,8 @@ def prepare_unsplit(
     DataError
         If there is no such folder, nothing in it can be read, a folder is no class of the run, or arrays do not fit.
     """
+    from photoflux.data.folder import decode_into, nothing_readable
+
     if isinstance(source, tuple | list):
         return _from_arrays(source, classes, positive, shape)
     root = user_path(source)
@@ -169,6 +169,8 @@ def missing_classes(classes: Sequence[str], labels: np.ndarray) -> list[str]:
 def _from_arrays(
     source: tuple[Any, Any], classes: Sequence[str], positive: str | None, shape: tuple[int, int, int]
 ) -> PreparedDataset:
+    from photoflux.data.arrays import as_array, check_images, check_labels
+
     if len(source) != 2:
         raise DataError(f"A source of arrays must be (x, y); received {len(source)} entries.")
     images, labels = check_images(as_array("x", source[0])), check_labels(as_array("y", source[1])).astype(np.int32)
