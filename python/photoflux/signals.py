@@ -22,6 +22,12 @@ class Ended(SystemExit):
         self.signal = signal.Signals(number).name
 
 
+def unblock() -> None:
+    """Let the signals that end a process through: one that has Julia blocks them, for what it starts too."""
+    if hasattr(signal, "pthread_sigmask") and "juliacall" not in sys.modules:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *ENDING})
+
+
 @contextlib.contextmanager
 def unwinding() -> Iterator[None]:
     """Have SIGTERM and SIGHUP raise `Ended` in the block, so that what is being written is removed on the way out.
@@ -32,6 +38,7 @@ def unwinding() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    unblock()
     ours = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
 
     def end(number: int, frame: FrameType | None) -> None:

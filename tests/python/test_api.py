@@ -208,16 +208,16 @@ def test_a_full_disk_leaves_the_earlier_run(keras, arrays, tmp_path, monkeypatch
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
-# A process with Julia in it blocks SIGINT for its children. What is drawn after a fit is imported before it, so that
+# What is drawn after a fit is imported before it, so that
 # after Ctrl-C the test waits for what it is about: on a busy machine the imports alone took a minute.
 LONG_FIT = """
-import signal
 import sys
 import matplotlib.figure
 import scipy.stats
 import sklearn.metrics
 import photoflux
-signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+from photoflux.signals import unblock
+unblock()
 run = photoflux.train("baseline", sys.argv[3], engine=sys.argv[1], epochs=100_000, out=sys.argv[2])
 print(run.ended, len(run.history), run.kept_epoch, flush=True)
 """

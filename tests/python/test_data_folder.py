@@ -275,6 +275,8 @@ def test_a_real_ctrl_c(scans: Path, tmp_path: Path):
     script = (
         "from photoflux.data.folder import prepare_folder\n"
         "import time\n"
+        "from photoflux.signals import unblock\n"
+        "unblock()\n"
         "def step(done, total, what):\n"
         "    print(done, flush=True)\n"
         "    time.sleep(0.2)\n"

@@ -233,6 +233,8 @@ def test_helpers_end_with_their_parent(folder: Path, number: signal.Signals):
         "import multiprocessing, sys, time\n"
         "from pathlib import Path\n"
         "from photoflux.data.parallel import decode_files\n"
+        "from photoflux.signals import unblock\n"
+        "unblock()\n"
         "for index, _ in decode_files(sorted(Path(sys.argv[1]).iterdir()), height=400, width=400, processes=2):\n"
         "    if index == 30:\n"
         "        print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"

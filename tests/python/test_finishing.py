@@ -168,6 +168,8 @@ def test_a_signal_while_the_run_is_saved_waits(fake, data, tmp_path, monkeypatch
     def terminated(number, frame):
         raise SystemExit(143)
 
+    # Where Julia runs, as other tests leave it, signals are Julia's.
+    monkeypatch.delitem(sys.modules, "juliacall", raising=False)
     before = signal.signal(signal.SIGTERM, terminated)
     monkeypatch.setattr(module, name, interrupted)
     try:

@@ -149,6 +149,22 @@ def test_a_preparation_that_is_ended_leaves_nothing(scans, tmp_path, number, cod
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_command_ends_though_its_parent_blocks_signals(scans, tmp_path):
+    """As one does that has Julia, a notebook for instance."""
+    blocked = (
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [15]); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", blocked, sys.executable, "-c", SLOW, str(scans), str(tmp_path / "d")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+
+
 def test_a_killed_preparation_is_swept_by_the_next_command(scans, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", SLOW, str(scans), str(tmp_path / "d")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
