@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 LEAST = (1, 10)
-LEAST_TEXT = "1.10 or later"
+LEAST_TEXT = "1.10 to 1.12"
 
 
 @dataclass(frozen=True)
