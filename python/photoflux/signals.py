@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 # What ends a process that has no handler for it, and leaves what it was writing behind.
@@ -67,7 +67,9 @@ def held() -> Iterator[None]:
         return
     came: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
-    held = {number: handler for number, handler in before.items() if callable(handler)}
+    held: dict[int, Callable[[int, FrameType | None], object]] = {
+        number: handler for number, handler in before.items() if callable(handler)
+    }
     for number in held:
         signal.signal(number, lambda number, frame: came.append(number))
     try:
@@ -76,4 +78,4 @@ def held() -> Iterator[None]:
         for number, handler in held.items():
             signal.signal(number, handler)
         if came:
-            signal.raise_signal(came[0])
+            held[came[0]](came[0], sys._getframe())  # not raised again: where Julia runs it would be Julia's

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from juliapkg.compat import Compat, Version
 
-from julias import LISTED, ROOT, Julia, check, julia_of, julia_of_engine, listed
+from julias import ROOT, Julia, check, julia_of, julia_of_engine, listed
 
 TRAIN = ["train", "l2", "demo", "--epochs", "1", "--image-size", "16", "--json"]
 WHERE = "from photoflux.engines.bridge import start; print(start(lambda _: None).seval('pathof(PhotoFlux)'))"
@@ -67,25 +67,23 @@ def installed(wheel, tmp_path_factory):
 
 
 def test_it_trains_from_a_clean_environment(installed, flux, tmp_path):
-    train(installed, julia_of_engine(flux.julia), tmp_path, {})
+    """On the Julia of this process and, where one is listed, on 1.11.
 
-
-def test_it_trains_on_julia_1_11(installed, tmp_path):
-    """What most users have: juliapkg installs it where Python is linked with OpenSSL 3.0."""
-    if not listed():
-        pytest.skip(f"{LISTED} lists no Julia")
-    julias = {entry: julia_of(entry) for entry in listed()}
-    chosen = {entry: julia for entry, julia in julias.items() if julia.version.startswith("1.11.")}
-    if not chosen:
-        pytest.skip(f"{LISTED} lists no Julia 1.11")
-    entry, julia = next(iter(chosen.items()))
-    check(julia, ["PythonCall"], entry)
-    served = {"PYTHON_JULIACALL_EXE": julia.executable, "PYTHON_JULIACALL_PROJECT": julia.project}
-    assert train(installed, julia, tmp_path, served)["versions"]["julia"] == julia.version
+    Most users have that one: juliapkg installs it where Python is linked with OpenSSL 3.0.
+    """
+    train(installed, julia_of_engine(flux.julia), tmp_path / "served", {})
+    for entry in listed():
+        julia = julia_of(entry)
+        if julia.version.startswith("1.11."):
+            check(julia, ["PythonCall"], entry)
+            named = {"PYTHON_JULIACALL_EXE": julia.executable, "PYTHON_JULIACALL_PROJECT": julia.project}
+            assert train(installed, julia, tmp_path / "listed", named)["versions"]["julia"] == julia.version
+            break
 
 
 def train(installed: Path, julia: Julia, folder: Path, served: dict[str, str]) -> dict[str, Any]:
-    """Train in a fresh environment, in an empty folder; return what the run says of itself."""
+    """Train in a fresh environment, in a new folder; return what the run says of itself."""
+    folder.mkdir()
     # Compiled apart: where the two share a Julia project, this Julia package would replace the checkout's compiled one,
     # which other tests have loaded, and Julia can crash at the next exception when the file of its code is replaced.
     depots = os.pathsep.join([str(folder / "depot"), *julia.depots])
