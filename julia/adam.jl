@@ -82,7 +82,7 @@ Keep or apply `n` values of a weight's gradient, at `offset` in the weight, with
 - `w`, `dw`: pointers to those values of the weight and of its gradient.
 
 # Returns
-- `Float32`: the penalty of those values, not [`scaled`](@ref) yet.
+- `Float32`: the penalty of those values.
 """
 function take!(target::Kept, p::Penalty, w::Ptr{Float32}, dw::Ptr{Float32}, offset, n)
     to, value = at(pointer(target.gradient), offset), 0.0f0
@@ -118,12 +118,12 @@ soon_read(target::Update, w, offset, n) = (at(pointer(target.m), offset), at(poi
 # A whole gradient, in blocks that the threads share; returns the penalty's value at the weights before.
 function give!(target, p::Penalty, w::Array{Float32}, dw::Array{Float32})
     jobs = cld(length(w), BLOCK)
-    jobs == 1 && return GC.@preserve w dw scaled(p, take!(target, p, pointer(w), pointer(dw), 0, length(w)))
+    jobs == 1 && return GC.@preserve w dw take!(target, p, pointer(w), pointer(dw), 0, length(w))
     values = Vector{Float32}(undef, jobs)
     GC.@preserve w dw share(jobs) do job, _
         offset = (job - 1) * BLOCK
         n = min(BLOCK, length(w) - offset)
         values[job] = take!(target, p, at(pointer(w), offset), at(pointer(dw), offset), offset, n)
     end
-    return scaled(p, sum(values))
+    return sum(values)
 end

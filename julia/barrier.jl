@@ -1,9 +1,11 @@
 """
-    apart(f, arguments...)
+    dispatch_barrier(f, arguments...; keywords...)
 
-Return `f(arguments...)` in a call that is looked up while it runs.
+Return `f(arguments...; keywords...)`, a call that is dispatched at run time.
 
-Methods of another package, such as PythonCall, can make Julia compile anew what calls them with arguments of unknown type: JSON's
-parser, `join`, NNlib's fallbacks. Called this way, these take along no function of ours that was compiled with the package.
+Compiled code is invalidated where it depends on a call for which another package adds a method
+(<https://julialang.org/blog/2020/08/invalidations/>). PythonCall adds such methods, for JSON's parser, `join` and NNlib's
+fallbacks among others: whatever calls these with arguments of unknown type is compiled anew in each process. Behind this barrier
+the callers that were compiled with the package stay valid.
 """
-apart(f, arguments...; kwargs...) = Base.inferencebarrier(f)(arguments...; kwargs...)
+dispatch_barrier(f, arguments...; keywords...) = Base.inferencebarrier(f)(arguments...; keywords...)

@@ -85,7 +85,7 @@ Open a prepared dataset by memory map, or read a folder of CIFAR-10's binary ver
 function open_dataset(folder::AbstractString; seed::Integer=42)
     isdir(folder) || throw(ArgumentError("`folder` must be a prepared dataset; there is no folder: $folder"))
     isfile(joinpath(folder, "meta.json")) && return open_prepared(folder)
-    isfile(joinpath(folder, "data_batch_1.bin")) && return apart(open_cifar10, folder; seed)::PreparedDataset
+    isfile(joinpath(folder, "data_batch_1.bin")) && return dispatch_barrier(open_cifar10, folder; seed)::PreparedDataset
     throw(ArgumentError(
         "$folder is neither a prepared dataset (it has no meta.json) nor CIFAR-10's binary version (no " *
         "data_batch_1.bin). `photoflux prepare SOURCE DEST` makes a prepared dataset from a folder of images.",
@@ -94,7 +94,7 @@ end
 
 function open_prepared(folder)
     meta = try
-        apart(JSON.parsefile, joinpath(folder, "meta.json"))
+        dispatch_barrier(JSON.parsefile, joinpath(folder, "meta.json"))
     catch err
         err isa InterruptException && rethrow()
         throw(ArgumentError("$(joinpath(folder, "meta.json")) is not JSON; prepare the dataset again."))
@@ -105,10 +105,10 @@ function open_prepared(folder)
         mmap_npy(joinpath(folder, "images.npy"), Array{UInt8,4}),
         copy(mmap_npy(joinpath(folder, "labels.npy"), Vector{Int32})),
         copy(mmap_npy(joinpath(folder, "split.npy"), Vector{UInt8})),
-        apart(Vector{String}, meta["classes"])::Vector{String},
-        apart(String, meta["name"])::String,
-        apart(String, meta["fingerprint"])::String,
-        apart(about_of, Dict{String,Any}(meta..., "path" => abspath(folder)))::NamedTuple,
+        dispatch_barrier(Vector{String}, meta["classes"])::Vector{String},
+        dispatch_barrier(String, meta["name"])::String,
+        dispatch_barrier(String, meta["fingerprint"])::String,
+        dispatch_barrier(about_of, Dict{String,Any}(meta..., "path" => abspath(folder)))::NamedTuple,
     )
 end
 

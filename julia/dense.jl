@@ -118,7 +118,7 @@ function blocked_gradients!(dx, target, p, weight, x, dy, buffers, name)
         product!(dw, units, pointer(dy), units, xs, 1, images, units, n, images, false, Val(ROWS), v, soon)
         values[job] = take!(target, p, w, dw, j * units, n * units)
     end
-    return scaled(p, sum(values))
+    return sum(values)
 end
 
 # to[i, k] = from[k, i] for the first m of i and n of k; both have columns that far apart.

@@ -21,7 +21,7 @@ function engine_fit(spec::String, folder::String, weights::String, settings::Str
     batch_done, epoch_done = Callback(on_batch), Callback(on_epoch)
     keep(run) = write_weights(weights, run.model, run.input; metadata=weights_metadata(run))
     run = try
-        apart(train, variant_from_json(spec), open_dataset(folder); settings_from_json(settings)..., initial,
+        dispatch_barrier(train, variant_from_json(spec), open_dataset(folder); settings_from_json(settings)..., initial,
             on_batch=so_far -> batch_done(so_far[TOLD]...), on_epoch=row -> epoch_done(row...))
     catch err
         err isa DivergedError && keep(err.run)
@@ -47,15 +47,15 @@ Write the logits of images to an address: `outputs×n` of `Float32`, which are P
 function engine_logits!(address::Int, spec::String, weights::String, classes::Int, images::Int, width::Int, height::Int,
     channels::Int, n::Int, batch_size::Int)
     input = (width, height, channels)
-    model = apart(load_weights!, build_model(variant_from_json(spec), input, classes), weights, input)
+    model = dispatch_barrier(load_weights!, build_model(variant_from_json(spec), input, classes), weights, input)
     x = unsafe_wrap(Array, Ptr{UInt8}(images), (input..., n))
     z = unsafe_wrap(Array, Ptr{Float32}(address), (outputs(classes), n))
-    copyto!(z, apart(logits, model, x; batch_size)::Matrix{Float32})
+    copyto!(z, dispatch_barrier(logits, model, x; batch_size)::Matrix{Float32})
     return nothing
 end
 
-variant_from_json(text::AbstractString) = (row = apart(JSON.parse, text); apart(Variant, row["name"], row)::Variant)
-settings_from_json(text::AbstractString) = NamedTuple(Symbol(k) => value for (k, value) in apart(JSON.parse, text))
+variant_from_json(text::AbstractString) = (row = dispatch_barrier(JSON.parse, text); dispatch_barrier(Variant, row["name"], row)::Variant)
+settings_from_json(text::AbstractString) = NamedTuple(Symbol(k) => value for (k, value) in dispatch_barrier(JSON.parse, text))
 
 function package_version(name::AbstractString)
     modules = (; Flux, Flux.NNlib, Optimisers, Zygote)

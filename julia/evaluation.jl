@@ -32,7 +32,7 @@ end
 
 # The layers' own calls are compiled when they are first needed, not with the rest.
 logits_of(chain, x, buffers) =
-    is_written_out(chain, x) ? copy(last(run_forward(stages(chain), x, buffers)))::Matrix{Float32} : apart(by_layers, chain, x)
+    is_written_out(chain, x) ? copy(last(run_forward(stages(chain), x, buffers)))::Matrix{Float32} : dispatch_barrier(by_layers, chain, x)
 by_layers(chain, x) = convert(Matrix{Float32}, chain(x))
 
 # The images of a batch as the model takes them: as they are if they are all and Float32, else copied by all threads.
@@ -108,8 +108,8 @@ function evaluate_images(model, data, v, part, chosen, batch_size)
     for (truth, decision) in zip(labels, decisions(z))
         confusion[truth + 1, decision + 1] += 1
     end
-    loss = apart(mean_loss, loss_of(v.loss, K), z, targets(labels, K))::Float64
-    penalty = apart(Float64, apart(penalty_value, kernel_penalties(v, model), model))::Float64
+    loss = dispatch_barrier(mean_loss, loss_of(v.loss, K), z, targets(labels, K))::Float64
+    penalty = dispatch_barrier(Float64, dispatch_barrier(penalty_value, kernel_penalties(v, model), model))::Float64
     hits = [confusion[k, k] for k in 1:K]
     return (;
         loss,
@@ -122,4 +122,4 @@ function evaluate_images(model, data, v, part, chosen, batch_size)
     )
 end
 
-mean_loss(loss, z, y) = mean(Float64, image_losses(loss, z, y))
+mean_loss(loss, z, y) = mean(Float64, loss(z, y; agg=identity))

@@ -1,42 +1,24 @@
-"""
-    image_losses(loss, logits, y)
-
-Return each image's loss, `1×B`.
-
-- `BinaryCrossEntropy()`: `−y·log σ(z) − (1 − y)·log(1 − σ(z))` of one logit.
-- `CategoricalCrossEntropy()`: `−Σ y·log softmax(z)`.
-- `BinarySquaredError()`: `0.5·(σ(z) − y)²` of one logit.
-- `CategoricalSquaredError()`: `0.5·mean((softmax(z) − y)²)` over the classes.
-
-# Arguments
-- `loss`: one of those; chosen by [`loss_of`](@ref).
-- `logits`, `y`: `outputs×B`.
-"""
-function image_losses end
-
-struct BinaryCrossEntropy end
-struct CategoricalCrossEntropy end
-struct BinarySquaredError end
-struct CategoricalSquaredError end
-
-image_losses(::BinaryCrossEntropy, z, y) = (1 .- y) .* z .- logσ.(z)
-image_losses(::CategoricalCrossEntropy, z, y) = -sum(y .* logsoftmax(z; dims=1); dims=1)
-image_losses(::BinarySquaredError, z, y) = abs2.(sigmoid.(z) .- y) ./ 2
-image_losses(::CategoricalSquaredError, z, y) = sum(abs2.(softmax(z; dims=1) .- y); dims=1) ./ (2 * size(z, 1))
+# A loss is a function of logits and targets with the keyword `agg`, as those of `Flux.Losses`, here `identity`: `1×B`, of each
+# image. Flux has the cross-entropies; its `mse` takes no softmax and would average over classes and images alike.
+binary_squared_error(z, y; agg=mean) = agg(abs2.(sigmoid.(z) .- y) ./ 2)
+categorical_squared_error(z, y; agg=mean) = agg(sum(abs2.(softmax(z; dims=1) .- y); dims=1) ./ (2 * size(z, 1)))
 
 """
     loss_of(name, classes)
 
-Return the loss of a variant's `loss`, `"cross_entropy"` or `"squared_error"`, for a number of classes.
+Return the loss of a variant's `loss` for a number of classes, a function of logits and targets with the keyword `agg`.
+
+- `"cross_entropy"`: `Flux.logitbinarycrossentropy` of one logit, `Flux.logitcrossentropy` of more.
+- `"squared_error"`: `0.5·(σ(z) − y)²` of one logit, `0.5·mean((softmax(z) − y)²)` over the classes of more.
 """
 loss_of(name::AbstractString, classes::Integer) = LOSS_TABLE[name, outputs(classes) == 1]
 
 # Of values of any type, so that a step is compiled for the loss that it has and for no other.
 const LOSS_TABLE = Dict{Tuple{String,Bool},Any}(
-    ("cross_entropy", true) => BinaryCrossEntropy(),
-    ("cross_entropy", false) => CategoricalCrossEntropy(),
-    ("squared_error", true) => BinarySquaredError(),
-    ("squared_error", false) => CategoricalSquaredError(),
+    ("cross_entropy", true) => logitbinarycrossentropy,
+    ("cross_entropy", false) => logitcrossentropy,
+    ("squared_error", true) => binary_squared_error,
+    ("squared_error", false) => categorical_squared_error,
 )
 
 """
@@ -45,14 +27,15 @@ const LOSS_TABLE = Dict{Tuple{String,Bool},Any}(
 Return the data loss of a batch: the mean over its images of each image's loss times its weight.
 
 # Arguments
-- `loss`, `logits`, `y`: as in [`image_losses`](@ref).
+- `loss`: of [`loss_of`](@ref).
+- `logits`, `y`: `outputs×B`.
 - `weights`: `1×B`, 1 for an unweighted loss.
 
 # Returns
 - a number of the logits' type
 """
 function data_loss(loss, logits::AbstractMatrix, y::AbstractMatrix, weights::AbstractMatrix)
-    return sum(image_losses(loss, logits, y) .* weights) / size(logits, 2)
+    return sum(loss(logits, y; agg=identity) .* weights) / size(logits, 2)
 end
 
 """
@@ -67,11 +50,10 @@ function data_loss_gradient(loss, logits, y, weights)
     return logits_gradient(loss, probabilities(logits), y) .* weights ./ size(logits, 2)
 end
 
-logits_gradient(::BinaryCrossEntropy, p, y) = p .- y
-logits_gradient(::CategoricalCrossEntropy, p, y) = p .- y
-logits_gradient(::BinarySquaredError, p, y) = (p .- y) .* p .* (1 .- p)
+logits_gradient(::Union{typeof(logitbinarycrossentropy),typeof(logitcrossentropy)}, p, y) = p .- y
+logits_gradient(::typeof(binary_squared_error), p, y) = (p .- y) .* p .* (1 .- p)
 
-function logits_gradient(::CategoricalSquaredError, p, y)
+function logits_gradient(::typeof(categorical_squared_error), p, y)
     d = (p .- y) ./ size(p, 1)
     return p .* (d .- sum(p .* d; dims=1))
 end

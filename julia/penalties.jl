@@ -1,7 +1,8 @@
 """
     Penalty
 
-A term added to the loss for a kernel `w`: `p(w)` is its value, [`add_gradient!`](@ref) adds its gradient.
+A term that is added to the loss for a kernel. `p(w)` is the sum of [`term`](@ref)`(p, w[i])` over its weights, and
+[`add_gradient!`](@ref) adds their derivatives.
 
 Keras' convention: a sum, not a mean, and no factor ½ (`keras.regularizers`). Kernels only, never biases.
 """
@@ -20,15 +21,12 @@ julia> NoPenalty()(Float32[1, -2])
 """
 struct NoPenalty <: Penalty end
 
-(::NoPenalty)(w::AbstractArray{T}) where {T<:AbstractFloat} = zero(T)
-add_gradient!(dw, ::NoPenalty, w) = dw
-
 """
     L1(λ)
 
 The penalty `λ·Σ|w|`, gradient `λ·sign(w)` (0 at 0).
 
-A step along a subgradient all but never makes a weight exactly zero: it oscillates about zero instead.
+Steps along a subgradient rarely make a weight exactly zero: it oscillates about zero instead.
 
 # Arguments
 - `λ::Real`: 0 or more.
@@ -42,13 +40,6 @@ julia> L1(0.5)(Float32[1, -2])
 struct L1 <: Penalty
     λ::Float32
     L1(λ::Real) = new(coefficient("λ", λ))
-end
-
-(p::L1)(w::AbstractArray{T}) where {T<:AbstractFloat} = T(p.λ) * sum(abs, w)
-
-function add_gradient!(dw, p::L1, w::AbstractArray{T}) where {T}
-    λ = T(p.λ)
-    return dw .+= λ .* sign.(w)
 end
 
 """
@@ -68,13 +59,6 @@ julia> L2(0.5)(Float32[1, -2])
 struct L2 <: Penalty
     λ::Float32
     L2(λ::Real) = new(coefficient("λ", λ))
-end
-
-(p::L2)(w::AbstractArray{T}) where {T<:AbstractFloat} = T(p.λ) * sum(abs2, w)
-
-function add_gradient!(dw, p::L2, w::AbstractArray{T}) where {T}
-    twoλ = 2 * T(p.λ)
-    return dw .+= twoλ .* w
 end
 
 """
@@ -97,19 +81,34 @@ struct ElasticNet <: Penalty
     ElasticNet(λ₁::Real, λ₂::Real) = new(coefficient("λ₁", λ₁), coefficient("λ₂", λ₂))
 end
 
-(p::ElasticNet)(w::AbstractArray{T}) where {T<:AbstractFloat} = T(p.λ₁) * sum(abs, w) + T(p.λ₂) * sum(abs2, w)
+"""
+    term(penalty, w)
 
-function add_gradient!(dw, p::ElasticNet, w::AbstractArray{T}) where {T}
-    λ₁, twoλ₂ = T(p.λ₁), 2 * T(p.λ₂)
-    return dw .+= λ₁ .* sign.(w) .+ twoλ₂ .* w
-end
+Return the penalty of one weight, a number of its type (but not less than `Float32`).
+"""
+@inline term(::NoPenalty, w::Real) = zero(w)
+@inline term(p::L1, w::Real) = p.λ * abs(w)
+@inline term(p::L2, w::Real) = p.λ * w * w
+@inline term(p::ElasticNet, w::Real) = p.λ₁ * abs(w) + p.λ₂ * w * w
 
-@doc """
+"""
+    slope(penalty, w)
+
+Return the derivative of [`term`](@ref) with respect to the weight.
+"""
+@inline slope(::NoPenalty, w::Real) = zero(w)
+@inline slope(p::L1, w::Real) = p.λ * sign(w)
+@inline slope(p::L2, w::Real) = 2 * p.λ * w
+@inline slope(p::ElasticNet, w::Real) = p.λ₁ * sign(w) + 2 * p.λ₂ * w
+
+(p::Penalty)(w::AbstractArray{<:AbstractFloat}) = sum(x -> term(p, x), w)
+
+"""
     add_gradient!(dw, penalty, w)
 
 Add the penalty's gradient at the kernel `w` to `dw`, in place.
 
-It is written out, because differentiating through the sum costs memory and time.
+It is not left to automatic differentiation, which would need more memory and time.
 
 # Arguments
 - `dw`, `w`: arrays of one shape.
@@ -125,23 +124,8 @@ julia> PhotoFlux.add_gradient!(zeros(Float32, 2), L2(0.5), Float32[1, -2])
   1.0
  -2.0
 ```
-""" add_gradient!
-
-# For the pass that also updates the weight: the penalty's gradient at one weight; what is summed over the weights, and
-# what makes the penalty's value of the sum.
-@inline slope(::NoPenalty, w::Float32) = 0.0f0
-@inline slope(p::L1, w::Float32) = p.λ * sign(w)
-@inline slope(p::L2, w::Float32) = 2 * p.λ * w
-@inline slope(p::ElasticNet, w::Float32) = p.λ₁ * sign(w) + 2 * p.λ₂ * w
-
-@inline term(::NoPenalty, w::Float32) = 0.0f0
-@inline term(::L1, w::Float32) = abs(w)
-@inline term(::L2, w::Float32) = w * w
-@inline term(p::ElasticNet, w::Float32) = p.λ₁ * abs(w) + p.λ₂ * w * w
-
-scaled(::NoPenalty, sum::Float32) = 0.0f0
-scaled(p::Union{L1,L2}, sum::Float32) = p.λ * sum
-scaled(::ElasticNet, sum::Float32) = sum
+"""
+add_gradient!(dw, p::Penalty, w) = dw .+= slope.(Ref(p), w)
 
 """
     penalty(; l1=0, l2=0)

@@ -38,7 +38,7 @@ function save_run(folder::AbstractString, run::Run)
         "initial" => run.initial,
         "seconds" => sum(row -> row.seconds, run.history; init=0.0),
     )
-    replace_file(io -> apart(JSON.print, io, description, 2), joinpath(folder, "run.json"))
+    replace_file(io -> dispatch_barrier(JSON.print, io, description, 2), joinpath(folder, "run.json"))
     # What Python made from an earlier run's weights is not this run's.
     foreach(name -> rm(joinpath(folder, name); force=true), ("logits.safetensors", "report.html", "calibration.png"))
     return folder
@@ -72,7 +72,7 @@ function load_run(folder::AbstractString)
     path = joinpath(folder, "run.json")
     isfile(path) || throw(ArgumentError("$folder is not a run: it has no run.json."))
     d = try
-        apart(JSON.parsefile, path)
+        dispatch_barrier(JSON.parsefile, path)
     catch err
         err isa InterruptException && rethrow()
         throw(ArgumentError("$path is not JSON."))
@@ -84,7 +84,7 @@ function load_run(folder::AbstractString)
     model = build_model(v, input, length(data["classes"]))
     load_weights!(model, joinpath(folder, "weights.safetensors"), input)
     settings = NamedTuple(Symbol(k) => value for (k, value) in d["settings"])
-    names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]), apart(about_of, data)...)
+    names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]), dispatch_barrier(about_of, data)...)
     history = read_history(joinpath(folder, "history.csv"))
     origin = get(d, "initial", nothing)
     initial = origin === nothing ? nothing : (; path=origin["path"], fingerprint=origin["fingerprint"])

@@ -56,7 +56,7 @@ function forward!(layer::Convolution, x, buffers, name)
         y = buffer(buffers, name, :y, size(x, 1), size(x, 2), size(layer.weight, 4), size(x, 4))
         return convolve!(y, layer, x, buffers, name)
     end
-    return apart(layer, x)
+    return dispatch_barrier(layer, x)
 end
 
 function backward!(layer::Convolution, x, y, dy, buffers, name, wanted, sink)

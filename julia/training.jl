@@ -168,7 +168,7 @@ end
 function fit(v, data, settings, initial, on_batch::Callback, on_epoch::Callback)
     K = length(data.classes)
     model = build_model(v, image_shape(data), K; rng=derived_rng(settings.seed, "weights"))
-    return apart(fit!, model, loss_of(v.loss, K), v, data, settings, initial, on_batch, on_epoch)::Run
+    return dispatch_barrier(fit!, model, loss_of(v.loss, K), v, data, settings, initial, on_batch, on_epoch)::Run
 end
 
 function fit!(model, loss, v, data, settings, initial, on_batch, on_epoch)
@@ -274,7 +274,7 @@ function train_epoch!(model, optimiser, loss, v, data, epoch, settings, on_batch
         sums.images += n
         sums.loss += n * Float64(step.loss)
         sums.penalty += n * Float64(step.penalty)
-        sums.hits += apart(count_hits, step.logits, labels)::Int
+        sums.hits += dispatch_barrier(count_hits, step.logits, labels)::Int
         isfinite(sums.loss + sums.penalty) || return (; sums.batch, loss=sums.loss + sums.penalty, penalty=NaN, accuracy=NaN)
         so_far = (; epoch, epochs, sums.batch, batches, images=n, waited, loss=(sums.loss + sums.penalty) / sums.images,
             accuracy=sums.hits / sums.images)
@@ -355,7 +355,7 @@ function total_gradient(model, loss, penalties, x, y, weights, buffers=Buffers()
         return result, as_gradient(sink, model)
     end
     # Our own models never come here, so it is compiled when it is first called and not with the rest.
-    return apart(zygote_gradient, model, loss, penalties, x, y, reshape(weights, 1, :))
+    return dispatch_barrier(zygote_gradient, model, loss, penalties, x, y, reshape(weights, 1, :))
 end
 
 function zygote_gradient(model, loss, penalties, x, y, w)

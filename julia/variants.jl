@@ -168,7 +168,7 @@ end
 
 Return the `ArgumentError` for a misspelt name; its message lists the known names and proposes the nearest.
 """
-unknown_name(argument, received, known) = apart(name_error, argument, received, known)::ArgumentError
+unknown_name(argument, received, known) = dispatch_barrier(name_error, argument, received, known)::ArgumentError
 
 function name_error(argument, received, known)
     distances = [edit_distance(lowercase(string(received)), name) for name in known]

@@ -87,7 +87,7 @@ function write_arrays(path, pairs; metadata=Dict{String,String}())
         header[name] = Dict("dtype" => DTYPES[eltype(array)], "shape" => shape_in_keras(array), "data_offsets" => [offset, ending])
         offset = ending
     end
-    json = apart(JSON.json, header)::String
+    json = dispatch_barrier(JSON.json, header)::String
     json *= " "^mod(-ncodeunits(json), 8)
     return replace_file(path) do io
         write(io, htol(UInt64(ncodeunits(json))), json)
@@ -97,7 +97,7 @@ end
 
 const DTYPES = Dict(Float32 => "F32", UInt64 => "U64")
 
-shape_in_keras(array) = apart(reverse, size(array))
+shape_in_keras(array) = dispatch_barrier(reverse, size(array))
 
 # Old content stays until the new file is whole.
 function replace_file(write_to, path)
@@ -151,7 +151,7 @@ function read_tensors(path, ::Type{T}, kind; only=nothing) where {T}
         length_ = ltoh(read(io, UInt64))
         length_ <= min(MAX_HEADER, total - 8) || wrong("it is truncated or its header's length is wrong")
         header = try
-            apart(JSON.parse, String(read(io, Int(length_))))
+            dispatch_barrier(JSON.parse, String(read(io, Int(length_))))
         catch err
             err isa InterruptException && rethrow()
             wrong("its header is not JSON")
@@ -161,9 +161,9 @@ function read_tensors(path, ::Type{T}, kind; only=nothing) where {T}
         arrays = Dict{String,Array{T}}()
         for (name, entry) in header
             (name == "__metadata__" || only !== nothing && !(name in only)) && continue
-            shape, (from, to) = apart(tensor_entry, entry, name, total - start, T, wrong)::Tuple{Vector{Int},NTuple{2,Int}}
+            shape, (from, to) = dispatch_barrier(tensor_entry, entry, name, total - start, T, wrong)::Tuple{Vector{Int},NTuple{2,Int}}
             seek(io, start + from)
-            arrays[name] = apart(read_array, io, shape, T)::Array{T}
+            arrays[name] = dispatch_barrier(read_array, io, shape, T)::Array{T}
             position(io) == start + to || wrong("$name is truncated")
         end
         metadata = get(header, "__metadata__", Dict())

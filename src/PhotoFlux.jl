@@ -7,7 +7,7 @@ module PhotoFlux
 
 using ChainRulesCore: ChainRulesCore
 using Flux: Flux, Chain, Dense, Dropout, NNlib, Zygote
-using Flux: logσ, logsoftmax, onehotbatch, relu, sigmoid, softmax
+using Flux: logitbinarycrossentropy, logitcrossentropy, onehotbatch, relu, sigmoid, softmax
 using JSON: JSON
 using LinearAlgebra: BLAS, transpose!
 using Mmap: Mmap

@@ -57,3 +57,13 @@ const EXPECTED = Dict(
     @test value isa Float32
     @test value ≈ get(EXPECTED, v.name, Returns(0.0))(weights) rtol = 17 * eps(Float32)
 end
+
+# Of other numbers and other arrays the same definition, so that gradients can be checked in Float64.
+@testset "in Float64, $p" for p in (NoPenalty(), L1(0.3), L2(0.3), ElasticNet(0.1, 0.2))
+    wide, h = Float64.(w), 1e-6
+    @test @inferred(p(wide)) isa Float64
+    slopes = add_gradient!(zero(wide), p, wide)
+    # The terms are at most quadratic, so the quotient is exact but for rounding of sums of some 100, over 2h.
+    difference(i) = (e = zero(wide); e[i] = h; (p(wide + e) - p(wide - e)) / 2h)
+    @test all(i -> isapprox(slopes[i], difference(i); atol=1e-6), (1, 50, 180))
+end
