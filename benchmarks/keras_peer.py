@@ -15,8 +15,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from photoflux.engines.keras_models import build_model
-from photoflux.variants import variant
+from photoflux.engines.keras.models import build_model
+from photoflux.model.variants import variant
 
 
 def compiled(name: str, width: int, height: int, channels: int, classes: int) -> keras.Model:

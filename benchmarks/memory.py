@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from photoflux.data.parallel import decode_files
+from photoflux.data.images.parallel import decode_files
 
 
 def resident(pid: int) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from julias import julia_of_engine, line_of_julias
-from photoflux.engines.flux import FluxEngine
-from photoflux.engines.keras import KerasEngine, why_unavailable
+from photoflux.engines.flux.engine import FluxEngine
+from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import FluxError
 
 NO_FLUX = "Flux cannot run here"

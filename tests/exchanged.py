@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from photoflux import runs
-from photoflux.engines.base import Settings
-from photoflux.runs import Run
-from photoflux.variants import Variant
-from photoflux.weights import expected_shapes, metadata_of, write_weights
+from photoflux.model.settings import Settings
+from photoflux.model.variants import Variant
+from photoflux.model.weights import expected_shapes, metadata_of, write_weights
+from photoflux.runs import run as runs
+from photoflux.runs.run import Run
 
 SHAPE = (3, 12, 10)
 # The promise of `export`. Both sides compute logits of a size of about 1 from the same float32 weights; the longest sum

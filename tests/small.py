@@ -6,9 +6,9 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.writer import ImageRecord, PreparedWriter
-from photoflux.engines.base import Settings
-from photoflux.variants import Variant, variants
-from photoflux.weights import expected_shapes, metadata_of, write_weights
+from photoflux.model.settings import Settings
+from photoflux.model.variants import Variant, variants
+from photoflux.model.weights import expected_shapes, metadata_of, write_weights
 
 # Every variant on the kind of classes that it was made for, and one of each architecture on the other kind.
 PAIRS = [(v, "binary" if v.architecture == "photo_cnn" else "three") for v in variants().values()]

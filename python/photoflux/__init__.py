@@ -2,10 +2,10 @@
 
 from photoflux.api import (
     Prediction,
-    adopt,
     compare,
     evaluate,
     export,
+    import_keras,
     load_comparison,
     load_run,
     predict,
@@ -19,14 +19,14 @@ from photoflux.api import (
 from photoflux.comparison.comparison import Comparison
 from photoflux.data.prepared import PreparedDataset
 from photoflux.errors import DataError, DivergedError, EngineError, PhotoFluxError, RunError, SettingError
-from photoflux.evaluation import Metrics
-from photoflux.promises import Promise
-from photoflux.runs import Run
-from photoflux.summary import Summary
-from photoflux.variants import Variant, variant, variants
+from photoflux.model.summary import Summary
+from photoflux.model.variants import Variant, variant, variants
+from photoflux.reporting.notebook import attach
+from photoflux.runs.evaluation import Metrics
+from photoflux.runs.run import Run
+from photoflux.system.version import __version__
+from photoflux.thresholds.operating_point import OperatingPoint
 from photoflux.verification.verification import Verification
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Comparison",
@@ -34,20 +34,22 @@ __all__ = [
     "DivergedError",
     "EngineError",
     "Metrics",
+    "OperatingPoint",
     "PhotoFluxError",
     "Prediction",
     "PreparedDataset",
-    "Promise",
     "Run",
     "RunError",
     "SettingError",
     "Summary",
     "Variant",
     "Verification",
+    "__version__",
     "adopt",
     "compare",
     "evaluate",
     "export",
+    "import_keras",
     "load_comparison",
     "load_run",
     "predict",
@@ -60,3 +62,6 @@ __all__ = [
     "variants",
     "verify",
 ]
+
+adopt = import_keras  # its name until 0.1
+attach()

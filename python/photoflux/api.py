@@ -2,52 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from photoflux import runs
-from photoflux.adoption import adopt
 from photoflux.comparison.compare import compare
 from photoflux.comparison.comparison import NAME as COMPARISON
 from photoflux.comparison.comparison import Comparison, load_comparison
+from photoflux.comparison.report import write_comparison
 from photoflux.data.litter import ignored_in_words
+from photoflux.data.prepare import homonym, kind_of
+from photoflux.data.prepare import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
-from photoflux.data.sources import homonym, kind_of
-from photoflux.data.sources import prepare as prepare_source
 from photoflux.data.walking import is_file
 from photoflux.engines import get_engine
 from photoflux.engines.base import Engine
-from photoflux.engines.keras import why_unavailable
-from photoflux.evaluation import Metrics
-from photoflux.exporting import export
-from photoflux.finishing import complete
-from photoflux.fitting import fit_and_save, initial_weights
-from photoflux.names import printable, user_path
-from photoflux.prediction import Prediction, check_array, expand, predict_files, predictions_of
-from photoflux.progress import Display, announce
-from photoflux.promises import threshold
-from photoflux.reporting.comparison_report import write_comparison
+from photoflux.engines.keras.engine import KerasEngine, why_unavailable
+from photoflux.errors import SettingError
+from photoflux.model.settings import recipe_of, settings_of
+from photoflux.model.summary import Summary
+from photoflux.model.summary import summary as summary_of_variant
+from photoflux.model.variants import Variant, variants
+from photoflux.model.weights import read_weights_of
+from photoflux.reporting.finishing import complete, draw_calibration, finish, finish_fit
+from photoflux.reporting.i18n import translator
 from photoflux.reporting.page import destination
 from photoflux.reporting.run_report import report as report_run
-from photoflux.runs import Run, load_run
-from photoflux.scoring import score_selection
-from photoflux.selection import select
-from photoflux.settings import recipe_of, settings_of
-from photoflux.summary import summary
-from photoflux.variants import Variant, variants
+from photoflux.runs import run as runs
+from photoflux.runs.evaluation import Metrics
+from photoflux.runs.export import export
+from photoflux.runs.import_keras import import_run, keras_file
+from photoflux.runs.prediction import Prediction, check_array, expand, predict_files, predictions_of
+from photoflux.runs.progress import Display, announce
+from photoflux.runs.run import Run, load_run, summary_of_run
+from photoflux.runs.scoring import score_selection
+from photoflux.runs.selection import select
+from photoflux.runs.training import fit_and_save, initial_weights
+from photoflux.system.names import printable, user_path
+from photoflux.thresholds.operating_point import OperatingPoint, choose
 from photoflux.verification.verify import verify
-from photoflux.weights import read_weights_of
-from photoflux.words import translator
 
 __all__ = [
     "Prediction",
-    "adopt",
     "compare",
     "evaluate",
     "export",
+    "import_keras",
     "load_comparison",
     "load_run",
     "predict",
@@ -172,7 +175,7 @@ def train(
     positive, groups, resplit : optional
         As in `prepare`.
     balance : str
-        ``"none"``, ``"weights"`` or ``"augment"``; see `photoflux.engines.base.Settings`.
+        ``"none"``, ``"weights"`` or ``"augment"``; see `photoflux.model.settings.Settings`.
     l1, l2 : float, optional
         Coefficient on every kernel that the variant penalises, in place of the table's.
     loss : str, optional
@@ -224,7 +227,8 @@ def train(
             f"{len(prepared.indices('train'))} images of {prepared.height}×{prepared.width}, "
             f"{len(prepared.classes)} classes, at most {settings.epochs} epochs"
         )
-        return fit_and_save(chosen, recipe, prepared, settings, folder, display, start)
+        trained = fit_and_save(chosen, recipe, prepared, settings, folder, display, start)
+        return finish_fit(trained, chosen, prepared, display)
 
 
 def evaluate(
@@ -318,6 +322,159 @@ def predict(
             display.say(ignored)
         chosen = _engine_of(run, engine, display)
         return predict_files(chosen, run, files, (channels, height, width), display)
+
+
+def threshold(
+    run: str | Path | Run,
+    *,
+    recall: float | None = None,
+    precision: float | None = None,
+    confidence: float = 0.95,
+) -> OperatingPoint:
+    """Choose the score from which an image counts as the second of two classes, so that a promise holds; keep it.
+
+    The threshold is chosen on the validation part, from the logits that the run keeps, by the methods of
+    `photoflux.thresholds.choice.recall_rank` (the highest score that keeps a recall) and
+    `photoflux.thresholds.choice.precision_threshold` (the lowest that is shown to keep a precision). It is written into
+    the run's ``run.json`` in place of an earlier one, and `photoflux.predict` goes by it. A temperature is fitted and
+    written down too, and ``calibration.png`` is drawn beside it; the temperature changes no threshold, since it keeps
+    the order of the scores, and no prediction uses it.
+
+    Parameters
+    ----------
+    run : str, Path or Run
+        A run of two classes, whose prepared dataset is still there.
+    recall, precision : float, optional
+        One of the two, above 0 and below 1: of the images of the class at least this share is taken, or of the images
+        taken at least this share is of the class.
+    confidence : float
+        Above 0.5 and below 1: how sure the promise is, over the draw of the validation images.
+
+    Returns
+    -------
+    OperatingPoint
+        With the run that has the threshold; prints as text.
+
+    Raises
+    ------
+    SettingError
+        If not exactly one promise is given, a value is out of range, or the run has more than two classes.
+    DataError
+        If there are too few validation images for the promise; the message says how many would do. Or if the run's
+        dataset is gone or another. The run stays as it was.
+    RunError
+        If the run cannot be read or written, or holds no logits.
+    """
+    run = run if isinstance(run, Run) else load_run(run)
+    with Display() as display:
+        found = choose(run, recall, precision, confidence, display)
+    return replace(found, notes=[*found.notes, *draw_calibration(found.run, found.calibration)])
+
+
+def import_keras(
+    model: str | Path,
+    variant: str | Variant,
+    out: str | Path | None = None,
+    *,
+    data: str | Path | PreparedDataset | None = None,
+    classes: Sequence[str] | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    scaled: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Make a run of a Keras model that has the layers of a variant, so that Flux evaluates it and trains it further.
+
+    A ``.keras`` file is compared layer by layer with the variant, and then by its outputs. Its layers' names, its
+    penalties and its dropout do not matter: the variant's hold from here on. The last layer may have a sigmoid or
+    softmax; the run's outputs are the logits under it. No code from the file is executed. A ``.weights.h5`` file has
+    shapes only: activations and padding are taken to be the variant's.
+
+    Parameters
+    ----------
+    model : str or Path
+        The ``.keras`` or ``.weights.h5`` file.
+    variant : str or Variant
+        What it is.
+    out : str or Path, optional
+        The run's folder; None: a new one under ``runs/``.
+    data : str, Path or PreparedDataset, optional
+        The prepared dataset that it belongs to; gives the class names, and is scored.
+    classes : sequence of str, optional
+        The class names, in the order of the outputs, where no `data` is given; of two classes, the model's one output
+        is the log-odds of the second. None: "0", "1", …
+    image_size, channels : int, optional
+        Height and width of the images, and 1 or 3 (the default): for ``.weights.h5`` without `data` only.
+    scaled : bool
+        Whether the images were divided by 255 before they reached the model; it then has no Rescaling layer.
+    progress : bool
+        Whether to say on stderr what is done.
+
+    Returns
+    -------
+    Run
+        With no history; its ``initial`` names the file.
+
+    Raises
+    ------
+    SettingError, DataError
+        If an argument or the dataset cannot be used, or does not fit the model.
+    RunError
+        If the file cannot be read, or is not the variant; the message shows both, side by side.
+    EngineError
+        If Keras is not installed.
+    """
+    file = keras_file(model, variant, data, classes, image_size, channels, scaled)
+    place = runs.claimed_new(file.title) if out is None else runs.claimed(user_path(out))
+    with place as folder, KerasEngine() as engine, Display(progress) as display:
+        display.say(f"Opening {printable(file.path)} with Keras")
+        return finish(import_run(file, engine, folder), engine, file.prepared, display)
+
+
+def summary(
+    variant: str | Path | Variant | Run,
+    image_size: int | None = None,
+    channels: int | None = None,
+    classes: int | None = None,
+) -> Summary:
+    """Return the layers of a variant or a run, with shapes, parameters, memory and multiply-adds. Nothing is started.
+
+    Parameters
+    ----------
+    variant : str, Path, Variant or Run
+        A name of the table, see `variants`, a variant, a run or its folder.
+    image_size : int, optional
+        Height and width of the images, 8 or more. None: the variant's own.
+    channels : int, optional
+        1 (grey) or 3 (RGB). None: those of the data for which the variant was made.
+    classes : int, optional
+        2 or more; 2 have one output. None: those of the data for which the variant was made.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    SettingError
+        If there is no such variant, an argument cannot be used, or one is given although a run has its own.
+    RunError
+        If the run cannot be read.
+
+    Examples
+    --------
+    >>> summary("dense_l2").parameters
+    101770
+    """
+    if isinstance(variant, str | Path) and variant not in variants() and user_path(variant).is_dir():
+        variant = load_run(variant)
+    if isinstance(variant, Run):
+        run = variant
+        for name, value in (("image_size", image_size), ("channels", channels), ("classes", classes)):
+            if value is not None:
+                raise SettingError(f"`{name}` comes from the run {run.path}. Leave it out, or name a variant.")
+        return summary_of_run(run)
+    return summary_of_variant(variant if isinstance(variant, Variant) else str(variant), image_size, channels, classes)
 
 
 def report(source: str | Path | Run | Comparison, path: str | Path | None = None, *, lang: str = "en") -> Path:

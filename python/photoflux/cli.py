@@ -11,13 +11,14 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-import photoflux
-from photoflux import api, doctor, names
-from photoflux.engines.streams import open_closed_descriptors
+from photoflux import api, doctor
 from photoflux.errors import PhotoFluxError, SettingError
-from photoflux.finishing import was_interrupted
-from photoflux.signals import Ended, unwinding
-from photoflux.terminal import release, result, say
+from photoflux.reporting.finishing import was_interrupted
+from photoflux.system import names
+from photoflux.system.signals import Ended, unwinding
+from photoflux.system.streams import open_closed_descriptors
+from photoflux.system.terminal import release, result, say
+from photoflux.system.version import __version__
 
 DONE, ERROR, USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -47,8 +48,8 @@ Resplit = Annotated[
 EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras. (default: the run's)")]
 
 
-def command(name: str) -> Callable[[Callable[P, int]], Callable[P, None]]:
-    """Register a function as a command: its result is the exit code, and its errors are printed as one message."""
+def command(name: str, *aliases: str) -> Callable[[Callable[P, int]], Callable[P, None]]:
+    """Register a function as a command, with hidden aliases; it returns the exit code, its errors are one message."""
 
     def register(function: Callable[P, int]) -> Callable[P, None]:
         @wraps(function)
@@ -72,6 +73,8 @@ def command(name: str) -> Callable[[Callable[P, int]], Callable[P, None]]:
             raise typer.Exit(code)
 
         app.command(name)(run)
+        for alias in aliases:
+            app.command(alias, hidden=True)(run)
         return run
 
     return register
@@ -300,8 +303,8 @@ def export(
     return DONE
 
 
-@command("adopt")
-def adopt(
+@command("import_keras", "adopt", "import-keras")
+def import_keras(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .keras or .weights.h5 file.")],
     variant: Annotated[str, typer.Argument(metavar="VARIANT", help="Which variant it is.")],
     out: Annotated[Path | None, typer.Option(help="The run's folder. (default: a new one under runs/)")] = None,
@@ -318,7 +321,7 @@ def adopt(
     debug: Debug = False,
 ) -> int:
     """Make a run of a Keras model, for Flux to evaluate, apply and train further."""
-    run = api.adopt(
+    run = api.import_keras(
         model,
         variant,
         out,
@@ -461,7 +464,7 @@ def check(as_json: Json = False, debug: Debug = False) -> int:
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Train, evaluate and apply image classifiers on Flux.jl."""
     if version:
-        result(photoflux.__version__)
+        result(__version__)
         raise typer.Exit(DONE)
 
 

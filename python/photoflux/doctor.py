@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from photoflux import atomic
 from photoflux.data.cache import ENVIRONMENT, cache_state
-from photoflux.engines.base import Settings
-from photoflux.engines.flux import FluxEngine
-from photoflux.engines.julia_found import programs
-from photoflux.engines.keras import why_unavailable
+from photoflux.engines.flux.engine import FluxEngine
+from photoflux.engines.flux.julia_found import programs
+from photoflux.engines.keras.engine import why_unavailable
 from photoflux.errors import FLUX_PROBLEMS, EngineError
-from photoflux.variants import variant
+from photoflux.model.settings import Settings
+from photoflux.model.variants import variant
+from photoflux.system import atomic
+from photoflux.system.version import __version__
 
 PACKAGES = ("juliacall", "juliapkg", "numpy", "pillow", "scikit-learn", "safetensors", "imagehash", "matplotlib")
 KERAS_PACKAGES = ("keras", "tensorflow")
@@ -60,7 +61,7 @@ def examine(say: Callable[[str], None], debug: bool = False) -> dict[str, Any]:
     """
     cache, problem = cache_state()
     report: dict[str, Any] = {
-        "photoflux": metadata.version("photoflux"),
+        "photoflux": __version__,
         "python": platform.python_version(),
         "executable": sys.executable,
         "cores": os.cpu_count(),
@@ -122,7 +123,7 @@ def _flux(say: Callable[[str], None]) -> dict[str, Any]:
 
 def _train_a_batch(engine: FluxEngine) -> dict[str, Any]:
     """Train one batch of small random images, by the way that a fit goes."""
-    from photoflux.data.arrays import prepare_arrays
+    from photoflux.data.sources.arrays import prepare_arrays
 
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), np.uint8), np.arange(IMAGES) % 2

@@ -6,7 +6,7 @@ import os
 
 import keras
 
-from photoflux.engines import keras_worker
+from photoflux.engines.keras import server as keras_worker
 
 
 def adam_epsilon() -> None:

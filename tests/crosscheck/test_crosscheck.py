@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from photoflux.data.sources import prepare
-from photoflux.engines.base import TraceRequest
-from photoflux.engines.keras import ENVIRONMENT, KerasEngine
-from photoflux.engines.worker import Worker
+from photoflux.data.prepare import prepare
+from photoflux.engines.keras.engine import ENVIRONMENT, KerasEngine
+from photoflux.engines.keras.worker import Worker
+from photoflux.engines.proof import TraceRequest
 from photoflux.errors import SettingError
-from photoflux.variants import Variant, variant, variants
-from photoflux.verification import material, proof, tolerances
+from photoflux.model.variants import Variant, variant, variants
+from photoflux.verification import inputs, proof, tolerances
 from photoflux.verification.checks import compare
 from photoflux.verification.proof import Prover
 
@@ -33,7 +33,7 @@ def request_for(
     rng = np.random.default_rng(zlib.crc32(f"{v.name}{classes}{masked}".encode()))
     channels, height, width = SHAPES[v.architecture]
     path = folder / f"{v.name}-{classes}.safetensors"
-    material.draw_weights(path, v, channels, height, width, classes, rng)
+    inputs.draw_weights(path, v, channels, height, width, classes, rng)
     return TraceRequest(
         variant=v,
         weights=path,
@@ -41,7 +41,7 @@ def request_for(
         labels=rng.integers(0, classes, (steps, BATCH)).astype(np.int32),
         classes=classes,
         learning_rate=v.learning_rate if rate is None else rate,
-        masks=material.draw_masks(v, height, width, steps, BATCH, rng) if masked else {},
+        masks=inputs.draw_masks(v, height, width, steps, BATCH, rng) if masked else {},
     )
 
 
@@ -56,7 +56,7 @@ def assert_first_batch_agrees(request: TraceRequest, flux, keras) -> None:
     assert {value.dtype for value in ours.values()} == {np.dtype(np.float32)}
     for check in (proof.round_trip, proof.activations, proof.losses):
         assert_holds(check(request, ours, theirs))
-    first = material.first_step(request, material.decided_alike(request, ours, theirs))
+    first = inputs.first_step(request, inputs.decided_alike(request, ours, theirs))
     assert first.images.shape[1] > 0
     ours, theirs = flux.trace(first), keras.trace(first)
     assert_holds(proof.gradients(first, ours, theirs))
@@ -89,7 +89,7 @@ def test_ten_steps(name, rate, flux, keras, tmp_path):
     v = variant(name)
     request = request_for(v, 2, tmp_path, masked=bool(v.dropout), rate=rate)
     ours, theirs = flux.trace(request), keras.trace(request)
-    noise = keras.trace(material.rounded_otherwise(request, tmp_path))
+    noise = keras.trace(inputs.rounded_otherwise(request, tmp_path))
     assert_holds(proof.trajectory(proof.curves_of(request, ours, theirs, noise), ours, theirs, noise))
     rate = request.learning_rate
     for key in (key for key in ours if key.startswith("final/")):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import photoflux
-from photoflux.data import cifar10
-from photoflux.data.cifar10 import BINARY_FILES, prepare_cifar10
+from photoflux.data.sources import cifar10
+from photoflux.data.sources.cifar10 import BINARY_FILES, prepare_cifar10
 
 
 def batches(folder: Path) -> Path:

@@ -89,7 +89,7 @@ end
     @test_throws "labels must be 0 to 1" dataset_of((x, [0, 1, 2]), (x, y), ["a", "b"]; name="n")
 end
 
-# The same numbers stand in tests/python/test_data_splitting.py; positions count from 0 there.
+# The same numbers stand in tests/python/data/test_splitting.py; positions count from 0 there.
 @testset "a tenth by a rule that Python knows too" begin
     labels, groups = mod.(0:59, 3), collect(1:60)
     groups[[7, 10]] .= 4

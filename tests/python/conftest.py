@@ -12,11 +12,14 @@ import pytest
 from safetensors.numpy import save_file
 
 import photoflux
-from photoflux import fitting, runs, variant
-from photoflux.data.demo import write_demo_folder
-from photoflux.engines.base import EpochRow, Settings
-from photoflux.evaluation import score
-from photoflux.runs import Run, load_run
+from photoflux import variant
+from photoflux.data.sources.demo import write_demo_folder
+from photoflux.model.history import EpochRow
+from photoflux.model.settings import Settings
+from photoflux.runs import run as runs
+from photoflux.runs import training
+from photoflux.runs.evaluation import score
+from photoflux.runs.run import Run, load_run
 
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 VOID = {"meta", "img", "br", "wbr", "link", "hr", "input"}
@@ -104,7 +107,7 @@ def save_run(folder, prepared, *, name="l1", wrong=0.3, seed=0, **changes):
         engine="keras",
         variant=recipe,
         settings=Settings(30, 32, 0.001),
-        data=fitting.description_of(prepared),
+        data=training.description_of(prepared),
         history=epoch_rows(0.9, 0.5, 0.7, 0.8),
         kept_epoch=2,
         ended="early_stopping",

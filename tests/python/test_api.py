@@ -16,8 +16,8 @@ from PIL import Image
 
 import photoflux
 from photoflux import DataError, DivergedError, EngineError, RunError, SettingError, api
-from photoflux.data.demo import write_demo_folder
-from photoflux.engines.problems import problem
+from photoflux.data.sources.demo import write_demo_folder
+from photoflux.engines.flux.problems import problem
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ import matplotlib.figure
 import scipy.stats
 import sklearn.metrics
 import photoflux
-from photoflux.signals import unblock
+from photoflux.system.signals import unblock
 unblock()
 run = photoflux.train("baseline", sys.argv[3], engine=sys.argv[1], epochs=100_000, out=sys.argv[2])
 print(run.ended, len(run.history), run.kept_epoch, flush=True)
@@ -261,13 +261,13 @@ def test_auto_falls_back_and_flux_never_does(keras, arrays, tmp_path, monkeypatc
     def no_julia(say):
         raise problem("no_julia", "There is no Julia.")
 
-    monkeypatch.setattr("photoflux.engines.bridge.start", no_julia)
+    monkeypatch.setattr("photoflux.engines.flux.bridge.start", no_julia)
     run = photoflux.train("dense_l2", arrays, epochs=1, out=tmp_path / "r")
     assert run.engine == "keras"
     assert "Flux is not available, so Keras trains instead" in capsys.readouterr().err
     assert json.loads((run.path / "run.json").read_text())["engine"] == "keras"
     with pytest.raises(EngineError, match=r"julialang\.org/downloads"):
         photoflux.train("dense_l2", arrays, engine="flux", epochs=1, progress=False)
-    monkeypatch.setattr("photoflux.engines.keras.why_unavailable", lambda: "Keras is not installed.")
+    monkeypatch.setattr("photoflux.engines.keras.engine.why_unavailable", lambda: "Keras is not installed.")
     with pytest.raises(EngineError, match="No engine can be had"):
         photoflux.train("dense_l2", arrays, epochs=1, progress=False)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from photoflux.data.demo import write_demo_folder
+from photoflux.data.sources.demo import write_demo_folder
 
 
 def photoflux(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

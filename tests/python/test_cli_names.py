@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from photoflux import api, cli
-from photoflux.prediction import Prediction
+from photoflux.runs.prediction import Prediction
 
 NAME = os.fsdecode(b"in/a\tb\nc\xff\x1b[31m.png")
 SHOWN = "in/a\\tb\\nc\\xff\\x1b[31m.png"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from photoflux import cli, doctor
-from photoflux.engines.problems import problem
+from photoflux.engines.flux.problems import problem
 from photoflux.errors import FLUX_PROBLEMS, EngineError
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from photoflux.engines.base import EpochRow
-from photoflux.engines.keras import why_unavailable
-from photoflux.plots import plot_curves
-from photoflux.variants import variant
-from photoflux.weights import expected_shapes
+from photoflux.engines.keras.engine import why_unavailable
+from photoflux.model.history import EpochRow
+from photoflux.model.variants import variant
+from photoflux.model.weights import expected_shapes
+from photoflux.reporting.plots import plot_curves
 
 ERRATA = Path(__file__).parents[2] / "docs" / "errata.md"
 CLAIMS = Path(__file__).parent / "errata"

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 import photoflux
 from photoflux.data.checks import check_seed
 from photoflux.errors import SettingError
-from photoflux.settings import settings_of
-from photoflux.variants import variant
+from photoflux.model.settings import settings_of
+from photoflux.model.variants import variant
 
 SEEDS = [0, 2**31, 2**32, 2**63, 2**64, 2**64 + 2**32 + 42, 2**100]
 OF_NUMPY = [np.int8(42), np.int64(42), np.uint32(2**32 - 1), np.uint64(2**63), np.uint64(2**64 - 1)]

@@ -16,7 +16,7 @@ from juliapkg.compat import Compat, Version
 from julias import ROOT, Julia, check, julia_of, julia_of_engine, listed
 
 TRAIN = ["train", "l2", "demo", "--epochs", "1", "--image-size", "16", "--json"]
-WHERE = "from photoflux.engines.bridge import start; print(start(lambda _: None).seval('pathof(PhotoFlux)'))"
+WHERE = "from photoflux.engines.flux.bridge import start; print(start(lambda _: None).seval('pathof(PhotoFlux)'))"
 
 
 @pytest.fixture(scope="module")

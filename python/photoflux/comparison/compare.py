@@ -10,27 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from photoflux.claims import Busy, claim
 from photoflux.comparison.comparison import Comparison
 from photoflux.comparison.decision import decide, sentences
 from photoflux.comparison.fits import Fit, fit_all, measure
 from photoflux.comparison.holdout import Holdout, second_folder
 from photoflux.comparison.measures import Measured, standings
+from photoflux.comparison.report import write_comparison
 from photoflux.data.checks import check_seed
+from photoflux.data.prepare import Source, homonym, kind_of
+from photoflux.data.prepare import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
-from photoflux.data.sources import Source, homonym, kind_of
-from photoflux.data.sources import prepare as prepare_source
 from photoflux.engines import get_engine
 from photoflux.errors import RunError, SettingError
-from photoflux.finishing import reason
-from photoflux.names import user_path
-from photoflux.progress import Display, announce
-from photoflux.reporting.comparison_report import write_comparison
-from photoflux.runs import Run, claimed_new
-from photoflux.settings import settings_of
-from photoflux.variants import Variant, variant
-from photoflux.variants import variants as table
-from photoflux.weights import expected_shapes
+from photoflux.model.settings import settings_of
+from photoflux.model.variants import Variant, variant
+from photoflux.model.variants import variants as table
+from photoflux.model.weights import expected_shapes
+from photoflux.runs.progress import Display, announce
+from photoflux.runs.run import Run, claimed_new
+from photoflux.system.claims import Busy, claim
+from photoflux.system.names import reason, user_path
 
 ALL = "all"
 MOST_SEEDS = 1000  # more is a seed that was given in place of a number of seeds

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from photoflux.atomic import write_text
-from photoflux.comparison.decision import CRITERION, Decision, Sentence, said
+from photoflux.comparison.decision import CRITERION, Decision
 from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import PARTS, Standing
 from photoflux.errors import RunError
-from photoflux.names import as_json, user_path
+from photoflux.reporting.sentences import Sentence, said
+from photoflux.system.atomic import write_text
+from photoflux.system.names import as_json, user_path
 
 NAME = "comparison.json"
 FORMAT = 1

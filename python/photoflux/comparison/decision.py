@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from photoflux.comparison.intervals import Interval, standard_error
 from photoflux.comparison.measures import Standing
-from photoflux.variants import LOSSES, Variant
-from photoflux.words import ENGLISH, Translator
+from photoflux.model.variants import LOSSES, Variant
+from photoflux.reporting.sentences import Sentence, variant_in_words
 
-# A sentence is a template and its values, so that a report can be in another language; a value may be a list of such.
-Sentence = tuple[str, dict[str, Any]]
 CRITERION = "balanced_accuracy"
 
 
@@ -75,36 +72,6 @@ def decide(standings: Sequence[Standing], sizes: Sequence[int], reference: int) 
     return Decision(chosen, best, reference, float(error), candidates)
 
 
-def said(sentence: Sentence, words: Translator = ENGLISH) -> str:
-    """Return a sentence in a language; its values are translated where they are words."""
-    template, values = sentence
-    translated: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, list):
-            translated[name] = ", ".join(said((inner, given), words) for inner, given in value)
-        else:
-            translated[name] = words(value) if isinstance(value, str) else value
-    return words.sentence(template, **translated)
-
-
-def recipe_in_words(recipe: Variant) -> list[Sentence]:
-    """Return a recipe's ingredients: penalty, dropout, early stopping."""
-    parts: list[Sentence] = []
-    for group, coefficients in recipe.penalty.items():
-        for kind, value in coefficients.items():
-            parts.append(
-                (
-                    "{kind} penalty {value} on the {group} kernels",
-                    {"kind": kind.upper(), "value": value, "group": group},
-                )
-            )
-    for group, rate in recipe.dropout.items():
-        parts.append(("dropout {rate} after the {group} layer", {"rate": rate, "group": group}))
-    if recipe.patience is not None:
-        parts.append(("early stopping with a patience of {n}", {"n": recipe.patience}))
-    return parts or [("no regularisation", {})]
-
-
 def _difference(interval: Interval, other: str, part: str) -> Sentence:
     values = {"mean": interval.mean, "low": interval.low, "high": interval.high, "other": other, "part": part}
     if not interval.excludes_zero:
@@ -157,7 +124,7 @@ def sentences(
     reasons: list[Sentence] = [("Chosen: {name}.", values)]
     recipe = {"weights": sizes[decision.chosen], "loss": LOSSES[chosen.variant.loss], "rate": rate}
     reasons.append(("It has {weights:,} weights and is trained with {loss} and Adam at {rate:g}.", recipe))
-    reasons.append(("Its regularisation: {recipe}.", {"recipe": recipe_in_words(chosen.variant)}))
+    reasons.append(("Its regularisation: {recipe}.", {"recipe": variant_in_words(chosen.variant)}))
     if threshold is not None:
         reasons.append(("An image counts as positive from a score of {threshold:.3f} on.", {"threshold": threshold}))
     if decision.chosen == decision.best:

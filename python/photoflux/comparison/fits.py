@@ -11,20 +11,22 @@ from typing import NoReturn
 
 import numpy as np
 
-from photoflux import runs
 from photoflux.comparison.holdout import Holdout
-from photoflux.comparison.measures import Measured, images_of, overfitting_starts, recall_at_precision
+from photoflux.comparison.measures import Measured, images_of, recall_at_precision
 from photoflux.data.prepared import PreparedDataset
-from photoflux.engines.base import BatchProgress, Engine, EpochRow, Settings
+from photoflux.engines.base import Engine
 from photoflux.errors import DivergedError, RunError
-from photoflux.evaluation import decisions
-from photoflux.finishing import finish, has_scores, was_interrupted
-from photoflux.fitting import fit_and_save
-from photoflux.progress import Display
-from photoflux.runs import Run
-from photoflux.scoring import logits_of
-from photoflux.variants import Variant
-from photoflux.weights import read_weights_of, write_arrays
+from photoflux.model.history import BatchProgress, EpochRow, overfitting_starts
+from photoflux.model.settings import Settings
+from photoflux.model.variants import Variant
+from photoflux.model.weights import read_weights_of, write_arrays
+from photoflux.reporting.finishing import finish, finish_fit, has_scores, was_interrupted
+from photoflux.runs import run as runs
+from photoflux.runs.evaluation import decisions
+from photoflux.runs.progress import Display
+from photoflux.runs.run import Run
+from photoflux.runs.scoring import logits_of
+from photoflux.runs.training import fit_and_save
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ def _line(fit: Fit, run: Run) -> str:
 
 def _fitted(fit: Fit, path: Path, engine: Engine, display: Display) -> Run:
     try:
-        return fit_and_save(engine, fit.recipe, fit.data, fit.settings, path, display)
+        with runs.claimed(path):
+            trained = fit_and_save(engine, fit.recipe, fit.data, fit.settings, path, display)
+            return finish_fit(trained, engine, fit.data, display)
     except DivergedError as error:
         display.say(f"{fit.name}: {error}")
         return runs.load_run(path)

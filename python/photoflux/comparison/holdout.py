@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from photoflux.data.prepare import kind_of
+from photoflux.data.prepare import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
-from photoflux.data.sources import kind_of
-from photoflux.data.sources import prepare as prepare_source
-from photoflux.data.unsplit import missing_classes, prepare_unsplit
+from photoflux.data.sources.unsplit import missing_classes, prepare_unsplit
 from photoflux.errors import DataError
-from photoflux.names import printable
-from photoflux.progress import Display, announce
-from photoflux.seen import NOTHING, already_seen, seen_in, united
+from photoflux.runs.progress import Display, announce
+from photoflux.runs.seen import NOTHING, already_seen, seen_in, united
+from photoflux.system.names import printable
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from photoflux.comparison.intervals import Bootstrap, Images, Interval
-from photoflux.engines.base import EpochRow
-from photoflux.evaluation import decisions, image_losses
-from photoflux.variants import Variant
+from photoflux.model.variants import Variant
+from photoflux.runs.evaluation import decisions, image_losses
 
 PRECISION = 0.95
 PARTS = ("validation", "test", "holdout")
@@ -115,16 +114,6 @@ def recall_at_precision(logits: np.ndarray, labels: np.ndarray, precision: float
     # The last point is (1, 0) by definition and stands for no threshold.
     reached = recalls[:-1][precisions[:-1] >= precision]
     return float(reached.max()) if len(reached) else float("nan")
-
-
-def overfitting_starts(history: Sequence[EpochRow]) -> float:
-    """Return the first epoch after the lowest validation loss; NaN if the last epoch has the lowest.
-
-    The data loss without the penalty is looked at: a penalty that shrinks would hide that the loss rises.
-    """
-    losses = [row.validation_loss for row in history]
-    lowest = int(np.argmin(losses))
-    return float("nan") if lowest == len(losses) - 1 else float(history[lowest + 1].epoch)
 
 
 def standings(

@@ -13,12 +13,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from photoflux import atomic
-from photoflux.claims import claim
 from photoflux.data.prepared import FORMAT, PreparedDataset, open_prepared
 from photoflux.errors import DataError
-from photoflux.names import user_path
-from photoflux.terminal import say
+from photoflux.system import atomic
+from photoflux.system.claims import claim
+from photoflux.system.names import user_path
+from photoflux.system.terminal import say
 
 ENVIRONMENT = "PHOTOFLUX_CACHE"
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
-from photoflux.names import class_name, quoted
+from photoflux.system.names import class_name, quoted
 
 
 def notes_on_names(folders: Iterable[str]) -> list[str]:

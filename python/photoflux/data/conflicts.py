@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from photoflux.names import printable
+from photoflux.system.names import printable
 
 NAME = "conflicts.csv"
 COLUMNS = ("path", "folder", "sha256")

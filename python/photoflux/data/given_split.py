@@ -10,7 +10,7 @@ from photoflux.data.part_names import TEST, TRAIN, VALIDATION
 from photoflux.data.prepared import SPLITS
 from photoflux.data.splitting import split_groups
 from photoflux.errors import DataError
-from photoflux.names import printable
+from photoflux.system.names import printable
 
 # Of the training images, to validate on where the folder has no part for that.
 _CARVED = (0.9, 0.1, 0.0)

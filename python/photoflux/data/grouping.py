@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from photoflux.data.decoding import begins_like_an_image
 from photoflux.data.duplicates import components, number_groups
+from photoflux.data.images.decoding import begins_like_an_image
 from photoflux.data.paths import PathMatcher
 from photoflux.data.tables import read_table
 from photoflux.errors import DataError, SettingError
-from photoflux.names import composed, printable, quoted, user_path
+from photoflux.system.names import composed, printable, quoted, user_path
 
 COLUMNS = ("path", "group")
 _SHOWN = 3

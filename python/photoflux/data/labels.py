@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from photoflux.errors import DataError
-from photoflux.names import class_name, quoted
+from photoflux.system.names import class_name, quoted
 
 AUTO = "auto"
 NONE = "none"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from photoflux.data.part_names import TEST, TRAIN, VALIDATION, parts_of
 from photoflux.errors import DataError
-from photoflux.names import class_name, printable, quoted
+from photoflux.system.names import class_name, printable, quoted
 
 BESIDE = "beside the class folders, expected inside one"
 _POOL = "`--resplit` (`resplit=True`) to"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from photoflux.names import composed
+from photoflux.system.names import composed
 
 _PAGE = re.compile(r"#[0-9]+$")
 _ABSOLUTE = re.compile(r"/|~|[A-Za-z]:/|file:/")

@@ -14,7 +14,7 @@ import numpy as np
 
 from photoflux.data.walking import is_file
 from photoflux.errors import DataError, unknown_name
-from photoflux.names import printable, user_path
+from photoflux.system.names import printable, user_path
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from photoflux import atomic
 from photoflux.data.cache import cache_folder
 from photoflux.data.layouts import IMAGE_SUFFIXES
 from photoflux.data.writer import UnwritableError, write_rejected
 from photoflux.errors import DataError
-from photoflux.names import file_stem, printable
+from photoflux.system import atomic
+from photoflux.system.names import file_stem, printable
 
 _KINDS = 6
 _NAMED = 20

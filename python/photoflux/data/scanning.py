@@ -10,7 +10,7 @@ from photoflux.data.layouts import BESIDE, arrange
 from photoflux.data.litter import OWN, Ignored
 from photoflux.data.walking import FILE, FOLDER, IGNORED, REJECTED, absence, is_folder, walk
 from photoflux.errors import DataError
-from photoflux.names import class_name, printable, user_path
+from photoflux.system.names import class_name, printable, user_path
 
 
 class Found(NamedTuple):
@@ -36,7 +36,8 @@ class Scan(NamedTuple):
     rejected : list of (str, str)
         What is not read, and why.
     folders, unread : list of str
-        The classes: folders with files in them, and those of which nothing can be read (`photoflux.names.class_name`).
+        The classes: folders with files in them, and those of which nothing can be read
+        (`photoflux.system.names.class_name`).
     ignored : dict
         The counts that `photoflux.data.litter.Ignored.as_dict` returns.
     notes : list of str

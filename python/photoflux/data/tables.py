@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from photoflux.errors import DataError
-from photoflux.names import printable
+from photoflux.system.names import printable
 
 SEPARATORS = ",;\t|"
 _MARKS = (

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from photoflux.data.litter import litter, own_folder
-from photoflux.names import printable
+from photoflux.system.names import printable
 
 FILE, FOLDER, REJECTED, IGNORED = "file", "folder", "rejected", "ignored"
 _SPECIAL = (

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -16,8 +15,6 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 from numpy.lib import format as npy
 
-from photoflux import atomic
-from photoflux.claims import Busy, claim
 from photoflux.data.cache import advice_for
 from photoflux.data.conflicts import COLUMNS as CONFLICT_COLUMNS
 from photoflux.data.conflicts import NAME as CONFLICTS
@@ -34,7 +31,10 @@ from photoflux.data.prepared import (
     open_prepared,
 )
 from photoflux.errors import DataError
-from photoflux.names import as_json, printable, user_path
+from photoflux.system import atomic
+from photoflux.system.claims import Busy, claim
+from photoflux.system.names import as_json, printable, user_path
+from photoflux.system.version import __version__
 
 # What file managers leave in folders; it does not make a dataset somebody else's folder.
 LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -167,7 +167,7 @@ class PreparedWriter:
         conflicts : sequence of Conflict
             Equal images in several class folders.
         made_from : mapping, optional
-            What `photoflux.data.sources.prepare` was given, so that it can be prepared again.
+            What `photoflux.data.prepare.prepare` was given, so that it can be prepared again.
         unsplit : bool
             Whether it was made to be scored whole, and has no training part.
         looks : sequence of int, optional
@@ -195,7 +195,7 @@ class PreparedWriter:
             "fingerprint": self._digest.hexdigest(),
             "warnings": list(warnings),
             "ignored": ignored,
-            "photoflux": _version(),
+            "photoflux": __version__,
         }
         with self._writing():
             self._write_header()
@@ -285,10 +285,3 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
         for row in rows:
             # Python leaves a lone carriage return unquoted, and then reads it as the end of the line.
             (quoted if any("\r" in str(value) for value in row) else plain).writerow(row)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("photoflux")
-    except metadata.PackageNotFoundError:
-        return "not installed"

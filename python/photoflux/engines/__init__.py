@@ -30,7 +30,7 @@ def get_engine(name: str, say: Callable[[str], None]) -> Engine:
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)
     if name != "keras":
-        from photoflux.engines.flux import FluxEngine
+        from photoflux.engines.flux.engine import FluxEngine
 
         flux = FluxEngine(say)
         try:
@@ -41,7 +41,7 @@ def get_engine(name: str, say: Callable[[str], None]) -> Engine:
             no_flux = str(error)
         else:
             return flux
-    from photoflux.engines.keras import KerasEngine, why_unavailable
+    from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 
     no_keras = why_unavailable()
     if name == "auto":

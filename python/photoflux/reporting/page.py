@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from photoflux.atomic import write_text
 from photoflux.errors import RunError, SettingError
-from photoflux.names import user_path
-from photoflux.words import ENGLISH, Translator
+from photoflux.reporting.i18n import ENGLISH, Translator
+from photoflux.system.atomic import write_text
+from photoflux.system.names import user_path
+from photoflux.system.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -49,7 +50,7 @@ class Drawing:
     Attributes
     ----------
     svg : str
-        An SVG element, as `photoflux.styling.svg_of` returns it.
+        An SVG element, as `photoflux.reporting.styling.svg_of` returns it.
     said : str
         What it shows, for who cannot see it.
     title, caption : str
@@ -64,7 +65,7 @@ class Drawing:
 
 def drawing(figure: Figure, said: str, title: str = "", caption: str = "") -> Drawing:
     """Return a matplotlib figure as one of a page."""
-    from photoflux.styling import svg_of
+    from photoflux.reporting.styling import svg_of
 
     return Drawing(svg_of(figure), said, title, caption)
 
@@ -75,8 +76,6 @@ def environment(package: str = "photoflux.reporting", folder: str = "templates")
     ``words`` is English unless given.
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    from photoflux import __version__
 
     ours = PackageLoader("photoflux.reporting", "templates")
     made = Environment(

@@ -6,24 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from photoflux import plots
-from photoflux.architecture import architecture_svg
-from photoflux.calibration import calibrate
-from photoflux.reporting import tables
-from photoflux.reporting.evidence import PARTS, Evidence, gather
+from photoflux.model.summary import Summary
+from photoflux.reporting import plots, tables
+from photoflux.reporting.architecture import architecture_svg
+from photoflux.reporting.examples import right_examples, worst_errors
+from photoflux.reporting.i18n import Translator, translator
 from photoflux.reporting.page import Drawing, drawing, rendered
-from photoflux.reporting.repeat import obstacle, prepare_command, train_command
-from photoflux.reporting.sheets import right_examples, worst_errors
+from photoflux.reporting.report_data import PARTS, Evidence, gather
+from photoflux.reporting.reproduce import obstacle, prepare_command, train_command
 from photoflux.reporting.verdict import interval, verdict
-from photoflux.runs import Run
-from photoflux.summary import Summary, summary
-from photoflux.words import Translator, translator
+from photoflux.runs.run import Run, summary_of_run
+from photoflux.thresholds.calibration import calibrate
 
 
 def page_of(run: Run, words: Translator) -> str:
     """Return a run's report as HTML."""
     evidence = gather(run, words)
-    layers = summary(run)
+    layers = summary_of_run(run)
     has_test = "test" in run.metrics
     many = len(run.classes) > 2
     values: dict[str, Any] = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from photoflux.reporting.i18n import translator
 from photoflux.reporting.page import destination, write_page
-from photoflux.runs import Run, load_run
-from photoflux.words import translator
+from photoflux.runs.run import Run, load_run
 
 
 def report(run: str | Path | Run, path: str | Path | None = None, *, lang: str = "en") -> Path:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from photoflux.comparison.decision import recipe_in_words
 from photoflux.data.prepared import SPLITS, PreparedDataset
-from photoflux.names import printable
-from photoflux.reporting.evidence import Evidence
+from photoflux.model.summary import Summary, penalty_text
+from photoflux.model.variants import LOSSES
+from photoflux.reporting.i18n import Translator
 from photoflux.reporting.page import Table
-from photoflux.runs import Run
-from photoflux.summary import Summary, penalty_text
-from photoflux.variants import LOSSES
-from photoflux.words import Translator
+from photoflux.reporting.report_data import Evidence
+from photoflux.reporting.sentences import variant_in_words
+from photoflux.runs.run import Run
+from photoflux.system.names import printable
 
 # Rows of a table of classes, and of pairs that are confused.
 MOST, PAIRS = 100, 10
@@ -115,7 +115,7 @@ def settings(run: Run, words: Translator) -> list[tuple[str, str]]:
     rows = [
         (words("variant"), recipe.name),
         (words("engine"), run.engine),
-        (words("regularisation"), "; ".join(_ingredient(words, *item) for item in recipe_in_words(recipe))),
+        (words("regularisation"), "; ".join(_ingredient(words, *item) for item in variant_in_words(recipe))),
         (words("loss"), words(LOSSES[recipe.loss])),
     ]
     if run.ended != "adopted":

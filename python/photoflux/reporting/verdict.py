@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from photoflux.comparison.measures import overfitting_starts
-from photoflux.runs import Run
-from photoflux.words import Translator
+from photoflux.model.history import overfitting_starts
+from photoflux.reporting.i18n import Translator
+from photoflux.runs.run import Run
 
 LEVEL = 0.95
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from photoflux import atomic
 from photoflux.data.prepared import PreparedDataset
-from photoflux.engines.base import Augmentation, Engine, TraceRequest
-from photoflux.evaluation import decisions, probabilities
-from photoflux.scoring import logits_of
-from photoflux.variants import Variant
-from photoflux.verification import material, tolerances
+from photoflux.engines.proof import Augmentation, ProofEngine, TraceRequest
+from photoflux.model.variants import Variant
+from photoflux.model.weights import metadata_of, read_weights, write_weights
+from photoflux.runs.evaluation import decisions, probabilities
+from photoflux.runs.scoring import logits_of
+from photoflux.system import atomic
+from photoflux.verification import inputs as material
+from photoflux.verification import tolerances
 from photoflux.verification.checks import Check, Part, compare
-from photoflux.weights import metadata_of, read_weights, write_weights
 
 Numbers = dict[str, np.ndarray]
 
@@ -57,7 +58,7 @@ class Prover:
 
     Parameters
     ----------
-    flux, keras : Engine
+    flux, keras : ProofEngine
         The engine that is proved, and the reference.
     prepared : PreparedDataset
         Where images come from.
@@ -65,7 +66,7 @@ class Prover:
         Length of the loss curves.
     """
 
-    def __init__(self, flux: Engine, keras: Engine, prepared: PreparedDataset, steps: int) -> None:
+    def __init__(self, flux: ProofEngine, keras: ProofEngine, prepared: PreparedDataset, steps: int) -> None:
         self.flux, self.keras, self.prepared, self.steps = flux, keras, prepared, steps
 
     def prove(self, v: Variant) -> Proof:
@@ -164,9 +165,9 @@ class Prover:
         return Check("augmentation", why, parts)
 
     def _pixels(self) -> Check:
-        from photoflux.data.decoding import decode_file
-        from photoflux.data.demo import write_demo_folder
-        from photoflux.data.sources import prepare
+        from photoflux.data.images.decoding import decode_file
+        from photoflux.data.prepare import prepare
+        from photoflux.data.sources.demo import write_demo_folder
 
         rng = np.random.default_rng([SEED, 6])
         chosen = np.sort(rng.choice(len(self.prepared), min(64, len(self.prepared)), replace=False))

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from photoflux.engines.base import TraceRequest
-from photoflux.weights import CONV_FILTERS, expected_shapes
+from photoflux.engines.proof import TraceRequest
+from photoflux.model.weights import CONV_FILTERS, expected_shapes
 
 EPS = float(np.finfo(np.float32).eps)
 LAMBDA = 6.0

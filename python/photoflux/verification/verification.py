@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from photoflux.errors import RunError
-from photoflux.names import user_path
 from photoflux.reporting.page import environment, write_page
+from photoflux.system.names import user_path
 from photoflux.verification.checks import Check, Part
 from photoflux.verification.proof import BATCH, Proof
 
@@ -206,7 +206,7 @@ def _note(proof: Proof) -> str:
 
 
 def _curves(proof: Proof) -> str:
-    from photoflux.plots import plot_agreement
+    from photoflux.reporting.plots import plot_agreement
 
     curves = proof.curves
     return plot_agreement(curves.ours, curves.theirs, curves.tolerance)

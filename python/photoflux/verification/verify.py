@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from photoflux.data.prepare import kind_of
+from photoflux.data.prepare import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
-from photoflux.data.sources import kind_of
-from photoflux.data.sources import prepare as prepare_source
-from photoflux.engines import get_engine
-from photoflux.engines.keras import KerasEngine, why_unavailable
+from photoflux.engines.flux.engine import FluxEngine
+from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import EngineError, SettingError
-from photoflux.progress import Display
-from photoflux.variants import Variant, variant, variants
+from photoflux.model.variants import Variant, variant, variants
+from photoflux.runs.progress import Display
 from photoflux.verification.proof import Prover
 from photoflux.verification.verification import Verification, made
 
@@ -73,7 +73,7 @@ def verify(
         image_size = IMAGE_SIZE
     with Display(progress) as display, KerasEngine() as keras:
         prepared = prepare_source(data, None, image_size=image_size, on_progress=display.step)
-        flux = get_engine("flux", display.say)
+        flux = FluxEngine(display.say)
         prover = Prover(flux, keras, prepared, steps)
         proofs = []
         for number, v in enumerate(chosen, 1):

@@ -1,0 +1,86 @@
+"""The pictures of a comparison: intervals by variant and part, and the validation losses of all fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from photoflux.comparison.intervals import Interval
+from photoflux.reporting.i18n import ENGLISH, Translator
+from photoflux.reporting.styling import PARTS, figure, numbered, style, variant_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@style()
+def intervals(rows: Mapping[str, Mapping[str, Interval]], words: Translator, label: str) -> Figure:
+    """Draw a mean and its interval for every variant and part, a row a variant.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping of str to Interval
+        For each variant, its intervals by part.
+    words : Translator
+        The language.
+    label : str
+        What is measured.
+    """
+    drawn = figure(7.2, 0.9 + 0.55 * len(rows))
+    axes = drawn.subplots()
+    parts = list(next(iter(rows.values())))
+    titles = {"holdout": "second folder"}
+    for offset, part in zip((0.0,) if len(parts) == 1 else (-0.2, 0.0, 0.2)[: len(parts)], parts, strict=True):
+        found = [row[part] for row in rows.values()]
+        means = [interval.mean for interval in found]
+        errors = [[i.mean - i.low for i in found], [i.high - i.mean for i in found]]
+        places = [number + offset for number in range(len(rows))]
+        look = PARTS[part]
+        axes.errorbar(
+            means,
+            places,
+            xerr=errors,
+            fmt=look.marker,
+            color=look.colour,
+            capsize=3,
+            markersize=5,
+            label=words(titles.get(part, part)),
+        )
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    numbered(axes.xaxis, words, percent=True)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return drawn
+
+
+@style()
+def histories(losses: Mapping[str, Sequence[Sequence[float]]], words: Translator = ENGLISH) -> Figure:
+    """Draw the total validation loss by epoch, a line a fit, a colour a variant.
+
+    Parameters
+    ----------
+    losses : mapping of str to sequence of sequence of float
+        For each variant, a list a seed of the losses of its epochs.
+    words : Translator
+        The language.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    drawn = figure(7.2, 4.2)
+    axes = drawn.subplots()
+    for name, fits in losses.items():
+        look = variant_line(name).keywords
+        for number, values in enumerate(fits):
+            epochs = range(1, len(values) + 1)
+            label = name if number == 0 else None
+            axes.plot(epochs, values, **look, markersize=3, linewidth=1.2, alpha=0.85, label=label)
+    axes.set_xlabel(words("epoch"))
+    axes.set_ylabel(words("loss + penalty"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    everything = [value for fits in losses.values() for values in fits for value in values]
+    if max(everything) > 10 * min(everything) > 0:
+        axes.set_yscale("log")
+    numbered(axes.yaxis, words)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return drawn

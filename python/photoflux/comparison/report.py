@@ -1,0 +1,194 @@
+"""A comparison as one page: the choice in words, intervals, curves, each variant's result, and how to repeat it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from photoflux.comparison import plots
+from photoflux.comparison.comparison import Comparison
+from photoflux.comparison.decision import CRITERION
+from photoflux.comparison.intervals import Interval
+from photoflux.comparison.measures import PRECISION, Standing
+from photoflux.reporting.i18n import Translator, translator
+from photoflux.reporting.page import Drawing, Table, destination, drawing, environment, write_page
+from photoflux.reporting.sentences import said, variant_in_words
+from photoflux.reporting.tables import BALANCE
+
+MEASURES = {"loss": "loss", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+
+
+def write_comparison(comparison: Comparison, path: str | Path | None = None, *, lang: str = "en") -> Path:
+    """Write a comparison's report, ``report.html`` in its folder unless said otherwise, and return the file.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be written.
+    SettingError
+        If there is no such language, or `path` is a folder.
+    """
+    path = destination(comparison.path, path)
+    write_page(path, page_of_comparison(comparison, translator(lang)))
+    return path
+
+
+def page_of_comparison(comparison: Comparison, words: Translator) -> str:
+    """Return a comparison's report as HTML."""
+    values: dict[str, Any] = {
+        "comparison": comparison,
+        "reasons": [said(sentence, words) for sentence in comparison.sentences],
+        "key": _key(comparison, words),
+        "intervals": _intervals(comparison, words),
+        "measures": [_measures(comparison, part, words) for part in comparison.parts],
+        "differences": _differences(comparison, words),
+        "fits": _fits(comparison, words),
+        "curves": _curves(comparison, words),
+        "variants": [(row.variant.name, _in_words(comparison, row, words)) for row in comparison.standings],
+        "settings": _settings(comparison, words),
+        "versions": sorted(comparison.versions.items()),
+    }
+    return environment("photoflux.comparison", "").get_template("comparison.html.jinja").render(words=words, **values)
+
+
+def bounds(interval: Interval, words: Translator, form: str = ".3f") -> str:
+    """Return a mean and, where there are any, its bounds."""
+    if np.isnan(interval.mean):
+        return "–"
+    if np.isnan(interval.low):
+        return words.number(interval.mean, form)
+    values = {name: words.number(value, form) for name, value in vars(interval).items()}
+    return words.sentence("{mean} ({low} to {high})", **values)
+
+
+def _key(comparison: Comparison, words: Translator) -> list[tuple[str, str]]:
+    chosen = comparison.standings[comparison.decision.chosen]
+    figures = [(words("chosen"), chosen.variant.name)]
+    titles = {"validation": "validation", "test": "test", "holdout": "second folder"}
+    for part in comparison.parts:
+        title = words.sentence("balanced accuracy, {part}", part=words(titles[part]))
+        figures.append((title, words.percent(chosen.parts[part][CRITERION].mean)))
+    return figures
+
+
+def _intervals(comparison: Comparison, words: Translator) -> Drawing:
+    rows = {
+        row.variant.name: {part: row.parts[part][CRITERION] for part in comparison.parts}
+        for row in comparison.standings
+    }
+    return drawing(
+        plots.intervals(rows, words, words("balanced accuracy")),
+        words("Balanced accuracy of every variant on each part, mean and interval."),
+        words("Balanced accuracy, mean and 95 % interval"),
+    )
+
+
+def _curves(comparison: Comparison, words: Translator) -> Drawing:
+    return drawing(
+        plots.histories(comparison.histories, words),
+        words("Total validation loss of every variant by epoch."),
+        words("Total validation loss, a line a seed"),
+    )
+
+
+def _measures(comparison: Comparison, part: str, words: Translator) -> Table:
+    binary = "recall_at_precision" in comparison.standings[0].parts[part]
+    names = [*MEASURES, *(["recall_at_precision"] if binary else [])]
+    titles = {
+        "validation": "Validation part: the choice is made here",
+        "test": "Test part: looked at after the choice",
+        "holdout": "Second folder: looked at after the choice",
+    }
+    head = [words("variant"), *(words(MEASURES[name]) for name in MEASURES)]
+    if binary:
+        head.append(words.sentence("recall at a precision of {precision:.2f}", precision=PRECISION))
+    rows = [
+        [row.variant.name, *(bounds(row.parts[part][name], words) for name in names)] for row in comparison.standings
+    ]
+    return Table(head, rows, range(1, len(head)), words(titles[part]))
+
+
+def _differences(comparison: Comparison, words: Translator) -> Table:
+    reference = comparison.standings[comparison.decision.reference].variant.name
+    titles = {"validation": "validation", "test": "test", "holdout": "second folder"}
+    rows = []
+    for row in comparison.standings:
+        if not row.differences:
+            continue
+        found = [row.differences[part][CRITERION] for part in comparison.parts]
+        answers = [words("detected" if interval.excludes_zero else "not detected") for interval in found]
+        cells = [f"{bounds(interval, words, '+.3f')} {a}" for interval, a in zip(found, answers, strict=True)]
+        rows.append([row.variant.name, *cells])
+    head = [words("variant"), *(words(titles[part]) for part in comparison.parts)]
+    caption = words.sentence("Balanced accuracy less that of {name}, paired by seed and image", name=reference)
+    return Table(head, rows, range(1, len(head)), caption)
+
+
+def _fits(comparison: Comparison, words: Translator) -> Table:
+    titles = {
+        "gap": "accuracy gap",
+        "best_epoch": "best epoch",
+        "overfits_from": "overfits from epoch",
+        "seconds": "seconds",
+        "nonzero": "non-zero weights",
+    }
+    forms = {"gap": ".3f", "best_epoch": ".1f", "overfits_from": ".1f", "seconds": ",.0f", "nonzero": ",.0f"}
+    rows = [
+        [row.variant.name, *(bounds(row.numbers[name], words, forms[name]) for name in titles)]
+        for row in comparison.standings
+    ]
+    return Table([words("variant"), *(words(title) for title in titles.values())], rows, range(1, 6))
+
+
+def _in_words(comparison: Comparison, row: Standing, words: Translator) -> str:
+    """Return what the numbers say of one variant."""
+    parts = [said(("Its regularisation: {recipe}.", {"recipe": variant_in_words(row.variant)}), words)]
+    start, best = row.numbers["overfits_from"], row.numbers["best_epoch"]
+    if np.isnan(start.mean):
+        template = "The validation loss is lowest at the last epoch with every seed: no overfitting is seen yet."
+    else:
+        template = (
+            "From epoch {start:.1f} on, on average, the validation loss rises: it overfits; its best epoch is "
+            "{best:.1f}."
+        )
+    parts.append(words.sentence(template, start=start.mean, best=best.mean))
+    template = "Its accuracy on the training part less that on the validation part is {gap:+.3f}."
+    parts.append(words.sentence(template, gap=row.numbers["gap"].mean))
+    if row.differences:
+        found = row.differences["test"][CRITERION]
+        name = comparison.standings[comparison.decision.reference].variant.name
+        template = "On the test part no difference from {name} is detected: {mean:+.3f} ({low:+.3f} to {high:+.3f})."
+        if found.excludes_zero:
+            template = (
+                "On the test part its balanced accuracy differs from that of {name} by {mean:+.3f} "
+                "({low:+.3f} to {high:+.3f})."
+            )
+        parts.append(words.sentence(template, name=name, **vars(found)))
+    return " ".join(parts)
+
+
+def _settings(comparison: Comparison, words: Translator) -> list[tuple[str, str]]:
+    own = words("each variant's own")
+    s, d = comparison.settings, comparison.data
+    rate = s["learning_rate"]
+    channels, height, width = d["image"]
+    rows = [
+        (words("seeds"), ", ".join(map(str, s["seeds"]))),
+        (words("epochs at most"), own if s["epochs"] is None else str(s["epochs"])),
+        (words("images a step"), own if s["batch_size"] is None else str(s["batch_size"])),
+        (words("optimiser"), own if rate is None else words.sentence("Adam, step size {rate}", rate=rate)),
+        (words("balance of the classes"), words(BALANCE[s["balance"]])),
+        (words("engine"), s["engine"]),
+        (words("data"), d["name"]),
+        (words("classes"), ", ".join(d["classes"])),
+        (words("image size"), f"{height}×{width}×{channels}"),
+    ]
+    titles = {"train": "train", "validation": "validation", "test": "test", "holdout": "second folder"}
+    rows += [(words(titles[part]), words.sentence("{n} images", n=count)) for part, count in d["images"].items()]
+    rows += [
+        (words.sentence("fingerprint, seed {seed}", seed=str(seed)), fingerprint)
+        for seed, fingerprint in zip(s["seeds"], d["fingerprints"], strict=True)
+    ]
+    return rows

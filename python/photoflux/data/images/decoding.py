@@ -1,0 +1,401 @@
+"""One image file to pixels: an allow-list of formats, recognised by content, and a reason for each file left out."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import re
+import stat
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from photoflux.data.images.colours import reduced_rgb, to_grey, to_rgb
+from photoflux.data.images.depth import SIGNED, from_bytes, samples_of, to_eight_bits, white_of
+from photoflux.data.images.formats import HEAD, RefusedError, known_format, recognise
+from photoflux.data.images.jpeg import complete_jpeg, is_cut, strip_jpeg
+from photoflux.data.images.png import strip_png
+from photoflux.data.images.tiffs import directory, more_kinds, values_in_words
+from photoflux.data.images.webp import strip_webp
+
+MAX_PIXELS = 200_000_000
+# From here on one image takes the memory of many; a scan of A4 at 600 dots per inch has 35 million.
+LARGE = 50_000_000
+MAX_BYTES = 1 << 30
+MAX_PAGES = 5000
+# Files up to this size are read at once, larger ones piece by piece.
+_IN_MEMORY = 1 << 24
+
+_ORIENTATION = 0x0112
+# Orientations from 5 on swap width and height.
+_TURNED = 5
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SUBFILE_TYPE = 0x00FE
+# Pillow's unpackers of the high bytes of 16-bit colours: in a file of the other byte order they give the low ones.
+_OTHER_BYTES = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
+
+
+class Shape(NamedTuple):
+    """Of the images to make: 3 channels are RGB, 1 is grey."""
+
+    height: int
+    width: int
+    channels: int
+
+
+class Decoded(NamedTuple):
+    """An image: `page` counts from 1 in a file of several and is 0 in others; width and height are the original's."""
+
+    page: int
+    pixels: np.ndarray
+    sha256: str
+    phash: int
+    width: int
+    height: int
+
+
+class DecodedFile(NamedTuple):
+    """What a file held: its images, (page, reason) for what was left out, (page, note); page 0 is the whole file."""
+
+    images: list[Decoded]
+    rejected: list[tuple[int, str]]
+    notes: list[tuple[int, str]]
+
+
+class TooLargeError(Exception):
+    """An image has more than `LARGE` pixels, and those were not wanted."""
+
+
+class _Source(NamedTuple):
+    """An open file: `open` opens it as an image, anew each time it is called."""
+
+    kind: str
+    file: BinaryIO
+    open: Callable[[], Image.Image]
+    digest: hashlib._Hash
+    bits: int = 8
+    significant: int | None = None
+    note: str | None = None
+
+
+def decode_file(path: str | Path, *, height: int, width: int, channels: int = 3) -> DecodedFile:
+    """Decode an image file, resized to (channels, height, width); a file that cannot be used gives the reason.
+
+    The EXIF orientation is applied, values of more than 8 bits are scaled to 8 bits (the rule is in
+    `photoflux.data.images.depth`), transparency is laid on white. Resizing is Pillow's bilinear filter, which
+    averages over the area when it shrinks (antialiased) and ignores the aspect ratio. An image of more than `LARGE`
+    pixels is first reduced by a whole factor, each pixel the mean of a square, to no less than four times the
+    result's sides. Every page of a TIFF is an image; of animations the first frame is taken.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; it is only read.
+    height, width : int
+        Size of the result.
+    channels : int
+        3 (RGB) or 1 (grey).
+
+    Returns
+    -------
+    DecodedFile
+        It never raises for a bad file.
+    """
+    result = DecodedFile([], [], [])
+    for part in decode_parts(Path(path), Shape(height, width, channels)):
+        result.images.extend(part.images)
+        result.rejected.extend(part.rejected)
+        result.notes.extend(part.notes)
+    return result
+
+
+def decode_parts(path: Path, shape: Shape, *, large: bool = True) -> Generator[DecodedFile, None, None]:
+    """Decode a file part by part, a page at a time, as `decode_file` does; the parts are the same each time.
+
+    Raises
+    ------
+    TooLargeError
+        Unless `large`, at an image of more than `LARGE` pixels; what came before it has been yielded.
+    """
+    kind = "file"
+    try:
+        with _opened(path) as file:
+            # Never around a `yield`: what it changes must not be seen by whoever takes the parts.
+            with _quiet():
+                kind = recognise(file)
+                source = _source(kind, file)
+                image = _open_first(source)
+            with image:
+                yield from _decode_pages(image, source, shape, large)
+    except TooLargeError:
+        raise
+    except RefusedError as refused:
+        yield _left_out(0, str(refused))
+    # Pillow's readers raise almost anything for a damaged file, and one file must not end the work on the others.
+    except Exception as error:
+        yield _left_out(0, _broken(kind, error))
+
+
+def begins_like_an_image(path: Path) -> bool:
+    """Say whether a file begins as a file of one of the formats does; only `decode_file` says whether it is whole."""
+    try:
+        # Opening a pipe would wait for a writer for ever.
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return known_format(file.read(HEAD)) is not None
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        status = path.stat()
+        # Opening a pipe would wait for a writer for ever.
+        if not stat.S_ISREG(status.st_mode):
+            raise RefusedError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise RefusedError(f"larger than {MAX_BYTES >> 20} MiB")
+        if status.st_size == 0:
+            raise RefusedError("an empty file (0 bytes)")
+        file: BinaryIO = path.open("rb")
+        if status.st_size <= _IN_MEMORY:
+            with file:
+                file = io.BytesIO(file.read())
+    except FileNotFoundError as error:
+        raise RefusedError("a link to nothing" if path.is_symlink() else "the file has gone") from error
+    except OSError as error:
+        raise RefusedError(f"cannot be read: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _source(kind: str, file: BinaryIO) -> _Source:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    bits, significant, note = 8, None, None
+    stream = file
+    if kind == "PNG":
+        stream, bits, significant, note = strip_png(file)
+    elif kind == "JPEG":
+        stream = strip_jpeg(file)
+    elif kind == "WEBP":
+        stream = strip_webp(file)
+
+    def opened() -> Image.Image:
+        stream.seek(0)
+        return Image.open(stream, formats=[kind])
+
+    return _Source(kind, file, opened, digest, bits, significant, note)
+
+
+def _open_first(source: _Source) -> Image.Image:
+    try:
+        return source.open()
+    except UnidentifiedImageError as error:
+        tags = directory(source.file) if source.kind == "TIFF" else {}
+        if tags:
+            raise RefusedError(_not_unpacked(tags)) from error
+        raise RefusedError(f"broken {source.kind}: its header cannot be read") from error
+
+
+def _not_unpacked(tags: Any) -> str:
+    return f"a TIFF of {values_in_words(tags)}, which is not read: convert it to 8 or 16 bits"
+
+
+def _left_out(page: int, reason: str) -> DecodedFile:
+    return DecodedFile([], [(page, reason)], [])
+
+
+def _decode_pages(image: Image.Image, source: _Source, shape: Shape, large: bool) -> Iterator[DecodedFile]:
+    with _quiet():
+        pages = getattr(image, "n_frames", 1) if source.kind == "TIFF" else 1
+        only = _decode_page(image, source, 0, shape, large) if pages == 1 else None
+    if only is not None:
+        yield only
+        return
+    for page in range(1, min(pages, MAX_PAGES) + 1):
+        try:
+            with _quiet():
+                _turn_to(image, page)
+                if int(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0)) & 1:
+                    raise RefusedError("a reduced copy of another page")
+                part = _decode_page(image, source, page, shape, large)
+        except TooLargeError:
+            raise
+        except RefusedError as refused:
+            part = _left_out(page, str(refused))
+        except Exception as error:
+            part = _left_out(page, _broken(source.kind, error))
+        yield part
+    if pages > MAX_PAGES:
+        yield _left_out(0, f"has {pages} pages, those after page {MAX_PAGES} were left out")
+
+
+def _turn_to(image: Image.Image, page: int) -> None:
+    try:
+        image.seek(page - 1)
+    except SyntaxError as error:
+        raise RefusedError(_not_unpacked(getattr(image, "tag_v2", {}))) from error
+
+
+def _decode_page(image: Image.Image, source: _Source, page: int, shape: Shape, large: bool) -> DecodedFile:
+    import imagehash
+
+    if image.width * image.height > MAX_PIXELS:
+        raise RefusedError(
+            f"has {image.width} × {image.height} pixels, the limit is {MAX_PIXELS // 1_000_000} million: "
+            "make it smaller, or cut it into parts"
+        )
+    drafted_from = None
+    if source.kind == "JPEG":
+        drafted_from = image.size
+        _draft(image, shape)
+    if not large and image.width * image.height > LARGE:
+        raise TooLargeError
+    # Pillow looks into it for the orientation while it loads the pixels.
+    if not isinstance(image.info.get("xmp", b""), bytes):
+        del image.info["xmp"]
+    raw = _raw_mode(image)
+    image = _loaded(image, source, shape)
+    orientation = _orientation(image)
+    original = drafted_from or image.size
+    if orientation >= _TURNED:
+        original = (original[1], original[0])
+    _scale_transparency(image, source.bits)
+    eight, note = _eight_bits(image, source, page, raw)
+    if eight.width * eight.height > LARGE:
+        eight = reduced_rgb(eight, 4 * shape.width, 4 * shape.height)
+    upright = eight if orientation == 1 else eight.transpose(_TURNS[orientation])
+    colour = to_rgb(upright)
+    phash = int(str(imagehash.phash(colour)), 16)
+    resized = colour.resize((shape.width, shape.height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(resized).transpose(2, 0, 1) if shape.channels == 3 else np.asarray(to_grey(resized))[None]
+    digest = source.digest.copy()
+    if page:
+        digest.update(f"#{page}".encode())
+    decoded = Decoded(page, np.ascontiguousarray(pixels), digest.hexdigest(), phash, *original)
+    return DecodedFile([decoded], [], [(page, text) for text in (note, source.note) if text])
+
+
+def _draft(image: Image.Image, shape: Shape) -> None:
+    # The JPEG decoder shrinks by 2, 4 or 8 for free; twice the wanted size leaves the filter enough to average.
+    side = 2 * max(shape.width, shape.height)
+    image.draft(None, (side, side))
+
+
+def _loaded(image: Image.Image, source: _Source, shape: Shape) -> Image.Image:
+    """Load the pixels; of a JPEG without its end marker if none of them is missing."""
+    if source.kind != "JPEG":
+        image.load()
+        return image
+    try:
+        image.load()
+        if is_cut(image, source.file, _decode_jpeg):
+            raise RefusedError("broken JPEG: pixels are missing before its end marker")
+        return image
+    except OSError:
+        whole = complete_jpeg(source.file, _decode_jpeg)
+        if whole is None:
+            raise
+    again = Image.open(whole, formats=["JPEG"])
+    _draft(again, shape)
+    again.load()
+    return again
+
+
+def _decode_jpeg(stream: BinaryIO) -> Image.Image:
+    image = Image.open(stream, formats=["JPEG"])
+    image.load()
+    return image
+
+
+def _eight_bits(image: Image.Image, source: _Source, page: int, raw: str) -> tuple[Image.Image, str | None]:
+    """Return the image with 8 bits a channel, and what is to be noted of how they were found."""
+    samples = samples_of(image, source.significant)
+    if image.mode.startswith(("I", "F")) or (image.mode == "L" and samples.kind == SIGNED):
+        return to_eight_bits(image, samples)
+    if not re.fullmatch(r"(RGB|RGBA|RGBX|CMYK);16[LBN]", raw):
+        return image, None
+    # Pillow has kept the high bytes of 16-bit colours: all there is to see where the values use all bits.
+    white, note = white_of(image, samples)
+    if white == 65535:
+        return image, None
+    with source.open() as again:
+        if page:
+            again.seek(page - 1)
+        _set_raw_mode(again, raw[:-1] + _OTHER_BYTES[raw[-1]])
+        again.load()
+        # A black image has values of any depth.
+        blank = not any(np.ravel(again.getextrema())) and not any(np.ravel(image.getextrema()))
+        return from_bytes(image, again, white), None if blank else note
+
+
+def _scale_transparency(image: Image.Image, bits: int) -> None:
+    """Scale the value that a PNG names as transparent as Pillow has scaled the pixels: it leaves it as it is stored."""
+    value = image.info.get("transparency")
+    if image.mode == "L" and isinstance(value, int) and bits < 8:
+        image.info["transparency"] = value * 255 // ((1 << bits) - 1)
+    elif image.mode == "RGB" and isinstance(value, tuple) and bits == 16:
+        image.info["transparency"] = tuple(part >> 8 for part in value)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    tiles: Any = getattr(image, "tile", None)
+    args = tiles[0][3] if tiles else ""
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _set_raw_mode(image: Any, raw: str) -> None:
+    tiles = []
+    for tile in image.tile:
+        args = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
+        tiles.append(tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args))
+    image.tile = tiles
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) to 8."""
+    try:
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        # Damaged EXIF data: the pixels are good all the same.
+        return 1
+    return orientation if orientation in _TURNS else 1
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Pillow's warnings and its own pixel limit: both become a reason or nothing, never a leak."""
+    limit = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings(), more_kinds():
+        warnings.simplefilter("ignore")
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _broken(kind: str, error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    # Addresses of objects would make two runs differ.
+    text = re.sub(r"\s*<[^>]* at 0x[0-9a-fA-F]+>", "", " ".join(str(error).split()))
+    return f"broken {kind}: {text or type(error).__name__}"

@@ -1,0 +1,167 @@
+"""A process that decodes files for this one over a pipe: it needs no shared memory, and it ends with its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from photoflux.data.images.decoding import DecodedFile, Shape, TooLargeError, decode_parts
+
+# How long a process whose pipe has ended may take to end itself, in seconds.
+_PATIENCE = 10
+
+
+class Message(NamedTuple):
+    """What a helper sends of a file: a part, or None where the file has an image that is to be decoded alone."""
+
+    file: int
+    part: DecodedFile | None
+    last: bool
+
+
+class Helper:
+    """A process that decodes the files it is given, in their order.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of the images.
+    large : bool
+        Whether it decodes large images too.
+
+    Attributes
+    ----------
+    todo : deque of int
+        The files that it was given and has not finished, the one under way first.
+    ready : bool
+        Whether it has ever said anything; one that ends before could not be started.
+
+    Raises
+    ------
+    OSError
+        If the system does not start a process.
+    """
+
+    def __init__(self, shape: Shape, *, large: bool) -> None:
+        # Never fork: TensorFlow's and Julia's threads may be running in this process.
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.todo: deque[int] = deque()
+        self.ready = False
+        self._process = context.Process(target=_help, args=(theirs, shape, large), daemon=True)
+        try:
+            with _hidden_main(), _held_interrupts():
+                self._process.start()
+        except BaseException:
+            self.connection.close()
+            raise
+        finally:
+            theirs.close()
+
+    def give(self, files: Sequence[tuple[int, Path]]) -> None:
+        """Send files to decode; of a helper that has ended, `receive` says so."""
+        self.todo.extend(index for index, _ in files)
+        with contextlib.suppress(OSError):
+            self.connection.send(files)
+
+    def receive(self) -> Message | None:
+        """Wait for the next part of a file; None comes first, when the process is ready.
+
+        Raises
+        ------
+        EOFError
+            If the process has ended.
+        """
+        try:
+            message: Message | None = self.connection.recv()
+        # In the middle of a message its end is an OSError.
+        except OSError as error:
+            raise EOFError from error
+        self.ready = True
+        if message is not None and message.last:
+            self.todo.popleft()
+        return message
+
+    def why_it_ended(self) -> str:
+        """Say how the process ended, as the reason of the file it was reading."""
+        self._process.join(_PATIENCE)
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            return f"the decoder ended with code {code} while it read this file"
+        text = f"the decoder was killed by signal {-code} while it read this file"
+        return f"{text}, perhaps for want of memory" if -code == getattr(signal, "SIGKILL", 9) else text
+
+    def end(self) -> None:
+        """End the process, whatever it does, and wait until it is gone."""
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self.connection.close()
+
+
+def _help(connection: Connection, shape: Shape, large: bool) -> None:
+    # Ctrl-C reaches every process of the terminal; the main one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        connection.send(None)
+        while True:
+            for index, path in connection.recv():
+                for message in _messages(index, path, shape, large):
+                    connection.send(message)
+
+
+def _messages(index: int, path: Path, shape: Shape, large: bool) -> Iterator[Message]:
+    """Yield the parts of a file; each waits until it is known whether it is the last."""
+    before = None
+    try:
+        for part in decode_parts(path, shape, large=large):
+            if before is not None:
+                yield Message(index, before, last=False)
+            before = part
+    except TooLargeError:
+        if before is not None:
+            yield Message(index, before, last=False)
+        before = None
+    yield Message(index, before, last=True)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _held_interrupts() -> Iterator[None]:
+    """Start a process with Ctrl-C blocked, until it ignores it; in this process it comes after the start."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Keep a new process from running the user's script again, which has no ``if __name__ == "__main__"``."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,0 +1,108 @@
+"""A PNG without what is not its pixels: comments and colour profiles are never inflated, however large they become."""
+
+from __future__ import annotations
+
+import zlib
+from typing import BinaryIO, NamedTuple
+
+from photoflux.data.images.pieces import Span, joined
+
+_SIGNATURE = 8
+# The chunks that make the pixels; tRNS is left out where it is damaged.
+_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
+# Those that can hold the orientation, read up to this many bytes.
+_ORIENTED = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
+_ORIENTED_BYTES = 1 << 17
+_ORIENTED_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+DAMAGED_TRANSPARENCY = "its transparency is damaged and was left out"
+
+
+class Png(NamedTuple):
+    """The pixels of a PNG as a file, and what it says of their depth.
+
+    Attributes
+    ----------
+    stream : file
+        A PNG of the chunks that matter.
+    bits : int
+        Of a value, as it is stored.
+    significant : int, optional
+        sBIT: the bits that the values of the deepest channel had before.
+    note : str, optional
+        What is to be noted.
+    """
+
+    stream: BinaryIO
+    bits: int
+    significant: int | None
+    note: str | None
+
+
+def strip_png(file: BinaryIO) -> Png:
+    """Return a PNG without its metadata, the orientation apart; wrong checksums of metadata cost no pixels."""
+    pieces: list[bytes | Span] = [(0, _SIGNATURE)]
+    place, bits, significant, note = _SIGNATURE, 8, None, None
+    kept: set[bytes] = set()
+    while True:
+        file.seek(place)
+        header = file.read(8)
+        if len(header) < 8:
+            break
+        length, name = int.from_bytes(header[:4], "big"), header[4:]
+        whole = length + 12
+        if name in (b"sBIT", b"tRNS", b"IHDR"):
+            data = file.read(min(length, 1024) + 4)
+            sound = zlib.crc32(name + data[:-4]) == int.from_bytes(data[-4:], "big")
+            if name == b"IHDR" and length == 13 and len(data) == 17:
+                bits = data[8]
+            elif name == b"sBIT" and sound:
+                significant = max(data[:-4], default=0) or None
+        if name == b"tRNS" and not sound:
+            note = DAMAGED_TRANSPARENCY
+        # A critical chunk that is not known is left for the decoder to refuse.
+        elif name in _PIXELS or not name[0] & 0x20:
+            _add(pieces, (place, whole))
+        elif name in _ORIENTED and length <= _ORIENTED_BYTES:
+            data = file.read(length + 4)
+            key = data[: data.find(b"\0") + 1] if name != b"eXIf" else b""
+            if _can_be_used(name, key, data) and name + key not in kept:
+                kept.add(name + key)
+                _add(pieces, (place, whole))
+        if name == b"IEND":
+            break
+        place += whole
+    return Png(joined(file, pieces), bits, significant, note)
+
+
+def _add(pieces: list[bytes | Span], span: Span) -> None:
+    last = pieces[-1]
+    if not isinstance(last, bytes) and last[0] + last[1] == span[0]:
+        pieces[-1] = (last[0], last[1] + span[1])
+    else:
+        pieces.append(span)
+
+
+def _can_be_used(name: bytes, key: bytes, data: bytes) -> bool:
+    """Whether a chunk that can hold the orientation is sound, small, and a text that Pillow looks into for it."""
+    if zlib.crc32(name + data[:-4]) != int.from_bytes(data[-4:], "big"):
+        return False
+    if name == b"eXIf":
+        return True
+    if key not in _ORIENTED_TEXTS:
+        return False
+    body = data[len(key) : -4]
+    if name == b"tEXt":
+        return True
+    if name == b"zTXt":
+        packed = body[1:]
+    elif body[:1] == b"\1":
+        # An iTXt has a flag, the method, a language and the translated keyword before its text.
+        packed = body[2:].split(b"\0", 2)[-1]
+    else:
+        return True
+    try:
+        inflater = zlib.decompressobj()
+        inflater.decompress(packed, _ORIENTED_BYTES)
+    except zlib.error:
+        return False
+    return not inflater.unconsumed_tail

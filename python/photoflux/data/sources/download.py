@@ -1,0 +1,140 @@
+"""One download: resumed where it was cut off, checked, and renamed only when whole."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import math
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from photoflux.data.cache import advice_for
+from photoflux.data.checks import OnProgress
+from photoflux.errors import DataError
+from photoflux.system.claims import claim
+from photoflux.system.terminal import say
+
+_BLOCK = 1 << 18
+_TIMEOUT = 30
+
+
+def download(url: str, path: Path, *, md5: str, instead: str, on_progress: OnProgress | None = None) -> Path:
+    """Download a file unless it is there already.
+
+    The bytes go to ``path + ".part"``, which a later call continues; a file whose md5 is wrong is thrown away.
+
+    Parameters
+    ----------
+    url : str
+        An http or https address.
+    path : Path
+        Where the file goes.
+    md5 : str
+        What its md5 must be.
+    instead : str
+        What to do without a network, for the error message.
+    on_progress : callable, optional
+        Called with (bytes done, bytes in all, what is being done), if the server says how many there are.
+
+    Raises
+    ------
+    DataError
+        If it cannot be had, or is not the file that was expected.
+    """
+    if path.is_file() and file_md5(path) == md5:
+        return path
+    part = path.with_name(path.name + ".part")
+    try:
+        # Of two processes one downloads, and the other waits: the part that is continued is the same.
+        with claim(path, wait=math.inf, on_wait=_say_waiting):
+            if path.is_file() and file_md5(path) == md5:
+                return path
+            resumed = True
+            while resumed:
+                # A part left by another version of the file is worth a second try, from the start.
+                resumed = part.exists()
+                _fetch(url, part, instead, on_progress)
+                found = file_md5(part)
+                if found == md5:
+                    part.replace(path)
+                    return path
+                part.unlink()
+    except OSError as error:
+        raise DataError(f"{path} could not be written: {error.strerror or error}. {advice_for(path)}") from error
+    raise DataError(f"{url} is not the file that was expected: its md5 must be {md5}; found {found}. {instead}")
+
+
+def _say_waiting(holder: str) -> None:
+    say(f"The same file is being downloaded by {holder}. Waiting until it is done …")
+
+
+def file_md5(path: Path) -> str:
+    """Return the md5 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _fetch(url: str, part: Path, instead: str, on_progress: OnProgress | None) -> None:
+    """Append to the part what it lacks; where the server cuts, go on from there as long as it sends something."""
+    while True:
+        before = _size(part)
+        try:
+            if _fetch_once(url, part, on_progress):
+                return
+            problem = "the connection was cut"
+        except urllib.error.HTTPError as error:
+            # 416: nothing is left to send; the md5 decides whether what is here is right.
+            if error.code == 416 and before:
+                return
+            problem = f"the server answered {error.code} {error.reason}"
+        except _Unwritable as error:
+            raise OSError(*error.args) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            problem = str(getattr(error, "reason", error)) or type(error).__name__
+        if _size(part) <= before:
+            have = f" {before} bytes are kept, and the next try continues there." if before else ""
+            raise DataError(f"{url} could not be downloaded: {problem}.{have} {instead}")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+class _Unwritable(Exception):
+    """An OSError of the local disk, told apart from those of the network."""
+
+
+def _fetch_once(url: str, part: Path, on_progress: OnProgress | None) -> bool:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("expected an http or https address")
+    start = _size(part)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+        if answer.status != 206:
+            start = 0
+        length = answer.headers.get("Content-Length")
+        total = start + int(length) if length else 0
+        try:
+            with part.open("ab" if start else "wb") as file:
+                while block := _next_block(answer):
+                    file.write(block)
+                    start += len(block)
+                    if on_progress is not None and total:
+                        on_progress(start, total, "Downloading")
+        except _Network as error:
+            raise error.args[0] from error
+        except OSError as error:
+            raise _Unwritable(*error.args) from error
+    return not total or start >= total
+
+
+class _Network(Exception):
+    """Carries an error of the network past the handler for the local disk's."""
+
+
+def _next_block(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read1(_BLOCK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _Network(error) from error

@@ -1,0 +1,214 @@
+"""Labelled images that are scored whole: a dataset for a run that is there, with no parts to train on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from photoflux.data.cache import cached, digest_of
+from photoflux.data.checks import OnProgress
+from photoflux.data.duplicates import group_duplicates, number_groups
+from photoflux.data.labels import PHOTO_NAMES
+from photoflux.data.prepared import PreparedDataset
+from photoflux.data.scanning import scan_folder
+from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.errors import DataError
+from photoflux.system.names import class_name, composed, printable, quoted, user_path
+
+TEST = 2
+
+
+def prepare_unsplit(
+    source: str | Path | tuple[Any, Any],
+    *,
+    classes: Sequence[str],
+    positive: str | None,
+    shape: tuple[int, int, int],
+    on_progress: OnProgress | None = None,
+) -> PreparedDataset:
+    """Return labelled images as a dataset of the classes and size of a run; all are marked as the test part.
+
+    Nothing is asked of it that only training needs: a class may be missing.
+
+    Parameters
+    ----------
+    source : str, Path or tuple
+        A folder of class folders, or arrays ``(x, y)`` whose labels are positions in `classes`.
+    classes : sequence of str
+        The run's.
+    positive : str or None
+        The run's positive class; every folder but that one then counts as "not …".
+    shape : tuple of int
+        Channels, height and width.
+    on_progress : callable, optional
+        Called with (done, in all, what is being done).
+
+    Raises
+    ------
+    DataError
+        If there is no such folder, nothing in it can be read, a folder is no class of the run, or arrays do not fit.
+    """
+    from photoflux.data.sources.folder import decode_into, nothing_readable
+
+    if isinstance(source, tuple | list):
+        return _from_arrays(source, classes, positive, shape)
+    root = user_path(source)
+    scan = scan_folder(root, resplit=True)
+    if not scan.folders:
+        raise DataError(
+            f"{printable(root)} has no class folders with files in them. Expected one folder of images per class, each "
+            f"called as one of the run's classes ({', '.join(classes)}); `photoflux predict` takes images without one."
+        )
+    label_of, notes = label_folders(printable(root), scan.folders, classes, positive)
+
+    def make(path: Path) -> PreparedDataset:
+        channels, height, width = shape
+        with PreparedWriter(path, channels=channels, height=height, width=width) as writer:
+            read = decode_into(writer, root, scan.files, on_progress)
+            if not read.records:
+                raise nothing_readable(root, [*scan.rejected, *read.rejected])
+            labels = np.array([label_of[record.folder] for record in read.records], dtype=np.int32)
+            together = group_duplicates(
+                [record.sha256 for record in read.records], np.array(read.hashes, dtype=np.uint64), labels
+            )
+            return writer.finish(
+                name=root.resolve().name,
+                source="folder",
+                classes=classes,
+                positive=positive,
+                labels=labels,
+                split=np.full(len(labels), TEST),
+                files=(r._replace(group=int(g)) for r, g in zip(read.records, together, strict=True)),
+                rejected=sorted([*scan.rejected, *read.rejected]),
+                seed=0,
+                warnings=[*notes, *scan.notes],
+                ignored=scan.ignored,
+                looks=read.hashes,
+                unsplit=True,
+            )
+
+    digest = digest_of([*scan.files, *scan.rejected])
+    key = ["unsplit", str(root.resolve()), digest, list(classes), positive, list(shape)]
+    return cached(f"{root.resolve().name}-whole", key, make)
+
+
+def label_folders(
+    source: str, folders: Sequence[str], classes: Sequence[str], positive: str | None
+) -> tuple[dict[str, int], list[str]]:
+    """Return the label of each class folder for a run, and notes of what is to be known of it.
+
+    A folder is a class if the names are equal in Unicode's composed form; or else, where only one folder comes into
+    question, if they differ in case, in blanks around them, or as Photo and Photos do.
+
+    Raises
+    ------
+    DataError
+        If the run tells several classes apart and a folder is none of them.
+    """
+    found: dict[str, str] = {}
+    notes = []
+    for name in classes if positive is None else [positive]:
+        equal = [folder for folder in folders if class_name(folder) == class_name(name)]
+        alike = [folder for folder in folders if _key(folder) == _key(name)]
+        if len(equal or alike) > 1:
+            raise DataError(
+                f"{source} has several folders for the run's class {_quoted(name)}: {_quoted(*(equal or alike))}. "
+                "Expected one; put their images into one folder."
+            )
+        found |= dict.fromkeys(equal or alike, name)
+        if alike and not equal:
+            notes.append(f"The folder {_quoted(*alike)} of {source} counts as the run's class {_quoted(name)}.")
+    others = [folder for folder in folders if folder not in found]
+    if positive is None:
+        if others:
+            raise DataError(
+                f"{source} has folders that are no class of the run: {_quoted(*others)}. The run's classes are "
+                f"{_quoted(*classes)}. Rename these folders or take them out."
+            )
+        return {folder: list(classes).index(name) for folder, name in found.items()}, notes
+    doubtful = [folder for folder in others if _key(folder) == _key(positive)]
+    if doubtful:
+        notes.append(
+            f"{_quoted(*doubtful)} of {source} counts as {_quoted(classes[0])}: {_quoted(*found)} is there too."
+        )
+    if not found:
+        notes.append(
+            f"No folder of {source} is called {_quoted(positive)}: all images count as {_quoted(classes[0])} "
+            f"({_quoted(*folders)})."
+        )
+    return {folder: int(folder in found) for folder in folders}, notes
+
+
+def _quoted(*names: str) -> str:
+    return ", ".join(map(quoted, names))
+
+
+def _key(name: str) -> str:
+    key = composed(name).strip().casefold()
+    return PHOTO_NAMES[0] if key in PHOTO_NAMES else key
+
+
+def missing_classes(classes: Sequence[str], labels: np.ndarray) -> list[str]:
+    """Return a note if images are not of every class: what an average over the classes then means."""
+    absent = [name for label, name in enumerate(classes) if not np.any(labels == label)]
+    if not absent:
+        return []
+    if len(absent) == len(classes) - 1:
+        (only,) = (name for name in classes if name not in absent)
+        return [
+            f"All images are of the class {_quoted(only)}: the accuracy is its recall, and precision says nothing "
+            "without images of another class."
+        ]
+    return [f"There is no image of the class {_quoted(*absent)}: the balanced accuracy is the mean over the others."]
+
+
+def _from_arrays(
+    source: tuple[Any, Any], classes: Sequence[str], positive: str | None, shape: tuple[int, int, int]
+) -> PreparedDataset:
+    from photoflux.data.sources.arrays import as_array, check_images, check_labels
+
+    if len(source) != 2:
+        raise DataError(f"A source of arrays must be (x, y); received {len(source)} entries.")
+    images, labels = check_images(as_array("x", source[0])), check_labels(as_array("y", source[1])).astype(np.int32)
+    if len(images) != len(labels) or not len(labels):
+        raise DataError(
+            f"`x` and `y` must have one entry per image, 1 or more; received {len(images)} images and {len(labels)} "
+            "labels."
+        )
+    if images.shape[1:] != shape or labels.max() >= len(classes):
+        expected, found = ("×".join(map(str, sides)) for sides in (shape, images.shape[1:]))
+        raise DataError(
+            f"The dataset arrays does not fit the run: expected images of {expected} (C×H×W) and labels from 0 to "
+            f"{len(classes) - 1} ({', '.join(classes)}); found {found} and labels up to {labels.max()}."
+        )
+    digests = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images]
+    groups = number_groups(np.asarray(digests))
+    _, height, width = shape
+
+    def make(path: Path) -> PreparedDataset:
+        with PreparedWriter(path, channels=shape[0], height=height, width=width) as writer:
+            writer.append(np.ascontiguousarray(images))
+            return writer.finish(
+                name="arrays",
+                source="arrays",
+                classes=classes,
+                positive=positive,
+                labels=labels,
+                split=np.full(len(labels), TEST),
+                files=(
+                    ImageRecord(f"x#{number}", classes[label], digest, group, width, height)
+                    for number, (label, digest, group) in enumerate(
+                        zip(labels.tolist(), digests, groups.tolist(), strict=True), start=1
+                    )
+                ),
+                seed=0,
+                unsplit=True,
+            )
+
+    text = "".join(digests) + repr(labels.tolist())
+    key = ["unsplit arrays", hashlib.sha256(text.encode()).hexdigest(), list(classes), positive, list(shape)]
+    return cached("arrays-whole", key, make)

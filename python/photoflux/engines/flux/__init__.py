@@ -1,0 +1,1 @@
+"""The Flux engine: Julia in this process."""

@@ -1,0 +1,173 @@
+"""The product: the Julia package in this process, through juliacall."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from photoflux.data.prepared import PreparedDataset
+from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_images
+from photoflux.engines.flux import bridge
+from photoflux.engines.flux.plain_paths import plain_paths
+from photoflux.engines.proof import Augmentation, TraceRequest
+from photoflux.errors import DivergedError, EngineError
+from photoflux.model.history import BatchProgress, EpochRow
+from photoflux.model.settings import Settings
+from photoflux.model.variants import Variant
+from photoflux.model.weights import outputs_of
+
+
+class FluxEngine:
+    """Fits and predicts with Flux.jl in this process.
+
+    Parameters
+    ----------
+    say : callable
+        Takes the line that tells the user that Julia starts.
+    """
+
+    name = "flux"
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    @property
+    def julia(self) -> Any:
+        """The Julia module; Julia starts on first use."""
+        return bridge.start(self._say)
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of Julia, Flux and the bridge."""
+        julia = self.julia
+        packages = ("Flux", "NNlib", "Optimisers", "Zygote")
+        found = {name.lower(): str(julia.PhotoFlux.package_version(name)) for name in packages}
+        return {"julia": str(julia.VERSION), **found, "threads": str(julia.Threads.nthreads())}
+
+    def fit(
+        self,
+        variant: Variant,
+        prepared: PreparedDataset,
+        settings: Settings,
+        weights: Path,
+        *,
+        initial: Path | None = None,
+        on_batch: OnBatch | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> Fit:
+        """Fit a variant; see `photoflux.engines.base.Engine.fit`."""
+        history: list[EpochRow] = []
+
+        def batch_done(*values: Any) -> bool:
+            return on_batch is not None and bool(on_batch(BatchProgress(*values)))
+
+        def epoch_done(*values: Any) -> None:
+            history.append(EpochRow(*values))
+            if on_epoch is not None:
+                on_epoch(history[-1])
+
+        julia = self.julia
+        places = plain_paths(prepared.path, weights, *(() if initial is None else (initial,)))
+        with places as (data, target, *start), _translated(julia, weights):
+            kept_epoch, ended = julia.PhotoFlux.engine_fit(
+                json.dumps(variant.as_dict()),
+                data,
+                target,
+                json.dumps(asdict(settings)),
+                start[0] if start else None,
+                julia.called(batch_done),
+                julia.called(epoch_done),
+            )
+        return Fit(history, int(kept_epoch), str(ended))  # type: ignore[arg-type]
+
+    def logits(
+        self, variant: Variant, weights: Path, images: np.ndarray, classes: int, *, batch_size: int = 32
+    ) -> np.ndarray:
+        """Return the logits; see `photoflux.engines.base.Engine.logits`."""
+        check_images(images, 4, "(N, C, H, W)")
+        count, channels, height, width = images.shape
+        julia = self.julia
+        # Julia takes both by address and keeps neither. C order (N, C, H, W) is column order W×H×C×N.
+        images, logits = np.ascontiguousarray(images), np.empty((count, outputs_of(classes)), np.float32)
+        with plain_paths(weights) as (source,), _translated(julia, weights):
+            julia.PhotoFlux.engine_logits_b(
+                logits.ctypes.data,
+                json.dumps(variant.as_dict()),
+                source,
+                classes,
+                images.ctypes.data,
+                width,
+                height,
+                channels,
+                count,
+                batch_size,
+            )
+        return logits
+
+    def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
+        """Return every number of some steps; see `photoflux.engines.base.Engine.trace`."""
+        check_images(request.images, 5, "(steps, batch, C, H, W)")
+        julia = self.julia
+        with plain_paths(request.weights) as (source,), _translated(julia, request.weights):
+            masks = julia.seval("Dict{String,Array{Float32}}()")
+            for name, mask in request.masks.items():
+                masks[name] = julia.pyconvert(julia.Array, np.asarray(mask, np.float32).T)
+            numbers = julia.PhotoFlux.trace(
+                julia.PhotoFlux.variant_from_json(json.dumps(request.variant.as_dict())),
+                source,
+                self._array(request.images),
+                julia.pyconvert(julia.Array, np.asarray(request.labels, np.int32).T),
+                request.classes,
+                learning_rate=request.learning_rate,
+                masks=masks,
+            )
+            return {str(name): np.array(array).T.copy() for name, array in numbers}
+
+    def stopping(self, totals: Sequence[float], patience: int) -> tuple[int, int]:
+        """Return where early stopping ends; see `photoflux.engines.base.Engine.stopping`."""
+        ended, best = self.julia.PhotoFlux.stopping_epochs(np.asarray(totals, np.float64), patience)
+        return int(ended), int(best)
+
+    def augmented(self, images: np.ndarray, drawn: Sequence[Augmentation]) -> np.ndarray:
+        """Return transformed images; see `photoflux.engines.base.Engine.augmented`."""
+        check_images(images, 4, "(N, C, H, W)")
+        julia = self.julia
+        flips = [np.array([getattr(a, name) for a in drawn], bool) for name in ("flip_x", "flip_y")]
+        factors = [np.array([getattr(a, name) for a in drawn], np.float32) for name in ("angle", "zoom")]
+        with _translated(julia):
+            return np.array(julia.PhotoFlux.augmented(self._array(images), *flips, *factors)).T.copy()
+
+    def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
+        """Return images as a fit sees them; see `photoflux.engines.base.Engine.pixels`."""
+        julia = self.julia
+        with plain_paths(prepared.path) as (data,), _translated(julia):
+            return np.array(julia.PhotoFlux.pixels(data, np.asarray(chosen) + 1)).T.copy()
+
+    def _array(self, images: np.ndarray) -> Any:
+        """Return a Julia array of the same bytes: C order (N, C, H, W) is column order W×H×C×N."""
+        return self.julia.pyconvert(self.julia.Array, np.ascontiguousarray(images).T)
+
+
+@contextmanager
+def _translated(julia: Any, weights: Path | None = None) -> Iterator[None]:
+    """Turn Julia's exceptions into ours, so that a user sees the message and no Julia stack trace."""
+    import juliacall
+
+    try:
+        yield
+    except juliacall.JuliaError as error:
+        exception = error.exception
+        if julia.isa(exception, julia.InterruptException):
+            raise KeyboardInterrupt from None
+        message = str(julia.sprint(julia.showerror, exception))
+        if julia.isa(exception, julia.PhotoFlux.DivergedError):
+            raise DivergedError(f"{message} They are in {weights}.") from None
+        user_errors = (julia.ArgumentError, julia.DimensionMismatch, julia.SystemError)
+        if any(julia.isa(exception, kind) for kind in user_errors):
+            raise EngineError(message.partition(": ")[2] or message) from None
+        raise EngineError(f"Julia failed: {message}") from error

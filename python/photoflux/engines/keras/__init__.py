@@ -1,0 +1,1 @@
+"""The Keras engine: the reference, in a process of its own."""

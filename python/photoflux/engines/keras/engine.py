@@ -1,0 +1,237 @@
+"""The Keras engine: the documents' own layers, in a worker process; the reference, and the fallback without Julia."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import safetensors.numpy
+
+from photoflux.data.prepared import PreparedDataset
+from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_images
+from photoflux.engines.keras.worker import Message, Worker
+from photoflux.engines.proof import Augmentation, TraceRequest
+from photoflux.errors import EngineError, SettingError, unknown_name
+from photoflux.model.history import BatchProgress, EpochRow
+from photoflux.model.settings import Settings
+from photoflux.model.variants import Variant
+from photoflux.model.weights import outputs_of
+from photoflux.system import atomic
+
+CHUNK_BYTES = 64 * 2**20
+ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def why_unavailable() -> str | None:
+    """Return why the Keras engine cannot be used here, or None if it can; nothing is imported."""
+    missing = [name for name in ("keras", "tensorflow") if importlib.util.find_spec(name) is None]
+    if not missing:
+        return None
+    verb = "is" if len(missing) == 1 else "are"
+    return (
+        f"The engine keras cannot be used: {' and '.join(missing)} {verb} not installed. "
+        "Install with: pip install 'photoflux[keras]'"
+    )
+
+
+class KerasEngine:
+    """Fits and predicts with Keras on TensorFlow; its worker process starts on first use and ends with `close`.
+
+    Examples
+    --------
+    >>> with KerasEngine() as engine:  # doctest: +SKIP
+    ...     engine.versions()["keras"]
+    '3.15.1'
+    """
+
+    name = "keras"
+
+    def __init__(self) -> None:
+        self._worker = Worker("photoflux.engines.keras.server", ENVIRONMENT, "Keras worker process")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker process; the engine stays usable, and starts another when asked for something."""
+        self._worker.close()
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of Keras, TensorFlow, NumPy and Python."""
+        _require_keras()
+        return dict(self._worker.hello()["values"])
+
+    def fit(
+        self,
+        variant: Variant,
+        prepared: PreparedDataset,
+        settings: Settings,
+        weights: Path,
+        *,
+        initial: Path | None = None,
+        on_batch: OnBatch | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> Fit:
+        """Fit a variant and write the kept weights, as `photoflux.engines.base.Engine.fit` says.
+
+        Ctrl-C, and `on_batch` returning True, end the fit after the batch that is being computed. A variant with a
+        patience then keeps its best epoch's weights too, if one was finished.
+        """
+        _require_keras()
+        history: list[EpochRow] = []
+
+        def on_event(event: Message) -> bool:
+            if event["event"] == "batch":
+                return on_batch is not None and bool(on_batch(BatchProgress(**event["values"])))
+            history.append(EpochRow(**event["values"]))
+            if on_epoch is not None:
+                on_epoch(history[-1])
+            return False
+
+        values = {
+            "variant": variant.as_dict(),
+            "prepared": str(prepared.path),
+            "settings": asdict(settings),
+            "weights": str(weights),
+            "initial": None if initial is None else str(initial),
+            "batches": on_batch is not None,
+        }
+        done = self._worker.request("fit", values, on_event=on_event, ctrl_c_stops=True)
+        return Fit(history, done["kept_epoch"], done["ended"])
+
+    def logits(
+        self, variant: Variant, weights: Path, images: np.ndarray, classes: int, *, batch_size: int = 32
+    ) -> np.ndarray:
+        """Return the logits of uint8 images (N, C, H, W), float32 (N, outputs), dropout off."""
+        _require_keras()
+        check_images(images, 4, "(N, C, H, W)")
+        if batch_size < 1:
+            raise SettingError(f"`batch_size` must be 1 or more; received: {batch_size!r}.")
+        values = {
+            "variant": variant.as_dict(),
+            "weights": str(weights),
+            "classes": int(classes),
+            "batch_size": int(batch_size),
+        }
+        # Whole batches a chunk, so that the answer does not depend on how the images were cut up.
+        image_bytes = max(1, int(np.prod(images.shape[1:])))
+        step = batch_size * max(1, CHUNK_BYTES // (image_bytes * batch_size))
+        parts = [np.empty((0, outputs_of(classes)), np.float32)]
+        for start in range(0, len(images), step):
+            parts.append(self._exchange("logits", values, {"images": images[start : start + step]})["logits"])
+        return np.concatenate(parts)
+
+    def export(
+        self, variant: Variant, weights: Path, shape: tuple[int, int, int], classes: int, path: Path, format: str
+    ) -> None:
+        """Write the model of a weights file, for images of a shape (C, H, W), as ``"keras"`` or ``"onnx"``."""
+        _require_keras()
+        values = {"weights": str(weights), "shape": shape, "classes": classes, "path": str(path), "format": format}
+        self._worker.request("export", {"variant": variant.as_dict(), **values})
+
+    def import_model(
+        self,
+        variant: Variant,
+        model: Path,
+        weights: Path,
+        *,
+        scaled: bool = False,
+        shape: tuple[int, int, int] | None = None,
+        classes: int | None = None,
+    ) -> tuple[tuple[int, int, int], int]:
+        """Write the weights of a Keras model of this variant to the file `weights`; nothing in it is executed.
+
+        Parameters
+        ----------
+        variant : Variant
+            What the model must be, layer by layer.
+        model : Path
+            A ``.keras`` file, or ``.weights.h5`` with `shape` and `classes`.
+        weights : Path
+            Where the weights go.
+        scaled : bool
+            Whether the model's images were divided by 255 before they reached it, rather than in a Rescaling layer.
+        shape : tuple of int, optional
+            Channels, height and width of the images, for weights without a model.
+        classes : int, optional
+            Number of classes, for weights without a model.
+
+        Returns
+        -------
+        tuple
+            Channels, height and width, and the number of classes.
+        """
+        _require_keras()
+        values = {"model": str(model), "weights": str(weights), "scaled": scaled, "shape": shape, "classes": classes}
+        done = self._worker.request("import_model", {"variant": variant.as_dict(), **values})
+        channels, height, width = done["shape"]
+        return (channels, height, width), done["classes"]
+
+    def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
+        """Run the steps of a `TraceRequest`, as `photoflux.engines.base.Engine.trace` says."""
+        _require_keras()
+        check_images(request.images, 5, "(steps, batch, C, H, W)")
+        if request.labels.shape != request.images.shape[:2]:
+            raise SettingError(
+                f"`labels` must have shape {request.images.shape[:2]} (steps, batch); received: {request.labels.shape}."
+            )
+        layers = _dropout_layers(request.variant)
+        for name in request.masks:
+            if name not in layers:
+                raise unknown_name("masks", name, layers)
+        values = {
+            "variant": request.variant.as_dict(),
+            "weights": str(request.weights),
+            "classes": request.classes,
+            "learning_rate": request.learning_rate,
+        }
+        masks = {f"mask/{name}": np.asarray(mask, np.float32) for name, mask in request.masks.items()}
+        labels = np.asarray(request.labels, np.int32)
+        return self._exchange("trace", values, {"images": request.images, "labels": labels, **masks})
+
+    def stopping(self, totals: Sequence[float], patience: int) -> tuple[int, int]:
+        """Return where early stopping ends, as `photoflux.engines.base.Engine.stopping` says."""
+        _require_keras()
+        done = self._worker.request("stopping", {"totals": [float(total) for total in totals], "patience": patience})
+        return done["ended"], done["best"]
+
+    def augmented(self, images: np.ndarray, drawn: Sequence[Augmentation]) -> np.ndarray:
+        """Return transformed images, as `photoflux.engines.base.Engine.augmented` says."""
+        _require_keras()
+        check_images(images, 4, "(N, C, H, W)")
+        return self._exchange("augmented", {"drawn": [asdict(a) for a in drawn]}, {"images": images})["images"]
+
+    def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
+        """Return images as a fit sees them, as `photoflux.engines.base.Engine.pixels` says."""
+        _require_keras()
+        indices = {"chosen": np.asarray(chosen, np.int64)}
+        return self._exchange("pixels", {"prepared": str(prepared.path)}, indices)["images"]
+
+    def _exchange(self, do: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with atomic.scratch("arrays") as folder:
+            question, answer = folder / "question.safetensors", folder / "answer.safetensors"
+            contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+            safetensors.numpy.save_file(contiguous, question)
+            self._worker.request(do, {**values, "arrays": str(question), "answer": str(answer)})
+            return safetensors.numpy.load_file(answer)
+
+
+def _require_keras() -> None:
+    if (reason := why_unavailable()) is not None:
+        raise EngineError(reason)
+
+
+def _dropout_layers(variant: Variant) -> list[str]:
+    pool = ["pool_dropout"] if "pool" in variant.dropout else []
+    hidden = [f"dense{number}_dropout" for number in range(1, len(variant.hidden) + 1)]
+    return pool + (hidden if "hidden" in variant.dropout else [])

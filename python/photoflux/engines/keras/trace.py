@@ -1,0 +1,132 @@
+"""What the Keras engine answers so that two engines can be compared number by number. Worker process only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors.numpy
+import tensorflow as tf
+
+from photoflux.data.prepared import open_prepared
+from photoflux.engines.keras.fit import early_stopping
+from photoflux.engines.keras.models import build_model, get_weights, named_variables, set_weights
+from photoflux.engines.keras.steps import Measured, gradients, to_pixels
+from photoflux.engines.proof import Augmentation
+from photoflux.model.variants import Variant
+from photoflux.model.weights import read_weights_of
+
+Request = dict[str, Any]
+
+
+def trace(request: Request) -> Request:
+    """Run the steps of a `TraceRequest` and write every number of them to the file ``answer``."""
+    arrays = safetensors.numpy.load_file(request["arrays"])
+    images, labels = arrays["images"], arrays["labels"]
+    masks = {name.removeprefix("mask/"): value for name, value in arrays.items() if name.startswith("mask/")}
+    variant, classes = Variant.from_dict(request["variant"]), request["classes"]
+    channels, height, width = images.shape[2:]
+    keras.backend.clear_session()
+    weights = read_weights_of(request["weights"], variant, channels, height, width, classes)
+    model = build_model(variant, channels, height, width, classes, masks=masks)
+    set_weights(model, weights)
+    optimizer = keras.optimizers.Adam(request["learning_rate"])
+    optimizer.build(model.trainable_variables)
+    names = list(named_variables(model))
+
+    layers = _shown_layers(model)
+    whole = keras.Model(model.inputs, [layer.output for layer in layers])
+
+    # The activations are those that the gradient is made from: another graph may round otherwise, and be on another
+    # side of a kink.
+    @tf.function  # type: ignore[untyped-decorator]
+    def train(inputs: Any, labels: Any, factors: Any) -> tuple[list[Any], Measured, list[Any]]:
+        values: list[Any] = []
+
+        def logits_of(inputs: Any) -> Any:
+            values.extend(whole(inputs, training=True))
+            return values[-1]
+
+        slopes, measured = gradients(model, variant, classes, inputs, labels, factors, logits_of)
+        optimizer.apply(slopes, model.trainable_variables)
+        return slopes, measured, values
+
+    answer = _named("initial", get_weights(model))
+    measured: list[Measured] = []
+    for step in range(len(images)):
+        pixels = to_pixels(images[step])
+        inputs = [pixels, *(tf.constant(mask[step]) for mask in masks.values())] if masks else pixels
+        factors = tf.ones(len(labels[step]))
+        slopes, measure, values = train(inputs, tf.constant(labels[step]), factors)
+        measured.append(measure)
+        if step == 0:
+            named = zip(layers, values, strict=True)
+            answer |= _named("activation", {layer.name: value.numpy() for layer, value in named})
+            answer["logits"] = answer["activation/output"]
+            answer |= _named("gradient", dict(zip(names, map(np.array, slopes), strict=True)))
+            answer |= _named("first", get_weights(model))
+            # Behind the iteration and the rate, Keras keeps the two moments of each variable next to each other.
+            moments = [np.array(value) for value in optimizer.variables[2:]]
+            for number in (1, 2):
+                answer |= _named(f"moment{number}", dict(zip(names, moments[number - 1 :: 2], strict=True)))
+    answer |= _named("final", get_weights(model))
+    loss = np.array([float(measure.loss) for measure in measured], np.float32)
+    penalty = np.array([float(measure.penalty) for measure in measured], np.float32)
+    answer |= {"loss": loss, "penalty": penalty, "total": loss + penalty}
+    safetensors.numpy.save_file(answer, request["answer"])
+    return {}
+
+
+def _named(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{prefix}/{name}": value for name, value in arrays.items()}
+
+
+def _shown_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers that compute, first to last; the others only rename."""
+    renaming = keras.layers.InputLayer | keras.layers.Flatten | keras.layers.Permute
+    return [layer for layer in model.layers if not isinstance(layer, renaming)]
+
+
+def stopping(request: Request) -> Request:
+    """Return after which epoch Keras' own callback ends a fit with these totals, and its best epoch, both from 1."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    callback = early_stopping(model, request["patience"])
+    ended = 0
+    for epoch, total in enumerate(request["totals"]):
+        callback.on_epoch_end(epoch, {"val_loss": total})
+        ended = epoch + 1
+        if model.stop_training:
+            break
+    return {"ended": ended, "best": callback.best_epoch + 1}
+
+
+def augmented(request: Request) -> Request:
+    """Write the images of the file ``arrays``, each through Keras' layers with the drawn values, to ``answer``."""
+    images = safetensors.numpy.load_file(request["arrays"])["images"]
+    values = [_transformed(image, Augmentation(**drawn)) for image, drawn in zip(images, request["drawn"], strict=True)]
+    safetensors.numpy.save_file({"images": np.stack(values)}, request["answer"])
+    return {}
+
+
+def _transformed(image: np.ndarray, drawn: Augmentation) -> np.ndarray:
+    x = to_pixels(image[None])
+    flips = {"horizontal": drawn.flip_x, "vertical": drawn.flip_y}
+    for mode in (mode for mode, flipped in flips.items() if flipped):
+        x = keras.layers.RandomFlip(mode).transform_images(x, {"flips": np.ones((1, 1, 1, 1), bool)})
+    # A range with one value in it draws that value.
+    if drawn.angle:
+        turns = drawn.angle / (2 * np.pi)
+        x = keras.layers.RandomRotation((turns, turns), fill_mode="nearest")(x, training=True)
+    if drawn.zoom != 1:
+        x = keras.layers.RandomZoom((drawn.zoom - 1, drawn.zoom - 1), fill_mode="nearest")(x, training=True)
+    return np.ascontiguousarray(np.array(x)[0].transpose(2, 0, 1))
+
+
+def pixels(request: Request) -> Request:
+    """Write images of a prepared dataset, as a fit's model gets them, to the file ``answer``."""
+    chosen = safetensors.numpy.load_file(request["arrays"])["chosen"]
+    images = to_pixels(open_prepared(Path(request["prepared"])).images[chosen]).numpy()
+    safetensors.numpy.save_file({"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2))}, request["answer"])
+    return {}

@@ -1,0 +1,1 @@
+"""What is trained: variants, their layers, weights, settings and history."""

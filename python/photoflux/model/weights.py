@@ -1,0 +1,166 @@
+"""Weights files: safetensors, Float32, in the canonical names and Keras layout that both engines read and write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from photoflux.errors import RunError, side_by_side
+from photoflux.model.variants import Variant
+from photoflux.system import atomic
+from photoflux.system.names import user_path
+
+FORMAT = "photoflux-weights-1"
+CONV_FILTERS = (16, 32, 64)
+KERNEL = 3
+
+
+def outputs_of(classes: int) -> int:
+    """Return the width of the output layer: one logit tells two classes apart, more classes have one each."""
+    return 1 if classes == 2 else classes
+
+
+def expected_shapes(
+    variant: Variant, channels: int, height: int, width: int, classes: int
+) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every weight of a variant on images of a size, first layer to last.
+
+    Examples
+    --------
+    >>> from photoflux.model.variants import variant
+    >>> expected_shapes(variant("dense_l2"), 1, 28, 28, 10)["dense1.kernel"]
+    (784, 128)
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    if variant.architecture == "photo_cnn":
+        inputs = channels
+        for number, filters in enumerate(CONV_FILTERS, 1):
+            shapes[f"conv{number}.kernel"] = (KERNEL, KERNEL, inputs, filters)
+            shapes[f"conv{number}.bias"] = (filters,)
+            inputs = filters
+        features = (height // 2) * (width // 2) * inputs
+    else:
+        features = height * width * channels
+    layers = {f"dense{number}": units for number, units in enumerate(variant.hidden, 1)}
+    for layer, units in {**layers, "output": outputs_of(classes)}.items():
+        shapes[f"{layer}.kernel"] = (features, units)
+        shapes[f"{layer}.bias"] = (units,)
+        features = units
+    return shapes
+
+
+def metadata_of(variant: Variant, channels: int, height: int, width: int, classes: int) -> dict[str, str]:
+    """Return what the header of a weights file says about the model."""
+    return {
+        "format": FORMAT,
+        "variant": variant.name,
+        "architecture": variant.architecture,
+        "classes": str(classes),
+        "input": f"{channels},{height},{width}",
+    }
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read a weights file; nothing in it is executed.
+
+    Returns
+    -------
+    weights : dict of str to numpy.ndarray
+        float32, Keras layout, the names of `expected_shapes`.
+    metadata : dict of str to str
+        What `metadata_of` describes.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, truncated, or not a weights file of PhotoFlux.
+    """
+    path = user_path(path)
+    if not path.is_file():
+        raise RunError(f"There is no weights file {path}. Give the weights.safetensors of a run.")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise RunError(
+                    f"{path} is a safetensors file of something else: its header must say format = {FORMAT!r}, "
+                    f"found: {metadata.get('format')!r}. Give the weights.safetensors of a run."
+                )
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read as a weights file: {error}. It is truncated or not a safetensors file; "
+            "take another copy, or train again."
+        ) from error
+    for name, value in weights.items():
+        if value.dtype != np.float32:
+            raise RunError(f"{path}: the weight {name} must be float32, found: {value.dtype}.")
+    return weights, metadata
+
+
+def write_weights(path: str | Path, weights: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a weights file, as `write_arrays` does, in Float32."""
+    write_arrays(path, {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}, metadata)
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file under a temporary name and rename it once: an older file is whole or replaced.
+
+    Raises
+    ------
+    RunError
+        If it cannot be written; what was there before is untouched.
+    """
+    path = user_path(path)
+    whole = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    try:
+        with atomic.writing_file(path) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            safetensors.numpy.save_file(whole, temporary, metadata=None if metadata is None else dict(metadata))
+            temporary.chmod(mode)  # safetensors makes files for the owner only
+    except (safetensors.SafetensorError, OSError) as error:
+        raise RunError(f"{path} cannot be written: {error}. Free space or choose another folder.") from error
+
+
+def read_weights_of(
+    path: str | Path, variant: Variant, channels: int, height: int, width: int, classes: int
+) -> dict[str, np.ndarray]:
+    """Read a weights file that must fit a variant, an image size and a number of classes.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be read, or is one of another variant, image size or number of classes; the message shows
+        the shapes expected and found.
+    """
+    weights, metadata = read_weights(path)
+    expected = expected_shapes(variant, channels, height, width, classes)
+    found = {name: value.shape for name, value in weights.items()}
+    if expected != found:
+
+        def entry(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+            return f"{name} {shapes[name]}" if name in shapes else ""
+
+        names = {**expected, **dict(sorted(found.items()))}
+        rows = [(entry(found, n), entry(expected, n), found.get(n) == expected.get(n)) for n in names]
+        raise RunError(
+            f"{path} holds weights of another model: variant {metadata.get('variant', '?')}, "
+            f"input {metadata.get('input', '?')} (C,H,W), {metadata.get('classes', '?')} classes; expected variant "
+            f"{variant.name}, input {channels},{height},{width}, {classes} classes.\n"
+            + side_by_side(rows, "in the file", "expected")
+        )
+    return {name: weights[name] for name in expected}
+
+
+def fingerprint_of(weights: Mapping[str, np.ndarray]) -> str:
+    """Return the sha256 of weights in the order given (`read_weights_of`: first layer to last, kernel before bias)."""
+    digest = hashlib.sha256()
+    for value in weights.values():
+        digest.update(np.ascontiguousarray(value, dtype="<f4").tobytes())
+    return digest.hexdigest()

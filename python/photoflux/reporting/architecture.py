@@ -1,0 +1,146 @@
+"""The architecture of a variant as a figure: a block for each layer, its shape, parameters, penalty and dropout."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from photoflux.model.summary import Layer, Summary, penalty_text, size_text
+from photoflux.reporting.i18n import ENGLISH, Translator
+from photoflux.reporting.styling import BLUE, GREEN, GREY, ORANGE, PURPLE, TEXT, figure, style, svg_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {
+    "input": GREY,
+    "rescaling": GREY,
+    "convolution": BLUE,
+    "max pooling": GREEN,
+    "dropout": PURPLE,
+    "flatten": GREY,
+    "dense": ORANGE,
+}
+_KINDS = {
+    "rescaling": "divide by 255",
+    "max pooling": "max pooling 2×2",
+    "flatten": "all values in a row",
+    "dense": "dense layer",
+}
+# Inches: the figure's width, its column of blocks, from one layer to the next, and around it all.
+WIDTH, BLOCKS, PITCH, MARGIN = 5.2, 1.6, 0.56, 0.1
+# A block's thickness and the depth of its upper face grow with the logarithms of its channels and its height.
+_FLAT, _THICK, _DEEP = 0.07, 0.033, 0.016
+_LEAN = 0.9
+
+
+@style()
+def draw_architecture(summary: Summary, words: Translator = ENGLISH) -> Figure:
+    """Draw the layers from top to bottom, each as a block with its name, kind, output shape and parameters.
+
+    A block's width, depth and thickness grow with the logarithms of width, height and channels of the output, or its
+    width with that of the units. A thick outline marks a kernel with a penalty, hatching marks dropout.
+
+    Parameters
+    ----------
+    summary : Summary
+        What `photoflux.summary` returned.
+    words : Translator
+        The language.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        5.2 inches wide; on white where it is saved, transparent in a page.
+    """
+    rows = [Layer("", "input", summary.image), *summary.layers]
+    height = PITCH * len(rows) + 0.7
+    drawn = figure(WIDTH, height)
+    drawn.set_layout_engine("none")
+    axes = drawn.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+    axes.axis("off")
+    scale = (BLOCKS - 2 * MARGIN) / max(_extent(_across(layer)) for layer in rows)
+    above = None
+    for number, layer in enumerate(rows):
+        middle = MARGIN + PITCH * (number + 0.5)
+        top, bottom = _block(axes, layer, middle, scale)
+        if above is not None:
+            axes.annotate(
+                "",
+                (BLOCKS / 2, top - 0.01),
+                (BLOCKS / 2, above + 0.01),
+                arrowprops={"arrowstyle": "-|>,head_width=0.12,head_length=0.2", "color": GREY, "linewidth": 1},
+            )
+        above = bottom
+        axes.text(BLOCKS + MARGIN, middle - 0.025, _title(layer, words), va="bottom", fontsize=10)
+        axes.text(BLOCKS + MARGIN, middle + 0.02, _details(layer, words), va="top", fontsize=8.5, alpha=0.8)
+    sums = {"n": summary.parameters, "adds": summary.multiply_adds}
+    lines = [words.sentence("{n} parameters; {adds} multiply-adds an image", **sums)]
+    if any(penalty_text(layer.penalty) for layer in rows):
+        lines.append(words("thick outline: a penalty on the kernel"))
+    axes.text(MARGIN, height - 0.5, "\n".join(lines), va="top", fontsize=9, linespacing=1.4)
+    return drawn
+
+
+def architecture_svg(summary: Summary, words: Translator = ENGLISH) -> str:
+    """Return what `draw_architecture` draws as an SVG element for a page."""
+    return svg_of(draw_architecture(summary, words))
+
+
+def _across(layer: Layer) -> int:
+    return layer.shape[1] if len(layer.shape) > 1 else layer.shape[0]
+
+
+def _extent(number: int) -> float:
+    return 1 + math.log2(number)
+
+
+def _block(axes: Axes, layer: Layer, middle: float, scale: float) -> tuple[float, float]:
+    """Draw a layer's block; return where it begins and ends, from top to bottom."""
+    from matplotlib.patches import Polygon
+
+    volume = len(layer.shape) > 1
+    width = scale * _extent(_across(layer))
+    depth = _DEEP * _extent(layer.shape[0]) if volume else 0.0
+    thick = _FLAT + (_THICK * math.log2(layer.shape[2]) if volume else 0.05)
+    left, top = (BLOCKS - width - _LEAN * depth) / 2, middle - (depth + thick) / 2
+    right, lean, front, bottom = left + width, _LEAN * depth, top + depth, top + depth + thick
+    look: dict[str, Any] = {
+        "facecolor": COLOURS[layer.kind],
+        "edgecolor": TEXT if penalty_text(layer.penalty) else COLOURS[layer.kind],
+        "linewidth": 1.8 if penalty_text(layer.penalty) else 0.8,
+        "joinstyle": "round",
+    }
+    faces = [([(left, front), (right, front), (right, bottom), (left, bottom)], 0.75)]
+    if volume:
+        faces.append(([(left, front), (left + lean, top), (right + lean, top), (right, front)], 0.3))
+        faces.append(([(right, front), (right + lean, top), (right + lean, bottom - depth), (right, bottom)], 0.5))
+    for corners, alpha in faces:
+        if layer.kind == "dropout":
+            axes.add_patch(Polygon(corners, **look | {"facecolor": "none", "hatch": "/////"}))
+            alpha /= 3
+        axes.add_patch(Polygon(corners, **look | {"facecolor": (look["facecolor"], alpha)}))
+    return top, bottom
+
+
+def _title(layer: Layer, words: Translator) -> str:
+    if layer.kind == "input":
+        return words("images")
+    if layer.kind == "convolution":
+        what = words.sentence("convolution {size}", size=size_text(layer.kernel[:2]))
+    elif layer.kind == "dropout":
+        what = words.sentence("dropout {rate:g} in training", rate=layer.rate)
+    else:
+        what = words(_KINDS[layer.kind])
+    return words.sentence("{name}: {what}", name=layer.name, what=f"{what}, ReLU" if layer.relu else what)
+
+
+def _details(layer: Layer, words: Translator) -> str:
+    parts = ["×".join(words.number(side, ",") for side in layer.shape)]
+    if layer.parameters:
+        parts.append(words.sentence("{n} parameters", n=layer.parameters))
+    if penalty_text(layer.penalty):
+        parts.append(words.localised(penalty_text(layer.penalty)))
+    return " · ".join(parts)

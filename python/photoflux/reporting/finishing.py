@@ -1,0 +1,258 @@
+"""What is made of a run whose weights are in place: scores, figures, report. A failure here costs itself only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from photoflux.data.prepared import PreparedDataset, open_prepared
+from photoflux.engines.base import Engine
+from photoflux.errors import DataError, RunError
+from photoflux.model.weights import read_weights_of, write_arrays
+from photoflux.reporting import plots
+from photoflux.reporting.run_report import report
+from photoflux.runs import run as runs
+from photoflux.runs.dataset import dataset_of
+from photoflux.runs.progress import Display
+from photoflux.runs.run import Run
+from photoflux.runs.scoring import logits_of, metrics_of
+from photoflux.runs.seen import scored_positions
+from photoflux.runs.training import Trained
+from photoflux.system import atomic
+from photoflux.system.names import printable, reason
+from photoflux.thresholds.calibration import Calibration
+
+INTERRUPTED = "It was interrupted after the last epoch: what is missing was not made."
+PARTS = ("validation", "test")
+CURVES, CONFUSION = "curves.png", "confusion.png"
+FAILED = " could not be made: "
+
+
+class _Finisher:
+    """Makes one thing after the other; what fails becomes a note of the run."""
+
+    def __init__(self, run: Run, display: Display) -> None:
+        self.run = run
+        self.notes = [note for note in run.notes if note != INTERRUPTED]
+        self.changed = self.notes != run.notes
+        self.interrupted = False
+        self.ended: SystemExit | None = None
+        self._display = display
+
+    def interrupt(self, error: KeyboardInterrupt | SystemExit) -> None:
+        """Make nothing more, and note why."""
+        self.interrupted = True
+        self.ended = error if isinstance(error, SystemExit) else None
+        self.note(INTERRUPTED)
+
+    def make(self, what: str, do: Callable[[], Any]) -> bool:
+        """Make something and return whether that worked; nothing more is made after an interruption."""
+        if self.interrupted:
+            return False
+        kept = [note for note in self.notes if not note.startswith(what + FAILED)]
+        try:
+            do()
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.interrupt(error)
+            return False
+        except Exception as error:
+            self.notes = kept
+            self.note(f"{what}{FAILED}{reason(error)}")
+            return False
+        if kept != self.notes:
+            self.notes, self.changed = kept, True
+        return True
+
+    def note(self, text: str) -> None:
+        """Keep a note, and print it."""
+        self.notes.append(text)
+        self.changed = True
+        self._display.say(f"Note: {text} `photoflux report {printable(self.run.path)}` tries again.")
+
+    def save(self, metrics: bool) -> Run:
+        """Write down what was found, as far as that can be done, and return the run."""
+        values: dict[str, Any] = {"notes": self.notes} | ({"metrics": self.run.metrics} if metrics else {})
+        if not (self.changed or metrics):
+            return self.run
+        for _ in range(2):  # a Ctrl-C here must not cost the scores
+            try:
+                return runs.amend(self.run, **values)
+            except KeyboardInterrupt:
+                self.interrupted = True
+            except Exception as error:
+                self._display.say(f"Note: {reason(error)}")
+                break
+        return dataclasses.replace(self.run, notes=self.notes)
+
+
+def finish(
+    run: Run,
+    engine: Engine,
+    prepared: PreparedDataset | None,
+    display: Display,
+    interruption: KeyboardInterrupt | SystemExit | None = None,
+) -> Run:
+    """Score validation and test, keep their logits, draw and report a run that is in its place.
+
+    Nothing is raised for what fails, a Ctrl-C included: the run's ``notes`` say what is missing and why, and
+    `photoflux.report` makes it again.
+
+    Parameters
+    ----------
+    run : Run
+        The run, which its folder holds.
+    engine : Engine
+        What computes the scores.
+    prepared : PreparedDataset, optional
+        The run's data; None: no scores.
+    display : Display
+        Shows notes.
+    interruption : optional
+        A Ctrl-C or the like that came while the run was being saved: nothing is made.
+
+    Returns
+    -------
+    Run
+        With metrics and notes.
+
+    Raises
+    ------
+    SystemExit
+        If the process was told to end; the notes are written before.
+    """
+    finisher = _Finisher(run, display)
+    if interruption is not None:
+        finisher.interrupt(interruption)
+    scored = finisher.make("Scores", lambda: _score(run, engine, prepared, PARTS)) if prepared is not None else False
+    run = finisher.run = finisher.save(scored)
+    finisher.changed = False
+    _draw(finisher)
+    finisher.make("report.html", lambda: report(finisher.run))
+    run = finisher.save(False)
+    if finisher.ended is not None:
+        raise finisher.ended
+    return run
+
+
+def finish_fit(trained: Trained, engine: Engine, prepared: PreparedDataset, display: Display) -> Run:
+    """Do for a fit what `finish` does for a run, and then raise what ended it.
+
+    Raises
+    ------
+    DivergedError
+        If the loss became NaN or infinite.
+    """
+    run = finish(trained.run, engine, prepared, display, trained.interruption)
+    if trained.failure is not None:
+        raise trained.failure
+    return run
+
+
+def complete(run: Run, engine: Callable[[], Engine], display: Display) -> Run:
+    """Make what a run lacks: scores and logits, if its data is there, and figures; see `finish`.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    engine : callable
+        Returns the engine; called only if there is something to score.
+    display : Display
+        Shows notes.
+    """
+    finisher = _Finisher(run, display)
+    scored = False
+    prepared = _data_of(run, display)
+    if prepared is not None:
+        missing = [part for part in PARTS if not has_scores(run, prepared, part)]
+        if missing:
+            scored = finisher.make("Scores", lambda: _score(run, engine, prepared, missing))
+    _draw(finisher, only_missing=not scored)
+    run = finisher.save(scored)
+    if finisher.interrupted:
+        raise finisher.ended or KeyboardInterrupt
+    return run
+
+
+def was_interrupted(run: Run) -> bool:
+    """Say whether a Ctrl-C kept scores, figures or the report of a run from being made."""
+    return INTERRUPTED in run.notes
+
+
+def has_scores(run: Run, prepared: PreparedDataset, part: str) -> bool:
+    """Say whether a run has the metrics and the logits of a part of its data, if there is anything in it to score."""
+    chosen = scored_positions(run, prepared, part)
+    if not len(chosen):
+        return True
+    try:
+        logits = run.logits(part)
+    except RunError:
+        return False
+    # Julia leaves the logits of an earlier run in its folder.
+    return part in run.metrics and len(logits) == len(chosen) and bool(np.isfinite(logits).all())
+
+
+def _data_of(run: Run, display: Display) -> PreparedDataset | None:
+    """Return the dataset that a run was made with, or None.
+
+    One that is gone is prepared again only where there is something to score: whoever needs it for more says so.
+    """
+    try:
+        if not all(part in run.metrics for part in PARTS) or not (run.path / runs.LOGITS).is_file():
+            return dataset_of(run, display)
+        prepared = open_prepared(run.data["path"] or "")
+    except DataError:
+        return None
+    return prepared if prepared.fingerprint == run.data["fingerprint"] else None
+
+
+def _score(run: Run, engine: Engine | Callable[[], Engine], prepared: PreparedDataset, parts: Sequence[str]) -> None:
+    shape = (prepared.channels, prepared.height, prepared.width)
+    read_weights_of(run.weights, run.variant, *shape, len(prepared.classes))  # before an engine starts
+    chosen: Engine = engine() if callable(engine) else engine
+    logits = {}
+    for part in PARTS:
+        indices = scored_positions(run, prepared, part)
+        if not len(indices):
+            continue
+        if part in parts:
+            logits[part] = logits_of(chosen, run.variant, run.weights, prepared, indices)
+            metrics = metrics_of(run.variant, run.weights, prepared, indices, logits[part])
+            left_out = len(prepared.indices(part)) - len(indices)
+            run.metrics[part] = dataclasses.replace(metrics, part=part, left_out=left_out).as_dict()
+        else:
+            logits[part] = run.logits(part)
+    if logits:
+        write_arrays(run.path / runs.LOGITS, logits)
+
+
+def _draw(finisher: _Finisher, only_missing: bool = False) -> None:
+    run = finisher.run
+
+    def wanted(name: str) -> bool:
+        return not (only_missing and (run.path / name).is_file())
+
+    if run.history and wanted(CURVES):
+        title = f"{run.variant.name} on {run.data['name']} (engine {run.engine}, seed {run.settings.seed})"
+        finisher.make(CURVES, lambda: plots.plot_curves(run.history, run.ended, title, run.path / CURVES))
+    if "test" in run.metrics and wanted(CONFUSION):
+        test = run.metrics["test"]
+        caption = f"{run.variant.name} on {run.data['name']}: test accuracy {test['accuracy']:.3f}"
+        finisher.make(
+            CONFUSION, lambda: plots.plot_confusion(test["confusion"], run.classes, caption, run.path / CONFUSION)
+        )
+
+
+def draw_calibration(run: Run, calibration: Calibration) -> list[str]:
+    """Draw ``calibration.png``, and return a note if that fails: a threshold holds without a picture."""
+    path = run.path / "calibration.png"
+    title = f"{run.variant.name} on {run.data['name']}: are its probabilities right?"
+    try:
+        plots.plot_calibration(calibration, title, path)
+    except Exception as error:
+        atomic.remove(path)  # an earlier threshold's
+        return [f"{path.name} could not be made: {reason(error)}"]
+    return []

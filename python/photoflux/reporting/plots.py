@@ -1,0 +1,352 @@
+"""The pictures: learning curves, confusion, ranking of two classes, calibration, agreement of two engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from photoflux.model.history import EpochRow
+from photoflux.reporting.i18n import ENGLISH, Translator
+from photoflux.reporting.styling import (
+    BLUE,
+    MARK,
+    PARTS,
+    TRAIN,
+    VALIDATION,
+    figure,
+    numbered,
+    style,
+    svg_of,
+)
+from photoflux.system.atomic import writing_file
+from photoflux.system.names import printable
+from photoflux.thresholds.calibration import Calibration, Reliability
+from photoflux.thresholds.choice import share
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The darkest cell of a confusion matrix: text reads on it in a light page and in a dark one.
+DARKEST = 0.6
+# Up to so many classes a cell has count and share, and the count alone up to so many.
+FEW, MANY = 5, 25
+
+
+def plot_curves(history: Sequence[EpochRow], ended: str, title: str, path: Path) -> None:
+    """Draw accuracy and total loss by epoch side by side, as `curves` draws each, into a PNG.
+
+    Parameters
+    ----------
+    history, ended
+        As in `curves`.
+    title : str
+        Above the two panels.
+    path : Path
+        Where the PNG goes.
+    """
+    with style():
+        drawn = figure(10, 4.2)
+        drawn.suptitle(printable(title))
+        for axes, column in zip(drawn.subplots(1, 2), ("accuracy", "total"), strict=True):
+            _curve_panel(axes, history, ended, column, ENGLISH)
+        _save(drawn, path)
+
+
+def _save(drawn: Figure, path: Path) -> None:
+    with writing_file(path, suffix=path.suffix) as temporary:
+        drawn.savefig(temporary)
+
+
+@style()
+def curves(
+    history: Sequence[EpochRow],
+    ended: str,
+    column: str,
+    words: Translator = ENGLISH,
+    size: tuple[float, float] = (4.6, 3.3),
+) -> Figure:
+    """Draw one column of training and validation by epoch: the gap shaded, best epoch and early stop marked.
+
+    Parameters
+    ----------
+    history : sequence of EpochRow
+        One row or more. The best epoch is the one with the lowest total validation loss.
+    ended : str
+        How the fit ended; ``"early_stopping"`` is marked.
+    column : str
+        ``"accuracy"`` or ``"total"``.
+    words : Translator
+        The language.
+    size : tuple of float
+        Width and height in inches.
+    """
+    drawn = figure(*size)
+    _curve_panel(drawn.subplots(), history, ended, column, words)
+    return drawn
+
+
+def _curve_panel(axes: Axes, history: Sequence[EpochRow], ended: str, column: str, words: Translator) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [row.epoch for row in history]
+    best = min(history, key=lambda row: row.validation_total)
+    values = {part: [getattr(row, f"{part}_{column}") for row in history] for part in ("train", "validation")}
+    for part, heights in values.items():
+        look = PARTS[part].keywords | ({} if len(epochs) <= 30 else {"marker": None})
+        axes.plot(epochs, heights, **look, markersize=3.5, label=words(part))
+    if len(epochs) > 1:
+        axes.fill_between(
+            epochs, values["train"], values["validation"], color=MARK, alpha=0.22, linewidth=0, label=words("gap")
+        )
+    height = getattr(best, f"validation_{column}")
+    axes.plot([best.epoch], [height], "*", color=VALIDATION, markersize=14, markeredgecolor="white", zorder=3)
+    label = words.sentence("best epoch, {n}", n=best.epoch)
+    axes.axvline(best.epoch, color=MARK, linewidth=1.1, linestyle=":", label=label)
+    if ended == "early_stopping":
+        label = words.sentence("stopped at {n}", n=epochs[-1])
+        axes.axvline(epochs[-1], color=MARK, linewidth=1.1, linestyle="--", label=label)
+    axes.set_xlabel(words("epoch"))
+    penalised = any(row.train_penalty > 0 for row in history)
+    axes.set_ylabel(words("accuracy" if column == "accuracy" else "loss + penalty" if penalised else "loss"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if column == "total" and max(row.train_total for row in history) > 20 * min(
+        row.validation_total for row in history
+    ):
+        axes.set_yscale("log")
+    numbered(axes.yaxis, words, percent=column == "accuracy")
+    axes.legend()
+
+
+def plot_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], title: str, path: Path) -> None:
+    """Draw a confusion matrix as `confusion_matrix` does, into a PNG.
+
+    Parameters
+    ----------
+    confusion, classes
+        As in `confusion_matrix`.
+    title : str
+        Above the matrix.
+    path : Path
+        Where the PNG goes.
+    """
+    with style():
+        drawn = confusion_matrix(confusion, classes)
+        drawn.axes[0].set_title(printable(title))
+        _save(drawn, path)
+
+
+@style()
+def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str], words: Translator = ENGLISH) -> Figure:
+    """Draw a confusion matrix: rows are the true classes, columns what they were taken for.
+
+    The stronger the colour of a cell, the larger its share of the true class, on a square root scale that shows small
+    ones. Cells have count and share; of more than 5 classes the count, where it is not 0; of more than 25 neither.
+
+    Parameters
+    ----------
+    confusion : sequence of sequence of int
+        ``confusion[i][j]``: images of class i taken for class j.
+    classes : sequence of str
+        Their names.
+    words : Translator
+        The language.
+    """
+    import numpy as np
+    from matplotlib.colors import to_rgb
+
+    counts: Any = np.asarray(confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    many = len(classes)
+    side = max(3.2, 1.6 + 0.75 * many) if many <= FEW else min(1.4 + 0.46 * many, 9.5)
+    drawn = figure(side + 0.8, side)
+    axes = drawn.subplots()
+    cells = np.concatenate(
+        [np.broadcast_to(to_rgb(BLUE), (*shares.shape, 3)), DARKEST * np.sqrt(shares)[..., None]], axis=2
+    )
+    axes.pcolormesh(cells, rasterized=many > MANY)
+    axes.grid(visible=False)
+    axes.invert_yaxis()
+    axes.set_aspect("equal")
+    for (i, j), count in np.ndenumerate(counts) if many <= MANY else ():
+        text = words.number(int(count), ",")
+        if many <= FEW:
+            text = f"{text}\n{words.percent(shares[i, j], 0)}"
+        if count or many <= FEW:
+            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=9 if many <= FEW else 8)
+    names = [shortened(name) for name in classes]
+    places, size = np.arange(many) + 0.5, 9 if many <= MANY else 5
+    axes.set_xticks(places, names, size=size)
+    if many > 3 and max(map(len, names)) > 3:
+        axes.tick_params(axis="x", rotation=40 if many <= FEW else 90)
+    axes.set_yticks(places, names, size=size)
+    axes.set_xlabel(words("taken for"))
+    axes.set_ylabel(words("true class"))
+    return drawn
+
+
+def shortened(name: str, most: int = 24) -> str:
+    """Return a name that fits beside an axis, as one line of valid Unicode."""
+    name = printable(name)
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+@style()
+def ranking(
+    kind: str,
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    thresholds: Mapping[str, float],
+    words: Translator = ENGLISH,
+) -> Figure:
+    """Draw how well scores put one of two classes before the other, the points of given thresholds marked.
+
+    Parameters
+    ----------
+    kind : str
+        ``"roc"`` (share of the others taken for the class, against recall) or ``"precision_recall"``.
+    parts : mapping of str to (labels, scores)
+        For each part labels 0 and 1, both present, (N,), and the scores of class 1, 0 to 1, (N,).
+    thresholds : mapping of str to float
+        Scores from which an image counts as class 1, by the name that the legend gives them.
+    words : Translator
+        The language.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+    drawn = figure(4.6, 3.9)
+    axes = drawn.subplots()
+    for part, (labels, scores) in parts.items():
+        if kind == "roc":
+            x, y, _ = roc_curve(labels, scores)
+            area = words.sentence("{part}: area {area:.3f}", part=words(part), area=roc_auc_score(labels, scores))
+        else:
+            y, x, _ = precision_recall_curve(labels, scores)
+            area = words.sentence(
+                "{part}: average precision {area:.3f}",
+                part=words(part),
+                area=average_precision_score(labels, scores),
+            )
+        # Between two thresholds the precision is not on the line between the two points.
+        look = PARTS[part].keywords | {"marker": None, "drawstyle": "default" if kind == "roc" else "steps-post"}
+        axes.plot(x, y, **look, label=area)
+    for (name, threshold), mark in zip(thresholds.items(), ("o", "D", "s", "v"), strict=False):
+        for part, (labels, scores) in parts.items():
+            place = _point(kind, labels, scores, threshold)
+            label = name if part == next(iter(parts)) else None
+            colour = PARTS[part].colour
+            axes.plot(*place, mark, color=colour, markersize=8, markeredgecolor="white", label=label, zorder=3)
+    if kind == "roc":
+        axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=words("by chance"))
+    else:
+        labels = next(iter(parts.values()))[0]
+        axes.axhline(float(labels.mean()), color=MARK, linewidth=1, linestyle=":", label=words("by chance"))
+    titles = ("false positive rate", "recall (true positive rate)") if kind == "roc" else ("recall", "precision")
+    axes.set(xlabel=words(titles[0]), ylabel=words(titles[1]), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    for axis in (axes.xaxis, axes.yaxis):
+        numbered(axis, words, percent=True)
+    axes.legend(loc="lower right" if kind == "roc" else "lower left")
+    return drawn
+
+
+def _point(kind: str, labels: np.ndarray, scores: np.ndarray, threshold: float) -> tuple[float, float]:
+    taken, positive = scores >= threshold, labels == 1
+    recall = float(taken[positive].mean())
+    if kind == "roc":
+        return float(taken[~positive].mean()), recall
+    return recall, float(positive[taken].mean()) if taken.any() else 1.0
+
+
+def plot_calibration(calibration: Calibration, title: str, path: Path) -> None:
+    """Draw the reliability of every part, as `calibration_curve` does, without and with the temperature, into a PNG.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        The second panel is left out where there is no temperature.
+    title : str
+        Above the panels.
+    path : Path
+        Where the PNG goes.
+    """
+    panels = {"as it is": calibration.before}
+    if calibration.temperature is not None:
+        panels[f"with temperature {calibration.temperature:.3g}"] = calibration.after
+    with style():
+        drawn = figure(4.6 * len(panels), 4.2)
+        drawn.suptitle(printable(title))
+        for axes, (name, parts) in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            _reliability_panel(axes, parts, ENGLISH)
+            axes.set_title(name)
+        _save(drawn, path)
+
+
+@style()
+def calibration_curve(parts: Mapping[str, Reliability], words: Translator = ENGLISH) -> Figure:
+    """Draw the share that came true against the probability, a point a bin, with exact 95 % intervals.
+
+    Parameters
+    ----------
+    parts : mapping of str to Reliability
+        For each part, `Calibration.before` or `Calibration.after`.
+    words : Translator
+        The language.
+    """
+    drawn = figure(4.6, 3.9)
+    _reliability_panel(drawn.subplots(), parts, words)
+    return drawn
+
+
+def _reliability_panel(axes: Axes, parts: Mapping[str, Reliability], words: Translator) -> None:
+    for part, found in parts.items():
+        bounds = [share(hits, count, 0.975) for hits, count in zip(found.hits, found.count, strict=True)]
+        below = [row - (bound.low or 0.0) for row, bound in zip(found.observed, bounds, strict=True)]
+        above = [(bound.high or 0.0) - row for row, bound in zip(found.observed, bounds, strict=True)]
+        label = words.sentence("{part}: calibration error {error:.3f}", part=words(part), error=found.error)
+        look = PARTS[part].keywords | {"markersize": 4.5, "elinewidth": 0.9, "label": label}
+        axes.errorbar(found.predicted, found.observed, yerr=[below, above], **look)
+    axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=words("calibrated"))
+    axes.set(
+        xlabel=words("mean probability"), ylabel=words("share that came true"), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        numbered(axis, words, percent=True)
+    axes.legend(loc="upper left")
+
+
+@style()
+def plot_agreement(ours: np.ndarray, theirs: np.ndarray, tolerance: np.ndarray) -> str:
+    """Draw the total loss in Flux and in Keras, and how far the two are apart on a log scale.
+
+    Parameters
+    ----------
+    ours, theirs, tolerance : numpy.ndarray
+        The loss before each step in either engine, and how far apart the two may be, all (steps,).
+
+    Returns
+    -------
+    str
+        An SVG element.
+    """
+    import numpy as np
+    from matplotlib.ticker import MaxNLocator
+
+    steps = np.arange(1, len(ours) + 1)
+    drawn = figure(10, 3.6)
+    left, right = drawn.subplots(1, 2)
+    left.plot(steps, theirs, color=VALIDATION, linewidth=4, alpha=0.45, label="Keras")
+    left.plot(steps, ours, color=TRAIN, linewidth=1.3, label="Flux")
+    left.set_ylabel("loss + penalty before the step")
+    right.plot(steps, tolerance, color=MARK, linestyle="--", linewidth=1, label="tolerance")
+    # What is bit-equal has no place on a log scale.
+    apart = np.abs(ours - theirs)
+    right.plot(steps, np.where(apart > 0, apart, np.nan), ".", color=TRAIN, label="difference")
+    right.set_yscale("log")
+    right.set_ylabel("difference")
+    for axes in (left, right):
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+    numbered(right.yaxis)
+    return svg_of(drawn)

@@ -1,0 +1,157 @@
+"""What a report of a run can be made from: what is there, and what is missing and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from photoflux.data.prepared import PreparedDataset
+from photoflux.errors import DataError, RunError
+from photoflux.reporting.i18n import Translator
+from photoflux.runs.dataset import DatasetChangedError, dataset_of
+from photoflux.runs.evaluation import decisions, image_losses, probabilities
+from photoflux.runs.progress import Display
+from photoflux.runs.run import Run
+from photoflux.runs.seen import scored_positions
+from photoflux.system.terminal import say
+
+PARTS = ("validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The logits of one part of the run's data, with what is known of its images.
+
+    Attributes
+    ----------
+    indices : numpy.ndarray
+        The positions of its images in the dataset, (N,).
+    labels : numpy.ndarray
+        From 0, (N,).
+    logits : numpy.ndarray
+        (N, outputs).
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Of every class, (N, classes)."""
+        return probabilities(self.logits)
+
+    @cached_property
+    def taken(self) -> np.ndarray:
+        """The class of each image in the model's eyes, (N,)."""
+        return decisions(self.logits)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A run with its dataset and its logits, as far as they are there.
+
+    Attributes
+    ----------
+    run : Run
+        The run.
+    prepared : PreparedDataset or None
+        Its dataset, the same as it was trained on; None if it is gone or another.
+    files : list of dict
+        The rows of its ``files.csv``, one an image.
+    scored : mapping of str to Scored
+        The validation and test parts that have logits and images.
+    missing : list of str
+        A sentence for each thing that the report lacks, and why.
+    """
+
+    run: Run
+    prepared: PreparedDataset | None
+    files: list[dict[str, str]]
+    scored: Mapping[str, Scored]
+    missing: list[str] = field(default_factory=list)
+
+    @cached_property
+    def folders(self) -> np.ndarray:
+        """The folder class of every image of the dataset, (N,); its class where it was made of no folders."""
+        return np.asarray([row["folder"] for row in self.files], dtype=object)
+
+    def losses(self, part: str) -> np.ndarray:
+        """Return the data loss of each image of a part, (N,)."""
+        scored = self.scored[part]
+        return image_losses(self.run.variant.loss, scored.logits, scored.labels)
+
+
+def gather(run: Run, words: Translator) -> Evidence:
+    """Return what is there of a run; what is missing is said in words."""
+    missing: list[str] = []
+    prepared, files = _dataset(run, words, missing)
+    scored = {}
+    if "test" not in run.metrics:
+        missing[:] = [_without_scores(run, prepared, words)]
+    elif prepared is not None:
+        for part in PARTS:
+            indices = scored_positions(run, prepared, part)
+            if not len(indices):
+                continue
+            logits = _logits(run, part, len(indices))
+            if logits is not None:
+                scored[part] = Scored(indices, np.asarray(prepared.labels[indices]), logits)
+        if not scored:
+            missing.append(
+                words(
+                    "The run holds no logits of its own, as an earlier PhotoFlux wrote it. There are no curves of "
+                    "thresholds and no examples; training again gives them."
+                )
+            )
+    return Evidence(run, prepared, files, scored, missing)
+
+
+def _logits(run: Run, part: str, images: int) -> np.ndarray | None:
+    try:
+        logits = run.logits(part)
+    except RunError:
+        return None
+    # Julia leaves the logits of an earlier run in its folder.
+    return logits if len(logits) == images and np.isfinite(logits).all() else None
+
+
+def _dataset(run: Run, words: Translator, missing: list[str]) -> tuple[PreparedDataset | None, list[dict[str, str]]]:
+    path = run.data["path"]
+    if path is None and run.data.get("made_from") is None:
+        missing.append(words("The run does not say where its prepared dataset is, so no image of it is shown."))
+        return None, []
+    try:
+        with Display() as display:
+            prepared = dataset_of(run, display)
+        return prepared, prepared.files()
+    except DatasetChangedError as error:
+        say(f"Note: {error}")
+        line = words.sentence(
+            "The prepared dataset at {path} is no longer the one that the run was trained on (its fingerprint is "
+            "another): examples, errors image by image and curves of thresholds are missing.",
+            path=path,
+        )
+    except DataError as error:
+        say(f"Note: {error}")
+        line = words.sentence(
+            "There is no usable prepared dataset at {path} any more: examples, errors image by image and curves of "
+            "thresholds are missing.",
+            path=path,
+        )
+    missing.append(line)
+    return None, []
+
+
+def _without_scores(run: Run, prepared: PreparedDataset | None, words: Translator) -> str:
+    if prepared is not None and len(prepared.indices("test")) and not len(scored_positions(run, prepared, "test")):
+        return words("The weights that the fit began from had seen all test images, so there is no test score.")
+    if run.ended == "adopted":
+        return words("The model was adopted without its data, so it has not been scored.")
+    return words(
+        "The run holds no scores of the validation and test parts: Julia alone wrote it. `photoflux evaluate RUN "
+        "--data DATA` gives them."
+    )

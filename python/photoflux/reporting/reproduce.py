@@ -1,0 +1,81 @@
+"""The commands that make a run again."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from typing import Any
+
+from photoflux.data.prepared import PreparedDataset
+from photoflux.errors import SettingError
+from photoflux.model.settings import Settings, recipe_of
+from photoflux.model.variants import Variant, variants
+from photoflux.reporting.i18n import Translator
+from photoflux.runs.run import Run
+
+
+def obstacle(run: Run, words: Translator) -> str | None:
+    """Return why no `photoflux train` command makes a run again, in words; None where one does."""
+    if run.ended == "adopted":
+        place = (run.initial or {}).get("path") or words("a run in memory")
+        return words.sentence("No command repeats it: it was adopted from {place}.", place=place)
+    if run.data["path"] is None:
+        return words("No command repeats it: it does not say where its prepared dataset is.")
+    if _recipe_options(run.variant) is None:
+        return words("No command repeats it: its recipe was made in Python.")
+    if run.initial is not None and run.initial["path"] is None:
+        return words("No command repeats it: it started from weights that were in memory only.")
+    return None
+
+
+def train_command(run: Run) -> str:
+    """Return the `photoflux train` command that makes a run again from its prepared dataset; there is no `obstacle`."""
+    options = _recipe_options(run.variant)
+    assert options is not None
+    own = variants()[run.variant.name]
+    defaults = asdict(Settings(own.epochs, own.batch_size, own.learning_rate))
+    options |= {name: value for name, value in asdict(run.settings).items() if value != defaults[name]}
+    if run.initial is not None:
+        options["initial"] = run.initial["path"]
+    return _joined(["photoflux", "train", run.variant.name, run.data["path"]], {"engine": run.engine, **options})
+
+
+def prepare_command(prepared: PreparedDataset) -> str | None:
+    """Return the `photoflux prepare` command that makes a prepared dataset again; None if arrays were given to Python.
+
+    A folder, and a file of groups, are named only, as the dataset does not say where they were.
+    """
+    if prepared.meta.get("source") not in ("folder", "demo", "cifar10", "idx"):
+        return None
+    options: dict[str, Any] = {"positive": prepared.positive or "none", "seed": prepared.meta["seed"]}
+    if prepared.height == prepared.width:
+        options["image_size"] = prepared.height
+    if prepared.meta.get("groups"):
+        options["groups"] = "groups.csv"
+    flags = ["--resplit"] if (prepared.meta.get("made_from") or {}).get("resplit") else []
+    return _joined(["photoflux", "prepare", *flags, prepared.name, str(prepared.path)], options)
+
+
+def _joined(words: list[str], options: dict[str, Any]) -> str:
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _recipe_options(recipe: Variant) -> dict[str, Any] | None:
+    """Return the options that make a recipe from the table's of that name; None if none do."""
+    if recipe.name not in variants():
+        return None
+    own = variants()[recipe.name]
+    options: dict[str, Any] = {}
+    for kind in ("l1", "l2"):
+        values = {coefficients.get(kind) for coefficients in recipe.penalty.values()}
+        if len(values) == 1 and values != {None} and values != {c.get(kind) for c in own.penalty.values()}:
+            options[kind] = values.pop()
+    if recipe.loss != own.loss:
+        options["loss"] = recipe.loss
+    try:
+        made = recipe_of(recipe.name, options.get("l1"), options.get("l2"), options.get("loss"))
+    except SettingError:
+        return None
+    return options if made == recipe else None

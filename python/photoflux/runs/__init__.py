@@ -1,0 +1,1 @@
+"""A run: training one, its data, its scores, its predictions, its export and import."""

@@ -1,0 +1,157 @@
+"""Logits and labels to numbers: losses, accuracy, confusion, and what each hidden class contributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from photoflux.model.variants import Variant
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a model scores on one part of a dataset, dropout off.
+
+    Attributes
+    ----------
+    loss, penalty, total : float
+        Mean data loss over images, the penalty of the weights, and their sum.
+    accuracy, balanced_accuracy : float
+        The share of images classified rightly, and the mean of that share over classes, both 0 to 1.
+    images : int
+        How many images were scored.
+    confusion : list of list of int
+        ``confusion[i][j]``: images of class i taken for class j.
+    precision, recall : list of float
+        Of each class, 0 to 1; 0 where nothing was taken for the class, or it has no image.
+    folders : dict of str to dict
+        For each folder class its ``images`` and the ``accuracy`` on them: where the errors of a binary model come from.
+    part : str
+        Which part was scored: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``.
+    left_out : int
+        How many images of the part were not scored, because the weights had seen them.
+    notes : list of str
+        What is to be known of the score: what was left out and why, classes without an image.
+    rejected : int
+        How many files of other data than the run's own could not be read.
+    """
+
+    loss: float
+    penalty: float
+    total: float
+    accuracy: float
+    balanced_accuracy: float
+    images: int
+    confusion: list[list[int]]
+    precision: list[float]
+    recall: list[float]
+    folders: dict[str, dict[str, float]] = field(default_factory=dict)
+    part: str = ""
+    left_out: int = 0
+    notes: list[str] = field(default_factory=list)
+    rejected: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the metrics as plain JSON-ready values."""
+        return asdict(self)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Return the probability of every class, (N, classes) float32, of logits (N, outputs).
+
+    One output is the log-odds of the second of two classes (logistic function); several are softmaxed.
+    """
+    z = logits.astype(np.float64)
+    if z.shape[1] == 1:
+        z = np.concatenate([np.zeros_like(z), z], axis=1)
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    p: np.ndarray = (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
+    return p
+
+
+def decisions(logits: np.ndarray) -> np.ndarray:
+    """Return the class of each row of logits: the largest, or for one output 1 where it is above 0."""
+    return (logits[:, 0] > 0).astype(np.int32) if logits.shape[1] == 1 else logits.argmax(axis=1).astype(np.int32)
+
+
+def data_loss(loss: str, logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean of `image_losses`, in float64."""
+    return float(image_losses(loss, logits, labels).mean())
+
+
+def image_losses(loss: str, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the data loss of each image, (N,) float64.
+
+    Parameters
+    ----------
+    loss : str
+        ``"cross_entropy"``, −log p(label); or ``"squared_error"``, 0.5·mean((p − onehot)²), where for one output p
+        is the probability of the second class alone.
+    logits : numpy.ndarray
+        (N, outputs).
+    labels : numpy.ndarray
+        Integers from 0, (N,).
+    """
+    z = logits.astype(np.float64)
+    losses: np.ndarray
+    if loss == "squared_error":
+        if z.shape[1] == 1:
+            p, target = 1 / (1 + np.exp(-np.clip(z, -700, 700))), labels[:, None]
+        else:
+            e = np.exp(z - z.max(axis=1, keepdims=True))
+            p, target = e / e.sum(axis=1, keepdims=True), np.eye(z.shape[1])[labels]
+        losses = 0.5 * np.mean((p - target) ** 2, axis=1)
+        return losses
+    if z.shape[1] == 1:
+        z = np.concatenate([np.zeros_like(z), z], axis=1)
+    top = z.max(axis=1)
+    losses = top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - z[np.arange(len(z)), labels]
+    return losses
+
+
+def score(
+    variant: Variant, logits: np.ndarray, labels: np.ndarray, classes: int, penalty: float, folders: Sequence[str] = ()
+) -> Metrics:
+    """Score logits against labels.
+
+    Parameters
+    ----------
+    variant : Variant
+        Says which data loss.
+    logits : numpy.ndarray
+        (N, outputs).
+    labels : numpy.ndarray
+        Integers from 0, (N,).
+    classes : int
+        How many classes there are.
+    penalty : float
+        The penalty of the weights.
+    folders : sequence of str
+        The folder class of each image, or nothing.
+    """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    taken = decisions(logits)
+    names = list(range(classes))
+    precision, recall, _, support = precision_recall_fscore_support(labels, taken, labels=names, zero_division=0)
+    right = taken == labels
+    of_folder = np.asarray(folders)
+    loss = data_loss(variant.loss, logits, labels)
+    return Metrics(
+        loss=loss,
+        penalty=penalty,
+        total=loss + penalty,
+        accuracy=float(right.mean()),
+        balanced_accuracy=float(recall[support > 0].mean()),
+        images=len(labels),
+        confusion=confusion_matrix(labels, taken, labels=names).tolist(),
+        precision=precision.tolist(),
+        recall=recall.tolist(),
+        folders={
+            str(name): {"images": int((of_folder == name).sum()), "accuracy": float(right[of_folder == name].mean())}
+            for name in np.unique(of_folder)
+        },
+    )

@@ -1,0 +1,77 @@
+"""A run as a model file that opens without PhotoFlux."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from photoflux.engines.keras.engine import KerasEngine
+from photoflux.errors import EngineError, RunError, SettingError, unknown_name
+from photoflux.runs.progress import Display
+from photoflux.runs.run import Run, load_run
+from photoflux.system.names import user_path
+
+FORMATS = ("keras", "onnx")
+
+
+def export(run: str | Path | Run, path: str | Path, format: str | None = None, *, progress: bool = True) -> Path:
+    """Write a run's model as a file that opens in Keras or an ONNX runtime, no PhotoFlux installed.
+
+    The model takes images (N, H, W, C) of float32, 0 to 255, and returns logits: with two classes one number, the
+    log-odds of the second (its probability is the logistic function of it), else one number a class (softmax).
+
+    Parameters
+    ----------
+    run : str, Path or Run
+        The run, of whichever engine.
+    path : str or Path
+        The file. It is written under a temporary name beside it and renamed once; a file there is replaced.
+    format : str, optional
+        ``"keras"`` or ``"onnx"``; None: what the file's suffix says.
+    progress : bool
+        Whether to say on stderr what is done.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    SettingError
+        If `format` is neither, or the suffix is another.
+    RunError
+        If the run cannot be read or the file cannot be written.
+    EngineError
+        If Keras, or what its ONNX exporter needs, is not installed.
+    """
+    run = run if isinstance(run, Run) else load_run(run)
+    path = user_path(path)
+    kind = _format_of(path, format)
+    if path.is_dir():
+        raise RunError(
+            f"`path` must be a file; {path} is a folder. Give a name in it, such as {path / 'model'}.{kind}."
+        )
+    if not path.parent.is_dir():
+        raise RunError(f"There is no folder {path.parent}. Make it, or choose another place for {path.name}.")
+    missing = [name for name in ("onnx", "tf2onnx") if kind == "onnx" and importlib.util.find_spec(name) is None]
+    if missing:
+        raise EngineError(
+            f"A model cannot be exported as ONNX: {' and '.join(missing)} not installed. "
+            "Install with: pip install 'photoflux[onnx]'"
+        )
+    channels, height, width = (int(run.data[key]) for key in ("channels", "height", "width"))
+    with KerasEngine() as engine, Display(progress) as display:
+        display.say(f"Exporting {run.path} with Keras")
+        engine.export(run.variant, run.weights, (channels, height, width), len(run.classes), path, kind)
+    return path
+
+
+def _format_of(path: Path, format: str | None) -> str:
+    suffix = path.suffix.removeprefix(".")
+    if format is not None and format not in FORMATS:
+        raise unknown_name("format", format, FORMATS)
+    if suffix not in FORMATS or format not in (None, suffix):
+        wanted = " or ".join(f".{name}" for name in FORMATS if format in (None, name))
+        raise SettingError(f"`path` must end in {wanted}; received: {str(path)!r}.")
+    return suffix

@@ -1,0 +1,53 @@
+"""The score of weights on images of a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from photoflux.data.prepared import PreparedDataset
+from photoflux.engines.base import Engine
+from photoflux.model.variants import Variant
+from photoflux.model.weights import read_weights_of
+from photoflux.runs.evaluation import Metrics, score
+from photoflux.runs.run import Run
+from photoflux.runs.selection import Selection
+
+EVALUATION_BATCH = 64
+
+
+def score_selection(engine: Engine, run: Run, selection: Selection) -> Metrics:
+    """Score a run on selected images, a block of them at a time."""
+    prepared, chosen = selection.prepared, selection.chosen
+    logits = logits_of(engine, run.variant, run.weights, prepared, chosen)
+    found = metrics_of(run.variant, run.weights, prepared, chosen, logits)
+    return replace(
+        found, part=selection.part, left_out=selection.left_out, notes=selection.notes, rejected=selection.rejected
+    )
+
+
+def metrics_of(
+    recipe: Variant, weights: Path, prepared: PreparedDataset, chosen: np.ndarray, logits: np.ndarray
+) -> Metrics:
+    """Score the logits, (N, outputs), of chosen images, and the penalty of the weights that gave them."""
+    classes = len(prepared.classes)
+    shape = (prepared.channels, prepared.height, prepared.width)
+    penalty = recipe.penalty_of(read_weights_of(weights, recipe, *shape, classes)) if recipe.penalty else 0.0
+    folders = np.asarray(prepared.folder_labels())[chosen]
+    return score(recipe, logits, prepared.labels[chosen], classes, penalty, folders.tolist())
+
+
+def logits_of(
+    engine: Engine, recipe: Variant, weights: Path, prepared: PreparedDataset, chosen: np.ndarray
+) -> np.ndarray:
+    """Return the logits, (N, outputs), of chosen images, a block at a time: all at once may not fit into memory."""
+    blocks = np.array_split(chosen, max(1, len(chosen) // 1024))
+    classes = len(prepared.classes)
+    return np.concatenate(
+        [
+            engine.logits(recipe, weights, prepared.images[block], classes, batch_size=EVALUATION_BATCH)
+            for block in blocks
+        ]
+    )

@@ -1,0 +1,170 @@
+"""A fit from start to saved run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from photoflux.data.prepared import PreparedDataset
+from photoflux.engines.base import Engine, Fit
+from photoflux.errors import DivergedError, RunError
+from photoflux.model.history import BatchProgress, EpochRow
+from photoflux.model.settings import Settings
+from photoflux.model.variants import Variant
+from photoflux.model.weights import fingerprint_of, read_weights_of
+from photoflux.runs import run as runs
+from photoflux.runs.progress import Display
+from photoflux.runs.run import Run
+from photoflux.runs.seen import fitted, notes_of, seen_with, write_seen
+from photoflux.system.names import reason, user_path
+from photoflux.system.signals import held
+
+
+def initial_weights(source: str | Path | Run) -> Path:
+    """Return the weights file that a fit is to start from, of a run, its folder, or a weights file itself.
+
+    Raises
+    ------
+    RunError
+        If there is no such run or file.
+    """
+    if isinstance(source, Run):
+        return source.weights
+    path = user_path(source)
+    if path.is_file() and path.suffix in (".keras", ".h5"):
+        raise RunError(f"{path} is a Keras file. Make a run of it first: `photoflux adopt {path} VARIANT --out RUN`.")
+    if path.is_file():
+        return path
+    return runs.load_run(source).weights
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fit whose run is in its place.
+
+    Attributes
+    ----------
+    run : Run
+        The run, not scored yet.
+    interruption : KeyboardInterrupt, SystemExit or None
+        A Ctrl-C or the like that came while the run was being saved.
+    failure : DivergedError or None
+        What ended the fit; the run has the last good weights.
+    """
+
+    run: Run
+    interruption: KeyboardInterrupt | SystemExit | None
+    failure: DivergedError | None
+
+
+def fit_and_save(
+    engine: Engine,
+    recipe: Variant,
+    prepared: PreparedDataset,
+    settings: Settings,
+    folder: Path,
+    display: Display,
+    initial: Path | None = None,
+) -> Trained:
+    """Fit, from the weights in the file `initial` if given, and write the run atomically.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written, or another process writes to it; an earlier run there stays.
+    """
+    rows: list[EpochRow] = []
+    classes, shape = len(prepared.classes), (prepared.channels, prepared.height, prepared.width)
+    origin = None if initial is None else origin_of(initial, read_weights_of(initial, recipe, *shape, classes))
+    seen = fitted(prepared, None if initial is None else seen_with(initial))
+    notes = notes_of(seen, prepared)
+    for note in notes:
+        display.say(f"Note: {note}")
+
+    def on_batch(progress: BatchProgress) -> bool:
+        display.batch(progress)
+        return False
+
+    def on_epoch(row: EpochRow) -> None:
+        rows.append(row)
+        display.epoch(row, settings.epochs)
+
+    with runs.claimed(folder), ExitStack() as saved:
+        with runs.writing(folder, rescue=True) as temporary:
+            weights = temporary / "weights.safetensors"
+            write_seen(temporary, seen)
+            began = time.perf_counter()
+            failure = None
+            try:
+                fit = engine.fit(
+                    recipe, prepared, settings, weights, initial=initial, on_batch=on_batch, on_epoch=on_epoch
+                )
+            except DivergedError as error:
+                failure = DivergedError(str(error).replace(str(temporary), str(folder)))
+                fit = Fit(rows, len(rows), "epochs")
+            # Until the weights are in their place.
+            saved.enter_context(held())
+            seconds = time.perf_counter() - began
+            versions: dict[str, str] = {}
+            interruption: KeyboardInterrupt | SystemExit | None = None
+            try:
+                versions = engine.versions()
+            except (KeyboardInterrupt, SystemExit) as error:
+                interruption = error
+            except Exception as error:
+                notes.append(f"The versions of what computed it are not known: {reason(error)}")
+            run = Run(
+                path=folder,
+                engine=engine.name,
+                variant=recipe,
+                settings=settings,
+                data=description_of(prepared),
+                history=fit.history,
+                kept_epoch=fit.kept_epoch,
+                ended=fit.ended if failure is None else "diverged",
+                seconds=seconds,
+                metrics={"train": runs.train_metrics(fit.history, fit.kept_epoch)} if fit.history else {},
+                versions=versions,
+                initial=origin,
+                notes=notes,
+            )
+            runs.write_description(temporary, run)
+        try:
+            saved.close()
+        except (KeyboardInterrupt, SystemExit) as error:
+            interruption = error
+        if fit.ended == "interrupted":
+            display.say("Interrupted: the run so far is kept.")
+    return Trained(run, interruption, failure)
+
+
+def origin_of(source: Path, weights: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Return what a run says of where its first weights came from: a run's folder or a file, and their fingerprint."""
+    place = source.parent if (source.parent / "run.json").is_file() else source
+    return {"path": str(place.resolve()), "fingerprint": fingerprint_of(weights)}
+
+
+def description_of(prepared: PreparedDataset) -> dict[str, Any]:
+    """Return what a run says of its data."""
+    return {
+        "name": prepared.name,
+        "path": str(prepared.path.resolve()),
+        "fingerprint": prepared.fingerprint,
+        "seed": prepared.meta["seed"],
+        "images": len(prepared),
+        "made_from": prepared.meta.get("made_from"),
+        "groups": prepared.meta.get("groups"),
+        "split": prepared.meta.get("split", "made"),
+        "notes": prepared.warnings,
+        "classes": prepared.classes,
+        "positive": prepared.positive,
+        "channels": prepared.channels,
+        "height": prepared.height,
+        "width": prepared.width,
+    }

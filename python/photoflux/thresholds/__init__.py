@@ -1,0 +1,1 @@
+"""From which score an image counts as the class: bounds, choice, calibration."""

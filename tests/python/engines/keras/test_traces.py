@@ -1,0 +1,122 @@
+"""The numbers of single steps that the Keras engine traces."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from photoflux.engines.proof import TraceRequest
+from photoflux.errors import SettingError
+from photoflux.model.variants import Variant, variants
+from photoflux.model.weights import metadata_of, write_weights
+from small import PAIR_IDS, PAIRS, data_loss, write_random
+
+
+def trace_request(variant: Variant, classes: int, path: Path, masks=None, steps: int = 2) -> TraceRequest:
+    rng = np.random.default_rng(5)
+    images = rng.integers(0, 256, (steps, 4, 3, 6, 6), dtype=np.uint8)
+    labels = rng.integers(0, classes, (steps, 4)).astype(np.int32)
+    return TraceRequest(variant, path, images, labels, classes, 0.001, masks or {})
+
+
+@pytest.mark.parametrize(("variant", "data"), PAIRS, ids=PAIR_IDS)
+def test_trace_of_every_variant(keras, variant, data, tmp_path):
+    path, classes = tmp_path / "w", {"binary": 2, "three": 3}[data]
+    weights = write_random(path, variant, (3, 6, 6), classes)
+    request = trace_request(variant, classes, path)
+    numbers = keras.trace(request)
+    kinds = ("initial", "gradient", "first", "moment1", "moment2", "final")
+    layers = ["rescale", *dict.fromkeys(name.partition(".")[0] for name in weights)]
+    layers += ["pool"] if "conv1" in layers else []
+    assert set(numbers) == {"logits", "loss", "penalty", "total"} | {f"activation/{layer}" for layer in layers} | {
+        f"{kind}/{name}" for kind in kinds for name in weights
+    }
+    assert all(value.dtype == np.float32 for value in numbers.values())
+    # A compiled graph and its layers one by one round differently.
+    expected = keras.logits(variant, path, request.images[0], classes)
+    np.testing.assert_allclose(numbers["logits"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(numbers["activation/output"], numbers["logits"])
+    assert numbers["loss"][0] == pytest.approx(data_loss(variant, numbers["logits"], request.labels[0]), rel=1e-5)
+    assert numbers["penalty"][0] == pytest.approx(variant.penalty_of(weights), rel=1e-5)
+    np.testing.assert_array_equal(numbers["total"], numbers["loss"] + numbers["penalty"])
+    for name, value in weights.items():
+        gradient = numbers[f"gradient/{name}"]
+        assert gradient.shape == value.shape
+        np.testing.assert_array_equal(numbers[f"initial/{name}"], value)
+        np.testing.assert_allclose(numbers[f"moment1/{name}"], 0.1 * gradient, rtol=1e-5, atol=0)
+        np.testing.assert_allclose(numbers[f"moment2/{name}"], 0.001 * gradient**2, rtol=1e-4, atol=1e-30)
+        # Keras' Adam, first step: lr·√(1−β₂)/(1−β₁) · (1−β₁)g / (√(1−β₂)·|g| + ε)
+        g = gradient.astype(np.float64)
+        step = 0.001 * np.sqrt(0.001) * g / (np.sqrt(0.001) * np.abs(g) + 1e-7)
+        np.testing.assert_allclose(numbers[f"first/{name}"], value - step, rtol=0, atol=2e-7)
+    assert not np.array_equal(numbers["first/output.kernel"], numbers["final/output.kernel"])
+
+
+@pytest.mark.parametrize("variant", [v for v in variants().values() if v.penalty], ids=lambda v: v.name)
+def test_the_penalty_adds_its_own_gradient(keras, variant, tmp_path):
+    path = tmp_path / "w"
+    weights = write_random(path, variant, (3, 6, 6), 3)
+    with_penalty = keras.trace(trace_request(variant, 3, path, steps=1))
+    without = keras.trace(trace_request(dataclasses.replace(variant, penalty={}), 3, path, steps=1))
+    assert without["penalty"] == 0
+    for name, w in weights.items():
+        group = "conv" if name.startswith("conv") else "output" if name.startswith("output") else "hidden"
+        factors = variant.penalty.get(group, {}) if name.endswith("kernel") else {}
+        expected = factors.get("l1", 0) * np.sign(w) + 2 * factors.get("l2", 0) * w
+        difference = with_penalty[f"gradient/{name}"] - without[f"gradient/{name}"]
+        # float32 gradients of size 1
+        np.testing.assert_allclose(difference, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "classes"),
+    [("elastic_net", "cross_entropy", 2), ("mlp", "squared_error", 2), ("mlp", "squared_error", 3)],
+)
+def test_trace_gradient_against_finite_differences(keras, tmp_path, name, loss, classes):
+    variant = dataclasses.replace(variants()[name], loss=loss)
+    path = tmp_path / "w"
+    weights = write_random(path, variant, (3, 6, 6), classes)
+    request = trace_request(variant, classes, path, steps=1)
+    numbers = keras.trace(request)
+
+    def total(change: dict[str, np.ndarray]) -> float:
+        moved = {key: value + change.get(key, 0) for key, value in weights.items()}
+        write_weights(path, moved, metadata_of(variant, 3, 6, 6, classes))
+        logits = keras.logits(variant, path, request.images[0], classes)
+        return data_loss(variant, logits, request.labels[0]) + variant.penalty_of(moved)
+
+    for key in ("output.kernel", "output.bias", "dense1.kernel"):
+        gradient = numbers[f"gradient/{key}"].astype(np.float64)
+        # along the gradient itself, where the difference is largest; float32 logits allow about 1e-3
+        h = 1e-3 / np.linalg.norm(gradient)
+        difference = (total({key: h * gradient}) - total({key: -h * gradient})) / (2 * h)
+        assert difference == pytest.approx(np.sum(gradient**2), rel=0.02)
+
+
+def test_trace_multiplies_by_the_masks(keras, tmp_path):
+    variant, path = variants()["dense_dropout"], tmp_path / "w"
+    weights = write_random(path, variant, (3, 6, 6), 3)
+    mask = (np.random.default_rng(2).random((1, 4, 64)) < 0.5).astype(np.float32) * 2
+    request = trace_request(variant, 3, path, {"dense2_dropout": mask}, steps=1)
+    x = request.images[0].transpose(0, 2, 3, 1).reshape(4, -1) / 255
+    for layer in ("dense1", "dense2"):
+        x = np.maximum(x @ weights[f"{layer}.kernel"] + weights[f"{layer}.bias"], 0)
+    expected = (x * mask[0]) @ weights["output.kernel"] + weights["output.bias"]
+    numbers = keras.trace(request)
+    np.testing.assert_allclose(numbers["logits"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(numbers["gradient/output.kernel"][(mask[0] == 0).all(axis=0)], 0)
+
+
+def test_trace_masks_of_a_photo_variant(keras, tmp_path):
+    variant, path = variants()["dropout"], tmp_path / "w"
+    write_random(path, variant, (3, 6, 6), 2)
+    masks = {"dense1_dropout": np.ones((1, 4, 128), np.float32), "pool_dropout": np.ones((1, 4, 3, 3, 16), np.float32)}
+    plain = keras.trace(trace_request(variant, 2, path, steps=1))
+    ones = keras.trace(trace_request(variant, 2, path, masks, steps=1))
+    np.testing.assert_array_equal(plain["logits"], ones["logits"])
+    masks["pool_dropout"] = np.zeros((1, 4, 3, 3, 16), np.float32)
+    nothing = keras.trace(trace_request(variant, 2, path, masks, steps=1))
+    assert not nothing["gradient/conv2.kernel"].any()
+    with pytest.raises(SettingError, match="pool_dropout"):
+        keras.trace(trace_request(variant, 2, path, {"pool_dropouts": masks["pool_dropout"]}, steps=1))

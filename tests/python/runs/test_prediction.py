@@ -1,0 +1,42 @@
+"""Files to predictions, in blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from photoflux.runs.prediction import EVALUATION_BATCH, Candidate, predict_files
+
+
+class Brightness:
+    """An engine whose logit is the mean of an image; it notes how many images it gets at a time."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def logits(self, variant: Any, weights: Any, images: np.ndarray, classes: int, *, batch_size: int) -> np.ndarray:
+        self.sizes.append(len(images))
+        return images.mean(axis=(1, 2, 3), dtype=np.float32)[:, None] - 100
+
+
+def test_the_pages_of_a_file_come_in_blocks_in_their_order(tmp_path: Path):
+    pages = [Image.new("L", (9, 9), number % 256) for number in range(2 * EVALUATION_BATCH + 3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    Image.new("L", (9, 9), 7).save(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes(b"")
+    files = [Candidate(tmp_path / name) for name in ("a.tif", "b.png", "c.png")]
+    files.append(Candidate(tmp_path / "d", "a pipe"))
+    engine, steps = Brightness(), []
+    run: Any = SimpleNamespace(variant=None, weights=None, classes=["dark", "light"], threshold=None)
+    display: Any = SimpleNamespace(step=lambda *step: steps.append(step))
+    results = predict_files(engine, run, files, (3, 8, 8), display)  # type: ignore[arg-type]
+    assert max(engine.sizes) <= EVALUATION_BATCH
+    names = [f"a.tif#{number}" for number in range(1, len(pages) + 1)]
+    assert [Path(result.path).name for result in results] == [*names, "b.png", "c.png", "d"]
+    assert [result.label for result in results[:102]] == ["dark"] * 101 + ["light"]
+    assert [result.rejected for result in results[-3:]] == [None, "an empty file (0 bytes)", "a pipe"]
+    assert steps == [(4, 4, "Predicting")]
