@@ -14,8 +14,8 @@ from photoflux.comparison.comparison import NAME as COMPARISON
 from photoflux.comparison.comparison import Comparison, load_comparison
 from photoflux.comparison.report import write_comparison
 from photoflux.data.litter import ignored_in_words
-from photoflux.data.prepare import homonym, kind_of
-from photoflux.data.prepare import prepare as prepare_source
+from photoflux.data.preparation import homonym, kind_of
+from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.walking import is_file
 from photoflux.engines import get_engine

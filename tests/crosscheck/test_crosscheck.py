@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from photoflux.data.prepare import prepare
+from photoflux.data.preparation import prepare
 from photoflux.engines.keras.engine import ENVIRONMENT, KerasEngine
 from photoflux.engines.keras.worker import Worker
 from photoflux.engines.proof import TraceRequest

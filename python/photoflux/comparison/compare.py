@@ -17,8 +17,8 @@ from photoflux.comparison.holdout import Holdout, second_folder
 from photoflux.comparison.measures import Measured, standings
 from photoflux.comparison.report import write_comparison
 from photoflux.data.checks import check_seed
-from photoflux.data.prepare import Source, homonym, kind_of
-from photoflux.data.prepare import prepare as prepare_source
+from photoflux.data.preparation import Source, homonym, kind_of
+from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines import get_engine
 from photoflux.errors import RunError, SettingError

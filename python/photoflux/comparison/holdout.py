@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from photoflux.data.prepare import kind_of
-from photoflux.data.prepare import prepare as prepare_source
+from photoflux.data.preparation import kind_of
+from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.sources.unsplit import missing_classes, prepare_unsplit
 from photoflux.errors import DataError

@@ -1,6 +1,6 @@
 """Images to prepared datasets."""
 
-from photoflux.data.prepare import prepare
+from photoflux.data.preparation import prepare
 from photoflux.data.prepared import FORMAT, SPLITS, PreparedDataset, is_prepared, open_prepared
 
 __all__ = ["FORMAT", "SPLITS", "PreparedDataset", "is_prepared", "open_prepared", "prepare"]

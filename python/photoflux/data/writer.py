@@ -167,7 +167,7 @@ class PreparedWriter:
         conflicts : sequence of Conflict
             Equal images in several class folders.
         made_from : mapping, optional
-            What `photoflux.data.prepare.prepare` was given, so that it can be prepared again.
+            What `photoflux.data.preparation.prepare` was given, so that it can be prepared again.
         unsplit : bool
             Whether it was made to be scored whole, and has no training part.
         looks : sequence of int, optional

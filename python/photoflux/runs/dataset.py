@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from photoflux.data.prepare import prepare_again
+from photoflux.data.preparation import prepare_again
 from photoflux.data.prepared import PreparedDataset, open_prepared
 from photoflux.errors import DataError
 from photoflux.runs.progress import Display

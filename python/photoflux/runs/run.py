@@ -52,7 +52,7 @@ class Run:
         ``groups``: the sha256 of the file of groups that its split kept together, None or absent if there was none;
         ``split``: "given" if the folder's own parts are the split; and ``notes``, what is to be known of the dataset.
         ``seed`` is that of its split, ``images`` how many it has, and ``made_from`` what it was prepared from (see
-        `photoflux.data.prepare.prepare_again`); absent where an earlier PhotoFlux wrote the run.
+        `photoflux.data.preparation.prepare_again`); absent where an earlier PhotoFlux wrote the run.
     history : list of EpochRow
         A row per finished epoch.
     kept_epoch : int

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from photoflux.data.prepare import NAMES, Source, kind_of
-from photoflux.data.prepare import prepare as prepare_source
+from photoflux.data.preparation import NAMES, Source, kind_of
+from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import SPLITS, PreparedDataset
 from photoflux.data.sources.unsplit import missing_classes, prepare_unsplit
 from photoflux.errors import DataError, SettingError, unknown_name

@@ -166,7 +166,7 @@ class Prover:
 
     def _pixels(self) -> Check:
         from photoflux.data.images.decoding import decode_file
-        from photoflux.data.prepare import prepare
+        from photoflux.data.preparation import prepare
         from photoflux.data.sources.demo import write_demo_folder
 
         rng = np.random.default_rng([SEED, 6])

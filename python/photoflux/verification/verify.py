@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from photoflux.data.prepare import kind_of
-from photoflux.data.prepare import prepare as prepare_source
+from photoflux.data.preparation import kind_of
+from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.flux.engine import FluxEngine
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable

@@ -15,7 +15,7 @@ import pytest
 
 import photoflux
 from photoflux import DataError
-from photoflux.data import prepare as sources
+from photoflux.data import preparation as sources
 from photoflux.data.cache import cache_folder, cache_state
 from photoflux.data.sources.download import download
 from photoflux.system import atomic
@@ -97,7 +97,7 @@ def test_a_file_in_the_place_of_the_cache(tmp_path, monkeypatch):
 def test_of_two_that_want_the_same_one_prepares(tmp_path, monkeypatch):
     monkeypatch.setenv("PHOTOFLUX_CACHE", str(tmp_path))
     made, found = [], []
-    from photoflux.data.prepare import arrays
+    from photoflux.data.sources import arrays
 
     real = arrays.prepare_arrays
 
@@ -121,7 +121,7 @@ def test_what_a_killed_preparation_left_is_swept_by_the_next(tmp_path, monkeypat
     monkeypatch.setenv("PHOTOFLUX_CACHE", str(tmp_path))
     code = (
         "import os, numpy as np, photoflux\n"
-        "from photoflux.data import arrays\n"
+        "from photoflux.data.sources import arrays\n"
         "arrays.check_trainable = lambda *args: os.kill(os.getpid(), 9)\n"
         "photoflux.prepare((np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 2), progress=False)\n"
     )

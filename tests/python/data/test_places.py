@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import photoflux
-from photoflux.data.prepare import homonym, kind_of
+from photoflux.data.preparation import homonym, kind_of
 from photoflux.data.sources.demo import write_demo_folder
 from photoflux.errors import DataError, RunError
 

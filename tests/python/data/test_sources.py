@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from photoflux.data import prepare
 from photoflux.data.cache import cache_folder
-from photoflux.data.prepare import kind_of, prepare_again
+from photoflux.data.preparation import kind_of, prepare, prepare_again
 from photoflux.data.prepared import PreparedDataset, open_prepared
 from photoflux.data.sources.demo import prepare_demo, write_demo_folder
 from photoflux.errors import DataError, SettingError
@@ -139,7 +138,7 @@ def test_arrays(cache: Path):
 
 
 def test_idx_and_cifar10_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from photoflux.data.prepare import cifar10
+    from photoflux.data.sources import cifar10
 
     digits, batches = tmp_path / "digits", tmp_path / "batches"
     digits.mkdir()

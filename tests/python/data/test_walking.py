@@ -141,10 +141,10 @@ def test_a_listing_that_breaks_off_keeps_what_it_gave(tmp_path: Path, monkeypatc
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from photoflux.data.prepare import cifar10
-from photoflux.data.prepare import idx
+from photoflux.data.sources import cifar10
+from photoflux.data.sources import idx
 from photoflux.data.scanning import scan_folder
-from photoflux.data.prepare import kind_of
+from photoflux.data.preparation import kind_of
 from photoflux.runs.prediction import expand
 root = Path(sys.argv[1])
 os.setgid(65534), os.setuid(65534)  # after the imports, which nobody may read here

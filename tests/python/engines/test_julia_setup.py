@@ -347,7 +347,7 @@ def test_a_project_that_cannot_be_written_is_used_as_it_was_settled(machine):
     machine.put_julia("julia version 1.11.1")
     machine.put_juliacall()
     assert machine.start()["kind"] is None
-    refuse = "from photoflux.engines import julia_setup\njulia_setup.writable = lambda folder: False"
+    refuse = "from photoflux.engines.flux import julia_setup\njulia_setup.writable = lambda folder: False"
     found = machine.start(before=refuse)
     assert found["kind"] is None
     assert found["config"]["EXE"] == str(machine.folder / "bin" / "julia")

@@ -72,14 +72,16 @@ def marked():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             yield from ((path.name, text) for text in texts_of(call))
-        if path.name == "decision.py":
+        if path.name in ("decision.py", "sentences.py"):
             # A sentence there is a template beside its values.
             for pair in (node for node in ast.walk(tree) if isinstance(node, ast.Tuple) and len(node.elts) == 2):
                 template = pair.elts[0]
                 if isinstance(template, ast.Constant) and "{" in str(template.value):
                     yield path.name, template.value
     templates = environment()
-    for path in sorted((PACKAGE / "reporting" / "templates").glob("*.jinja")):
+    for path in sorted(
+        [*(PACKAGE / "reporting" / "templates").glob("*.jinja"), *(PACKAGE / "comparison").glob("*.jinja")]
+    ):
         for call in templates.parse(path.read_text(encoding="utf-8")).find_all(nodes.Call):
             of_words = call.node.name == "words" if isinstance(call.node, nodes.Name) else call.node.attr == "sentence"
             if of_words and isinstance(call.args[0], nodes.Const):

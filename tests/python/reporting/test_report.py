@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 import photoflux
 from photoflux import RunError, SettingError, cli
 from photoflux.data.prepared import open_prepared
-from photoflux.model.summary import summary as layers_of
 from photoflux.reporting.i18n import ENGLISH, translator
 from photoflux.reporting.report_data import gather
 from photoflux.runs import run as runs
+from photoflux.runs.run import summary_of_run as layers_of
 
 
 @pytest.fixture(scope="module", params=["en", "fr"])

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import photoflux
 from photoflux import cli
-from photoflux.data.prepare import prepare
+from photoflux.data.preparation import prepare
 from photoflux.engines.proof import TraceRequest
 from photoflux.errors import DataError, EngineError, RunError, SettingError
 from photoflux.model.variants import variant
