@@ -15,7 +15,7 @@ from photoflux.comparison.decision import CRITERION, Decision
 from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import PARTS, Standing
 from photoflux.errors import RunError
-from photoflux.reporting.sentences import Sentence, said
+from photoflux.reporting.sentences import Sentence, text_of
 from photoflux.system.atomic import write_text
 from photoflux.system.names import as_json, user_path
 
@@ -74,7 +74,7 @@ class Comparison:
     @property
     def reasons(self) -> str:
         """The choice in words."""
-        return " ".join(said(sentence) for sentence in self.sentences)
+        return " ".join(text_of(sentence) for sentence in self.sentences)
 
     @property
     def parts(self) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from photoflux.comparison.intervals import Interval, standard_error
 from photoflux.comparison.measures import Standing
 from photoflux.model.variants import LOSSES, Variant
-from photoflux.reporting.sentences import Sentence, variant_in_words
+from photoflux.reporting.sentences import Sentence, regularisation
 
 CRITERION = "balanced_accuracy"
 
@@ -124,7 +124,7 @@ def sentences(
     reasons: list[Sentence] = [("Chosen: {name}.", values)]
     recipe = {"weights": sizes[decision.chosen], "loss": LOSSES[chosen.variant.loss], "rate": rate}
     reasons.append(("It has {weights:,} weights and is trained with {loss} and Adam at {rate:g}.", recipe))
-    reasons.append(("Its regularisation: {recipe}.", {"recipe": variant_in_words(chosen.variant)}))
+    reasons.append(("Its regularisation: {recipe}.", {"recipe": regularisation(chosen.variant)}))
     if threshold is not None:
         reasons.append(("An image counts as positive from a score of {threshold:.3f} on.", {"threshold": threshold}))
     if decision.chosen == decision.best:

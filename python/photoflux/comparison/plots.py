@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 @style()
-def intervals(rows: Mapping[str, Mapping[str, Interval]], words: Translator, label: str) -> Figure:
+def intervals(rows: Mapping[str, Mapping[str, Interval]], tr: Translator, label: str) -> Figure:
     """Draw a mean and its interval for every variant and part, a row a variant.
 
     Parameters
     ----------
     rows : mapping of str to mapping of str to Interval
         For each variant, its intervals by part.
-    words : Translator
+    tr : Translator
         The language.
     label : str
         What is measured.
@@ -44,25 +44,25 @@ def intervals(rows: Mapping[str, Mapping[str, Interval]], words: Translator, lab
             color=look.colour,
             capsize=3,
             markersize=5,
-            label=words(titles.get(part, part)),
+            label=tr(titles.get(part, part)),
         )
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.set_xlabel(label)
-    numbered(axes.xaxis, words, percent=True)
+    numbered(axes.xaxis, tr, percent=True)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return drawn
 
 
 @style()
-def histories(losses: Mapping[str, Sequence[Sequence[float]]], words: Translator = ENGLISH) -> Figure:
+def histories(losses: Mapping[str, Sequence[Sequence[float]]], tr: Translator = ENGLISH) -> Figure:
     """Draw the total validation loss by epoch, a line a fit, a colour a variant.
 
     Parameters
     ----------
     losses : mapping of str to sequence of sequence of float
         For each variant, a list a seed of the losses of its epochs.
-    words : Translator
+    tr : Translator
         The language.
     """
     from matplotlib.ticker import MaxNLocator
@@ -75,12 +75,12 @@ def histories(losses: Mapping[str, Sequence[Sequence[float]]], words: Translator
             epochs = range(1, len(values) + 1)
             label = name if number == 0 else None
             axes.plot(epochs, values, **look, markersize=3, linewidth=1.2, alpha=0.85, label=label)
-    axes.set_xlabel(words("epoch"))
-    axes.set_ylabel(words("loss + penalty"))
+    axes.set_xlabel(tr("epoch"))
+    axes.set_ylabel(tr("loss + penalty"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     everything = [value for fits in losses.values() for values in fits for value in values]
     if max(everything) > 10 * min(everything) > 0:
         axes.set_yscale("log")
-    numbered(axes.yaxis, words)
+    numbered(axes.yaxis, tr)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return drawn

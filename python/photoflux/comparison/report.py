@@ -14,7 +14,7 @@ from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import PRECISION, Standing
 from photoflux.reporting.i18n import Translator, translator
 from photoflux.reporting.page import Drawing, Table, destination, drawing, environment, write_page
-from photoflux.reporting.sentences import said, variant_in_words
+from photoflux.reporting.sentences import regularisation, text_of
 from photoflux.reporting.tables import BALANCE
 
 MEASURES = {"loss": "loss", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
@@ -35,65 +35,65 @@ def write_comparison(comparison: Comparison, path: str | Path | None = None, *, 
     return path
 
 
-def page_of_comparison(comparison: Comparison, words: Translator) -> str:
+def page_of_comparison(comparison: Comparison, tr: Translator) -> str:
     """Return a comparison's report as HTML."""
     values: dict[str, Any] = {
         "comparison": comparison,
-        "reasons": [said(sentence, words) for sentence in comparison.sentences],
-        "key": _key(comparison, words),
-        "intervals": _intervals(comparison, words),
-        "measures": [_measures(comparison, part, words) for part in comparison.parts],
-        "differences": _differences(comparison, words),
-        "fits": _fits(comparison, words),
-        "curves": _curves(comparison, words),
-        "variants": [(row.variant.name, _in_words(comparison, row, words)) for row in comparison.standings],
-        "settings": _settings(comparison, words),
+        "reasons": [text_of(sentence, tr) for sentence in comparison.sentences],
+        "figures": _key_figures(comparison, tr),
+        "intervals": _intervals(comparison, tr),
+        "measures": [_measures(comparison, part, tr) for part in comparison.parts],
+        "differences": _differences(comparison, tr),
+        "fits": _fits(comparison, tr),
+        "curves": _curves(comparison, tr),
+        "variants": [(row.variant.name, _in_words(comparison, row, tr)) for row in comparison.standings],
+        "settings": _settings(comparison, tr),
         "versions": sorted(comparison.versions.items()),
     }
-    return environment("photoflux.comparison", "").get_template("comparison.html.jinja").render(words=words, **values)
+    return environment("photoflux.comparison", "").get_template("comparison.html.jinja").render(tr=tr, **values)
 
 
-def bounds(interval: Interval, words: Translator, form: str = ".3f") -> str:
+def bounds(interval: Interval, tr: Translator, form: str = ".3f") -> str:
     """Return a mean and, where there are any, its bounds."""
     if np.isnan(interval.mean):
         return "–"
     if np.isnan(interval.low):
-        return words.number(interval.mean, form)
-    values = {name: words.number(value, form) for name, value in vars(interval).items()}
-    return words.sentence("{mean} ({low} to {high})", **values)
+        return tr.number(interval.mean, form)
+    values = {name: tr.number(value, form) for name, value in vars(interval).items()}
+    return tr.sentence("{mean} ({low} to {high})", **values)
 
 
-def _key(comparison: Comparison, words: Translator) -> list[tuple[str, str]]:
+def _key_figures(comparison: Comparison, tr: Translator) -> list[tuple[str, str]]:
     chosen = comparison.standings[comparison.decision.chosen]
-    figures = [(words("chosen"), chosen.variant.name)]
+    figures = [(tr("chosen"), chosen.variant.name)]
     titles = {"validation": "validation", "test": "test", "holdout": "second folder"}
     for part in comparison.parts:
-        title = words.sentence("balanced accuracy, {part}", part=words(titles[part]))
-        figures.append((title, words.percent(chosen.parts[part][CRITERION].mean)))
+        title = tr.sentence("balanced accuracy, {part}", part=tr(titles[part]))
+        figures.append((title, tr.percent(chosen.parts[part][CRITERION].mean)))
     return figures
 
 
-def _intervals(comparison: Comparison, words: Translator) -> Drawing:
+def _intervals(comparison: Comparison, tr: Translator) -> Drawing:
     rows = {
         row.variant.name: {part: row.parts[part][CRITERION] for part in comparison.parts}
         for row in comparison.standings
     }
     return drawing(
-        plots.intervals(rows, words, words("balanced accuracy")),
-        words("Balanced accuracy of every variant on each part, mean and interval."),
-        words("Balanced accuracy, mean and 95 % interval"),
+        plots.intervals(rows, tr, tr("balanced accuracy")),
+        tr("Balanced accuracy of every variant on each part, mean and interval."),
+        tr("Balanced accuracy, mean and 95 % interval"),
     )
 
 
-def _curves(comparison: Comparison, words: Translator) -> Drawing:
+def _curves(comparison: Comparison, tr: Translator) -> Drawing:
     return drawing(
-        plots.histories(comparison.histories, words),
-        words("Total validation loss of every variant by epoch."),
-        words("Total validation loss, a line a seed"),
+        plots.histories(comparison.histories, tr),
+        tr("Total validation loss of every variant by epoch."),
+        tr("Total validation loss, a line a seed"),
     )
 
 
-def _measures(comparison: Comparison, part: str, words: Translator) -> Table:
+def _measures(comparison: Comparison, part: str, tr: Translator) -> Table:
     binary = "recall_at_precision" in comparison.standings[0].parts[part]
     names = [*MEASURES, *(["recall_at_precision"] if binary else [])]
     titles = {
@@ -101,16 +101,14 @@ def _measures(comparison: Comparison, part: str, words: Translator) -> Table:
         "test": "Test part: looked at after the choice",
         "holdout": "Second folder: looked at after the choice",
     }
-    head = [words("variant"), *(words(MEASURES[name]) for name in MEASURES)]
+    head = [tr("variant"), *(tr(MEASURES[name]) for name in MEASURES)]
     if binary:
-        head.append(words.sentence("recall at a precision of {precision:.2f}", precision=PRECISION))
-    rows = [
-        [row.variant.name, *(bounds(row.parts[part][name], words) for name in names)] for row in comparison.standings
-    ]
-    return Table(head, rows, range(1, len(head)), words(titles[part]))
+        head.append(tr.sentence("recall at a precision of {precision:.2f}", precision=PRECISION))
+    rows = [[row.variant.name, *(bounds(row.parts[part][name], tr) for name in names)] for row in comparison.standings]
+    return Table(head, rows, range(1, len(head)), tr(titles[part]))
 
 
-def _differences(comparison: Comparison, words: Translator) -> Table:
+def _differences(comparison: Comparison, tr: Translator) -> Table:
     reference = comparison.standings[comparison.decision.reference].variant.name
     titles = {"validation": "validation", "test": "test", "holdout": "second folder"}
     rows = []
@@ -118,15 +116,15 @@ def _differences(comparison: Comparison, words: Translator) -> Table:
         if not row.differences:
             continue
         found = [row.differences[part][CRITERION] for part in comparison.parts]
-        answers = [words("detected" if interval.excludes_zero else "not detected") for interval in found]
-        cells = [f"{bounds(interval, words, '+.3f')} {a}" for interval, a in zip(found, answers, strict=True)]
+        answers = [tr("detected" if interval.excludes_zero else "not detected") for interval in found]
+        cells = [f"{bounds(interval, tr, '+.3f')} {a}" for interval, a in zip(found, answers, strict=True)]
         rows.append([row.variant.name, *cells])
-    head = [words("variant"), *(words(titles[part]) for part in comparison.parts)]
-    caption = words.sentence("Balanced accuracy less that of {name}, paired by seed and image", name=reference)
+    head = [tr("variant"), *(tr(titles[part]) for part in comparison.parts)]
+    caption = tr.sentence("Balanced accuracy less that of {name}, paired by seed and image", name=reference)
     return Table(head, rows, range(1, len(head)), caption)
 
 
-def _fits(comparison: Comparison, words: Translator) -> Table:
+def _fits(comparison: Comparison, tr: Translator) -> Table:
     titles = {
         "gap": "accuracy gap",
         "best_epoch": "best epoch",
@@ -136,15 +134,15 @@ def _fits(comparison: Comparison, words: Translator) -> Table:
     }
     forms = {"gap": ".3f", "best_epoch": ".1f", "overfits_from": ".1f", "seconds": ",.0f", "nonzero": ",.0f"}
     rows = [
-        [row.variant.name, *(bounds(row.numbers[name], words, forms[name]) for name in titles)]
+        [row.variant.name, *(bounds(row.numbers[name], tr, forms[name]) for name in titles)]
         for row in comparison.standings
     ]
-    return Table([words("variant"), *(words(title) for title in titles.values())], rows, range(1, 6))
+    return Table([tr("variant"), *(tr(title) for title in titles.values())], rows, range(1, 6))
 
 
-def _in_words(comparison: Comparison, row: Standing, words: Translator) -> str:
+def _in_words(comparison: Comparison, row: Standing, tr: Translator) -> str:
     """Return what the numbers say of one variant."""
-    parts = [said(("Its regularisation: {recipe}.", {"recipe": variant_in_words(row.variant)}), words)]
+    parts = [text_of(("Its regularisation: {recipe}.", {"recipe": regularisation(row.variant)}), tr)]
     start, best = row.numbers["overfits_from"], row.numbers["best_epoch"]
     if np.isnan(start.mean):
         template = "The validation loss is lowest at the last epoch with every seed: no overfitting is seen yet."
@@ -153,9 +151,9 @@ def _in_words(comparison: Comparison, row: Standing, words: Translator) -> str:
             "From epoch {start:.1f} on, on average, the validation loss rises: it overfits; its best epoch is "
             "{best:.1f}."
         )
-    parts.append(words.sentence(template, start=start.mean, best=best.mean))
+    parts.append(tr.sentence(template, start=start.mean, best=best.mean))
     template = "Its accuracy on the training part less that on the validation part is {gap:+.3f}."
-    parts.append(words.sentence(template, gap=row.numbers["gap"].mean))
+    parts.append(tr.sentence(template, gap=row.numbers["gap"].mean))
     if row.differences:
         found = row.differences["test"][CRITERION]
         name = comparison.standings[comparison.decision.reference].variant.name
@@ -165,30 +163,30 @@ def _in_words(comparison: Comparison, row: Standing, words: Translator) -> str:
                 "On the test part its balanced accuracy differs from that of {name} by {mean:+.3f} "
                 "({low:+.3f} to {high:+.3f})."
             )
-        parts.append(words.sentence(template, name=name, **vars(found)))
+        parts.append(tr.sentence(template, name=name, **vars(found)))
     return " ".join(parts)
 
 
-def _settings(comparison: Comparison, words: Translator) -> list[tuple[str, str]]:
-    own = words("each variant's own")
+def _settings(comparison: Comparison, tr: Translator) -> list[tuple[str, str]]:
+    own = tr("each variant's own")
     s, d = comparison.settings, comparison.data
     rate = s["learning_rate"]
     channels, height, width = d["image"]
     rows = [
-        (words("seeds"), ", ".join(map(str, s["seeds"]))),
-        (words("epochs at most"), own if s["epochs"] is None else str(s["epochs"])),
-        (words("images a step"), own if s["batch_size"] is None else str(s["batch_size"])),
-        (words("optimiser"), own if rate is None else words.sentence("Adam, step size {rate}", rate=rate)),
-        (words("balance of the classes"), words(BALANCE[s["balance"]])),
-        (words("engine"), s["engine"]),
-        (words("data"), d["name"]),
-        (words("classes"), ", ".join(d["classes"])),
-        (words("image size"), f"{height}×{width}×{channels}"),
+        (tr("seeds"), ", ".join(map(str, s["seeds"]))),
+        (tr("epochs at most"), own if s["epochs"] is None else str(s["epochs"])),
+        (tr("images a step"), own if s["batch_size"] is None else str(s["batch_size"])),
+        (tr("optimiser"), own if rate is None else tr.sentence("Adam, step size {rate}", rate=rate)),
+        (tr("balance of the classes"), tr(BALANCE[s["balance"]])),
+        (tr("engine"), s["engine"]),
+        (tr("data"), d["name"]),
+        (tr("classes"), ", ".join(d["classes"])),
+        (tr("image size"), f"{height}×{width}×{channels}"),
     ]
     titles = {"train": "train", "validation": "validation", "test": "test", "holdout": "second folder"}
-    rows += [(words(titles[part]), words.sentence("{n} images", n=count)) for part, count in d["images"].items()]
+    rows += [(tr(titles[part]), tr.sentence("{n} images", n=count)) for part, count in d["images"].items()]
     rows += [
-        (words.sentence("fingerprint, seed {seed}", seed=str(seed)), fingerprint)
+        (tr.sentence("fingerprint, seed {seed}", seed=str(seed)), fingerprint)
         for seed, fingerprint in zip(s["seeds"], d["fingerprints"], strict=True)
     ]
     return rows

@@ -36,7 +36,7 @@ _LEAN = 0.9
 
 
 @style()
-def draw_architecture(summary: Summary, words: Translator = ENGLISH) -> Figure:
+def draw_architecture(summary: Summary, tr: Translator = ENGLISH) -> Figure:
     """Draw the layers from top to bottom, each as a block with its name, kind, output shape and parameters.
 
     A block's width, depth and thickness grow with the logarithms of width, height and channels of the output, or its
@@ -46,7 +46,7 @@ def draw_architecture(summary: Summary, words: Translator = ENGLISH) -> Figure:
     ----------
     summary : Summary
         What `photoflux.summary` returned.
-    words : Translator
+    tr : Translator
         The language.
 
     Returns
@@ -74,19 +74,19 @@ def draw_architecture(summary: Summary, words: Translator = ENGLISH) -> Figure:
                 arrowprops={"arrowstyle": "-|>,head_width=0.12,head_length=0.2", "color": GREY, "linewidth": 1},
             )
         above = bottom
-        axes.text(BLOCKS + MARGIN, middle - 0.025, _title(layer, words), va="bottom", fontsize=10)
-        axes.text(BLOCKS + MARGIN, middle + 0.02, _details(layer, words), va="top", fontsize=8.5, alpha=0.8)
+        axes.text(BLOCKS + MARGIN, middle - 0.025, _title(layer, tr), va="bottom", fontsize=10)
+        axes.text(BLOCKS + MARGIN, middle + 0.02, _details(layer, tr), va="top", fontsize=8.5, alpha=0.8)
     sums = {"n": summary.parameters, "adds": summary.multiply_adds}
-    lines = [words.sentence("{n} parameters; {adds} multiply-adds an image", **sums)]
+    lines = [tr.sentence("{n} parameters; {adds} multiply-adds an image", **sums)]
     if any(penalty_text(layer.penalty) for layer in rows):
-        lines.append(words("thick outline: a penalty on the kernel"))
+        lines.append(tr("thick outline: a penalty on the kernel"))
     axes.text(MARGIN, height - 0.5, "\n".join(lines), va="top", fontsize=9, linespacing=1.4)
     return drawn
 
 
-def architecture_svg(summary: Summary, words: Translator = ENGLISH) -> str:
+def architecture_svg(summary: Summary, tr: Translator = ENGLISH) -> str:
     """Return what `draw_architecture` draws as an SVG element for a page."""
-    return svg_of(draw_architecture(summary, words))
+    return svg_of(draw_architecture(summary, tr))
 
 
 def _across(layer: Layer) -> int:
@@ -125,22 +125,22 @@ def _block(axes: Axes, layer: Layer, middle: float, scale: float) -> tuple[float
     return top, bottom
 
 
-def _title(layer: Layer, words: Translator) -> str:
+def _title(layer: Layer, tr: Translator) -> str:
     if layer.kind == "input":
-        return words("images")
+        return tr("images")
     if layer.kind == "convolution":
-        what = words.sentence("convolution {size}", size=size_text(layer.kernel[:2]))
+        what = tr.sentence("convolution {size}", size=size_text(layer.kernel[:2]))
     elif layer.kind == "dropout":
-        what = words.sentence("dropout {rate:g} in training", rate=layer.rate)
+        what = tr.sentence("dropout {rate:g} in training", rate=layer.rate)
     else:
-        what = words(_KINDS[layer.kind])
-    return words.sentence("{name}: {what}", name=layer.name, what=f"{what}, ReLU" if layer.relu else what)
+        what = tr(_KINDS[layer.kind])
+    return tr.sentence("{name}: {what}", name=layer.name, what=f"{what}, ReLU" if layer.relu else what)
 
 
-def _details(layer: Layer, words: Translator) -> str:
-    parts = ["×".join(words.number(side, ",") for side in layer.shape)]
+def _details(layer: Layer, tr: Translator) -> str:
+    parts = ["×".join(tr.number(side, ",") for side in layer.shape)]
     if layer.parameters:
-        parts.append(words.sentence("{n} parameters", n=layer.parameters))
+        parts.append(tr.sentence("{n} parameters", n=layer.parameters))
     if penalty_text(layer.penalty):
-        parts.append(words.localised(penalty_text(layer.penalty)))
+        parts.append(tr.localised(penalty_text(layer.penalty)))
     return " · ".join(parts)

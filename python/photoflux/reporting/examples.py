@@ -1,4 +1,4 @@
-"""Sheets of examples: which images are shown, and each as a small JPEG in the page itself."""
+"""Examples: which images are shown, and each as a small JPEG in the page itself."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from photoflux.reporting.i18n import Translator
-from photoflux.reporting.report_data import Evidence
+from photoflux.reporting.report_data import ReportData
 
-# Longest side of a thumbnail in pixels, and how many a report shows, of errors and of right examples each.
+# Longest side of a thumbnail in pixels, and how many a report shows, of errors and of correct examples each.
 SIDE, QUALITY = 112, 82
-A_GROUP, IN_ALL = 12, 72
+PER_GROUP, IN_TOTAL = 12, 72
 
 Order = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One thumbnail with what is said below it.
+    """One thumbnail with its caption.
 
     Attributes
     ----------
@@ -29,33 +29,33 @@ class Picture:
         A ``data:`` URI.
     path : str
         Where the image is in the source of its dataset.
-    said : str
-        What the model takes it for, in words.
+    caption : str
+        The predicted class with its probability.
     """
 
     source: str
     path: str
-    said: str
+    caption: str
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ExampleGroup:
     """The thumbnails of one group.
 
     Attributes
     ----------
     title : str
         The group.
-    images, chosen : int
-        How many images the group has, and how many of them the sheet draws from (all its errors, or all that are
-        right).
+    images, selected : int
+        How many images the group has, and how many of them the pictures are from (all its errors, or all that are
+        classified correctly).
     pictures : list of Picture
-        In the order of the sheet.
+        In the order of the page.
     """
 
     title: str
     images: int
-    chosen: int
+    selected: int
     pictures: list[Picture]
 
 
@@ -71,52 +71,52 @@ def thumbnail(pixels: np.ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def worst_errors(evidence: Evidence, part: str, words: Translator) -> list[Sheet]:
-    """Return for each folder class the wrongly classified images of a part, the highest loss first."""
-    scored, losses = evidence.scored[part], evidence.losses(part)
-    wrong = scored.taken != scored.labels
+def worst_errors(report_data: ReportData, part: str, tr: Translator) -> list[ExampleGroup]:
+    """Return for each folder class the misclassified images of a part, the highest loss first."""
+    scored, losses = report_data.scored[part], report_data.losses(part)
+    wrong = scored.predicted != scored.labels
 
     def worst(group: np.ndarray) -> np.ndarray:
         ordered: np.ndarray = group[np.argsort(-losses[group], kind="stable")]
         return ordered
 
-    return _sheets(evidence, part, wrong, worst, words)
+    return _groups(report_data, part, wrong, worst, tr)
 
 
-def right_examples(evidence: Evidence, part: str, words: Translator) -> list[Sheet]:
-    """Return for each folder class rightly classified images of a part, from the surest to the least sure."""
-    scored, losses = evidence.scored[part], evidence.losses(part)
+def correct_examples(report_data: ReportData, part: str, tr: Translator) -> list[ExampleGroup]:
+    """Return for each folder class correctly classified images of a part, from the most to the least confident."""
+    scored, losses = report_data.scored[part], report_data.losses(part)
 
     def spread(group: np.ndarray) -> np.ndarray:
-        places = np.linspace(0, len(group) - 1, min(len(group), A_GROUP // 2)).round().astype(int)
+        places = np.linspace(0, len(group) - 1, min(len(group), PER_GROUP // 2)).round().astype(int)
         spread_out: np.ndarray = group[np.argsort(losses[group], kind="stable")][places]
         return spread_out
 
-    return _sheets(evidence, part, scored.taken == scored.labels, spread, words)
+    return _groups(report_data, part, scored.predicted == scored.labels, spread, tr)
 
 
-def _sheets(evidence: Evidence, part: str, wanted: np.ndarray, order: Order, words: Translator) -> list[Sheet]:
-    assert evidence.prepared is not None
-    scored = evidence.scored[part]
-    groups = evidence.folders[scored.indices]
+def _groups(report_data: ReportData, part: str, wanted: np.ndarray, order: Order, tr: Translator) -> list[ExampleGroup]:
+    assert report_data.prepared is not None
+    scored = report_data.scored[part]
+    groups = report_data.folders[scored.indices]
     names = [name for name in sorted(set(groups)) if wanted[groups == name].any()]
-    most = max(1, min(A_GROUP, IN_ALL // max(len(names), 1)))
-    sheets = []
-    for name in names[:IN_ALL]:
+    most = max(1, min(PER_GROUP, IN_TOTAL // max(len(names), 1)))
+    found = []
+    for name in names[:IN_TOTAL]:
         members = np.flatnonzero(groups == name)
-        chosen = members[wanted[members]]
+        selected = members[wanted[members]]
         pictures = [
             Picture(
-                thumbnail(evidence.prepared.images[scored.indices[i]]),
-                evidence.files[int(scored.indices[i])]["path"],
-                said_of(scored.probabilities[i], int(scored.taken[i]), evidence.run.classes, words),
+                thumbnail(report_data.prepared.images[scored.indices[i]]),
+                report_data.files[int(scored.indices[i])]["path"],
+                caption_of(scored.probabilities[i], int(scored.predicted[i]), report_data.run.classes, tr),
             )
-            for i in order(chosen)[:most]
+            for i in order(selected)[:most]
         ]
-        sheets.append(Sheet(str(name), len(members), len(chosen), pictures))
-    return sheets
+        found.append(ExampleGroup(str(name), len(members), len(selected), pictures))
+    return found
 
 
-def said_of(probabilities: np.ndarray, taken: int, classes: Sequence[str], words: Translator) -> str:
-    """Return what the model takes an image for, with its probability, in words."""
-    return words.sentence("{name}, {share:.1%}", name=classes[taken], share=float(probabilities[taken]))
+def caption_of(probabilities: np.ndarray, predicted: int, classes: Sequence[str], tr: Translator) -> str:
+    """Return the predicted class of an image with its probability, as text."""
+    return tr.sentence("{name}, {share:.1%}", name=classes[predicted], share=float(probabilities[predicted]))

@@ -13,6 +13,7 @@ from photoflux.engines.base import Engine
 from photoflux.errors import DataError, RunError
 from photoflux.model.weights import read_weights_of, write_arrays
 from photoflux.reporting import plots
+from photoflux.reporting.report_data import PARTS
 from photoflux.reporting.run_report import report
 from photoflux.runs import run as runs
 from photoflux.runs.dataset import dataset_of
@@ -26,7 +27,6 @@ from photoflux.system.names import printable, reason
 from photoflux.thresholds.calibration import Calibration
 
 INTERRUPTED = "It was interrupted after the last epoch: what is missing was not made."
-PARTS = ("validation", "test")
 CURVES, CONFUSION = "curves.png", "confusion.png"
 FAILED = " could not be made: "
 

@@ -33,8 +33,8 @@ class Translator:
 
     Examples
     --------
-    >>> words = translator("fr")
-    >>> words.sentence("{n} of {of} images", n=3, of=12_000)
+    >>> tr = translator("fr")
+    >>> tr.sentence("{n} of {of} images", n=3, of=12_000)
     '3 sur 12\u202f000 images'
     """
 
@@ -86,19 +86,19 @@ class Translator:
 
 
 class _Sentence(string.Formatter):
-    def __init__(self, words: Translator) -> None:
-        self._words = words
+    def __init__(self, tr: Translator) -> None:
+        self._tr = tr
 
     def format_field(self, value: Any, format_spec: str) -> str:
         """Write one value."""
         if not isinstance(value, Real):
             return format(value, format_spec)
         number: Any = value
-        return self._words.number(number, format_spec or ("," if isinstance(value, Integral) else ""))
+        return self._tr.number(number, format_spec or ("," if isinstance(value, Integral) else ""))
 
 
 def translator(lang: str = "en") -> Translator:
-    """Return the words of a language.
+    """Return the translator of a language.
 
     Parameters
     ----------

@@ -6,14 +6,14 @@ from html import escape
 
 from photoflux.model.summary import COLUMNS, TEXTS, Summary, row_of
 from photoflux.reporting.architecture import architecture_svg
-from photoflux.reporting.run_page import brief
+from photoflux.reporting.run_page import run_html
 from photoflux.runs.run import Run
 from photoflux.thresholds.operating_point import OperatingPoint
 
 
 def attach() -> None:
     """Give the classes the method that notebooks call."""
-    for kind, html in ((Run, brief), (Summary, summary_html), (OperatingPoint, operating_point_html)):
+    for kind, html in ((Run, run_html), (Summary, summary_html), (OperatingPoint, operating_point_html)):
         setattr(kind, "_repr_html_", html)  # noqa: B010 (mypy does not know the attribute)
 
 

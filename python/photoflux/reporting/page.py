@@ -51,29 +51,29 @@ class Drawing:
     ----------
     svg : str
         An SVG element, as `photoflux.reporting.styling.svg_of` returns it.
-    said : str
+    alt : str
         What it shows, for who cannot see it.
     title, caption : str
         Above and below it.
     """
 
     svg: str = field(repr=False)
-    said: str
+    alt: str
     title: str = ""
     caption: str = ""
 
 
-def drawing(figure: Figure, said: str, title: str = "", caption: str = "") -> Drawing:
+def drawing(figure: Figure, alt: str, title: str = "", caption: str = "") -> Drawing:
     """Return a matplotlib figure as one of a page."""
     from photoflux.reporting.styling import svg_of
 
-    return Drawing(svg_of(figure), said, title, caption)
+    return Drawing(svg_of(figure), alt, title, caption)
 
 
 def environment(package: str = "photoflux.reporting", folder: str = "templates") -> Environment:
     """Return the templates of a package, with the base page and the macros of this one; everything is escaped.
 
-    ``words`` is English unless given.
+    ``tr`` is English unless given.
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
@@ -85,13 +85,13 @@ def environment(package: str = "photoflux.reporting", folder: str = "templates")
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    made.globals.update(words=ENGLISH, version=__version__)
+    made.globals.update(tr=ENGLISH, version=__version__)
     return made
 
 
-def rendered(template: str, words: Translator, **values: Any) -> str:
+def rendered(template: str, tr: Translator, **values: Any) -> str:
     """Return a template of this package with its values put in."""
-    return environment().get_template(f"{template}.jinja").render(words=words, **values)
+    return environment().get_template(f"{template}.jinja").render(tr=tr, **values)
 
 
 def destination(folder: Path, path: str | Path | None) -> Path:

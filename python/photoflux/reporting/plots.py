@@ -65,7 +65,7 @@ def curves(
     history: Sequence[EpochRow],
     ended: str,
     column: str,
-    words: Translator = ENGLISH,
+    tr: Translator = ENGLISH,
     size: tuple[float, float] = (4.6, 3.3),
 ) -> Figure:
     """Draw one column of training and validation by epoch: the gap shaded, best epoch and early stop marked.
@@ -78,17 +78,17 @@ def curves(
         How the fit ended; ``"early_stopping"`` is marked.
     column : str
         ``"accuracy"`` or ``"total"``.
-    words : Translator
+    tr : Translator
         The language.
     size : tuple of float
         Width and height in inches.
     """
     drawn = figure(*size)
-    _curve_panel(drawn.subplots(), history, ended, column, words)
+    _curve_panel(drawn.subplots(), history, ended, column, tr)
     return drawn
 
 
-def _curve_panel(axes: Axes, history: Sequence[EpochRow], ended: str, column: str, words: Translator) -> None:
+def _curve_panel(axes: Axes, history: Sequence[EpochRow], ended: str, column: str, tr: Translator) -> None:
     from matplotlib.ticker import MaxNLocator
 
     epochs = [row.epoch for row in history]
@@ -96,27 +96,27 @@ def _curve_panel(axes: Axes, history: Sequence[EpochRow], ended: str, column: st
     values = {part: [getattr(row, f"{part}_{column}") for row in history] for part in ("train", "validation")}
     for part, heights in values.items():
         look = PARTS[part].keywords | ({} if len(epochs) <= 30 else {"marker": None})
-        axes.plot(epochs, heights, **look, markersize=3.5, label=words(part))
+        axes.plot(epochs, heights, **look, markersize=3.5, label=tr(part))
     if len(epochs) > 1:
         axes.fill_between(
-            epochs, values["train"], values["validation"], color=MARK, alpha=0.22, linewidth=0, label=words("gap")
+            epochs, values["train"], values["validation"], color=MARK, alpha=0.22, linewidth=0, label=tr("gap")
         )
     height = getattr(best, f"validation_{column}")
     axes.plot([best.epoch], [height], "*", color=VALIDATION, markersize=14, markeredgecolor="white", zorder=3)
-    label = words.sentence("best epoch, {n}", n=best.epoch)
+    label = tr.sentence("best epoch, {n}", n=best.epoch)
     axes.axvline(best.epoch, color=MARK, linewidth=1.1, linestyle=":", label=label)
     if ended == "early_stopping":
-        label = words.sentence("stopped at {n}", n=epochs[-1])
+        label = tr.sentence("stopped at {n}", n=epochs[-1])
         axes.axvline(epochs[-1], color=MARK, linewidth=1.1, linestyle="--", label=label)
-    axes.set_xlabel(words("epoch"))
+    axes.set_xlabel(tr("epoch"))
     penalised = any(row.train_penalty > 0 for row in history)
-    axes.set_ylabel(words("accuracy" if column == "accuracy" else "loss + penalty" if penalised else "loss"))
+    axes.set_ylabel(tr("accuracy" if column == "accuracy" else "loss + penalty" if penalised else "loss"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if column == "total" and max(row.train_total for row in history) > 20 * min(
         row.validation_total for row in history
     ):
         axes.set_yscale("log")
-    numbered(axes.yaxis, words, percent=column == "accuracy")
+    numbered(axes.yaxis, tr, percent=column == "accuracy")
     axes.legend()
 
 
@@ -139,7 +139,7 @@ def plot_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], t
 
 
 @style()
-def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str], words: Translator = ENGLISH) -> Figure:
+def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str], tr: Translator = ENGLISH) -> Figure:
     """Draw a confusion matrix: rows are the true classes, columns what they were taken for.
 
     The stronger the colour of a cell, the larger its share of the true class, on a square root scale that shows small
@@ -151,7 +151,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str],
         ``confusion[i][j]``: images of class i taken for class j.
     classes : sequence of str
         Their names.
-    words : Translator
+    tr : Translator
         The language.
     """
     import numpy as np
@@ -171,9 +171,9 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str],
     axes.invert_yaxis()
     axes.set_aspect("equal")
     for (i, j), count in np.ndenumerate(counts) if many <= MANY else ():
-        text = words.number(int(count), ",")
+        text = tr.number(int(count), ",")
         if many <= FEW:
-            text = f"{text}\n{words.percent(shares[i, j], 0)}"
+            text = f"{text}\n{tr.percent(shares[i, j], 0)}"
         if count or many <= FEW:
             axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=9 if many <= FEW else 8)
     names = [shortened(name) for name in classes]
@@ -182,8 +182,8 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str],
     if many > 3 and max(map(len, names)) > 3:
         axes.tick_params(axis="x", rotation=40 if many <= FEW else 90)
     axes.set_yticks(places, names, size=size)
-    axes.set_xlabel(words("taken for"))
-    axes.set_ylabel(words("true class"))
+    axes.set_xlabel(tr("taken for"))
+    axes.set_ylabel(tr("true class"))
     return drawn
 
 
@@ -198,7 +198,7 @@ def ranking(
     kind: str,
     parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
     thresholds: Mapping[str, float],
-    words: Translator = ENGLISH,
+    tr: Translator = ENGLISH,
 ) -> Figure:
     """Draw how well scores put one of two classes before the other, the points of given thresholds marked.
 
@@ -210,7 +210,7 @@ def ranking(
         For each part labels 0 and 1, both present, (N,), and the scores of class 1, 0 to 1, (N,).
     thresholds : mapping of str to float
         Scores from which an image counts as class 1, by the name that the legend gives them.
-    words : Translator
+    tr : Translator
         The language.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
@@ -220,12 +220,12 @@ def ranking(
     for part, (labels, scores) in parts.items():
         if kind == "roc":
             x, y, _ = roc_curve(labels, scores)
-            area = words.sentence("{part}: area {area:.3f}", part=words(part), area=roc_auc_score(labels, scores))
+            area = tr.sentence("{part}: area {area:.3f}", part=tr(part), area=roc_auc_score(labels, scores))
         else:
             y, x, _ = precision_recall_curve(labels, scores)
-            area = words.sentence(
+            area = tr.sentence(
                 "{part}: average precision {area:.3f}",
-                part=words(part),
+                part=tr(part),
                 area=average_precision_score(labels, scores),
             )
         # Between two thresholds the precision is not on the line between the two points.
@@ -238,14 +238,14 @@ def ranking(
             colour = PARTS[part].colour
             axes.plot(*place, mark, color=colour, markersize=8, markeredgecolor="white", label=label, zorder=3)
     if kind == "roc":
-        axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=words("by chance"))
+        axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=tr("by chance"))
     else:
         labels = next(iter(parts.values()))[0]
-        axes.axhline(float(labels.mean()), color=MARK, linewidth=1, linestyle=":", label=words("by chance"))
+        axes.axhline(float(labels.mean()), color=MARK, linewidth=1, linestyle=":", label=tr("by chance"))
     titles = ("false positive rate", "recall (true positive rate)") if kind == "roc" else ("recall", "precision")
-    axes.set(xlabel=words(titles[0]), ylabel=words(titles[1]), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set(xlabel=tr(titles[0]), ylabel=tr(titles[1]), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     for axis in (axes.xaxis, axes.yaxis):
-        numbered(axis, words, percent=True)
+        numbered(axis, tr, percent=True)
     axes.legend(loc="lower right" if kind == "roc" else "lower left")
     return drawn
 
@@ -283,35 +283,33 @@ def plot_calibration(calibration: Calibration, title: str, path: Path) -> None:
 
 
 @style()
-def calibration_curve(parts: Mapping[str, Reliability], words: Translator = ENGLISH) -> Figure:
+def calibration_curve(parts: Mapping[str, Reliability], tr: Translator = ENGLISH) -> Figure:
     """Draw the share that came true against the probability, a point a bin, with exact 95 % intervals.
 
     Parameters
     ----------
     parts : mapping of str to Reliability
         For each part, `Calibration.before` or `Calibration.after`.
-    words : Translator
+    tr : Translator
         The language.
     """
     drawn = figure(4.6, 3.9)
-    _reliability_panel(drawn.subplots(), parts, words)
+    _reliability_panel(drawn.subplots(), parts, tr)
     return drawn
 
 
-def _reliability_panel(axes: Axes, parts: Mapping[str, Reliability], words: Translator) -> None:
+def _reliability_panel(axes: Axes, parts: Mapping[str, Reliability], tr: Translator) -> None:
     for part, found in parts.items():
         bounds = [share(hits, count, 0.975) for hits, count in zip(found.hits, found.count, strict=True)]
         below = [row - (bound.low or 0.0) for row, bound in zip(found.observed, bounds, strict=True)]
         above = [(bound.high or 0.0) - row for row, bound in zip(found.observed, bounds, strict=True)]
-        label = words.sentence("{part}: calibration error {error:.3f}", part=words(part), error=found.error)
+        label = tr.sentence("{part}: calibration error {error:.3f}", part=tr(part), error=found.error)
         look = PARTS[part].keywords | {"markersize": 4.5, "elinewidth": 0.9, "label": label}
         axes.errorbar(found.predicted, found.observed, yerr=[below, above], **look)
-    axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=words("calibrated"))
-    axes.set(
-        xlabel=words("mean probability"), ylabel=words("share that came true"), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
-    )
+    axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=tr("calibrated"))
+    axes.set(xlabel=tr("mean probability"), ylabel=tr("share that came true"), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     for axis in (axes.xaxis, axes.yaxis):
-        numbered(axis, words, percent=True)
+        numbered(axis, tr, percent=True)
     axes.legend(loc="upper left")
 
 

@@ -45,13 +45,13 @@ class Scored:
         return probabilities(self.logits)
 
     @cached_property
-    def taken(self) -> np.ndarray:
-        """The class of each image in the model's eyes, (N,)."""
+    def predicted(self) -> np.ndarray:
+        """The predicted class of each image, (N,)."""
         return decisions(self.logits)
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class ReportData:
     """A run with its dataset and its logits, as far as they are there.
 
     Attributes
@@ -85,13 +85,13 @@ class Evidence:
         return image_losses(self.run.variant.loss, scored.logits, scored.labels)
 
 
-def gather(run: Run, words: Translator) -> Evidence:
+def gather(run: Run, tr: Translator) -> ReportData:
     """Return what is there of a run; what is missing is said in words."""
     missing: list[str] = []
-    prepared, files = _dataset(run, words, missing)
+    prepared, files = _dataset(run, tr, missing)
     scored = {}
     if "test" not in run.metrics:
-        missing[:] = [_without_scores(run, prepared, words)]
+        missing[:] = [_without_scores(run, prepared, tr)]
     elif prepared is not None:
         for part in PARTS:
             indices = scored_positions(run, prepared, part)
@@ -102,12 +102,12 @@ def gather(run: Run, words: Translator) -> Evidence:
                 scored[part] = Scored(indices, np.asarray(prepared.labels[indices]), logits)
         if not scored:
             missing.append(
-                words(
+                tr(
                     "The run holds no logits of its own, as an earlier PhotoFlux wrote it. There are no curves of "
                     "thresholds and no examples; training again gives them."
                 )
             )
-    return Evidence(run, prepared, files, scored, missing)
+    return ReportData(run, prepared, files, scored, missing)
 
 
 def _logits(run: Run, part: str, images: int) -> np.ndarray | None:
@@ -119,10 +119,10 @@ def _logits(run: Run, part: str, images: int) -> np.ndarray | None:
     return logits if len(logits) == images and np.isfinite(logits).all() else None
 
 
-def _dataset(run: Run, words: Translator, missing: list[str]) -> tuple[PreparedDataset | None, list[dict[str, str]]]:
+def _dataset(run: Run, tr: Translator, missing: list[str]) -> tuple[PreparedDataset | None, list[dict[str, str]]]:
     path = run.data["path"]
     if path is None and run.data.get("made_from") is None:
-        missing.append(words("The run does not say where its prepared dataset is, so no image of it is shown."))
+        missing.append(tr("The run does not say where its prepared dataset is, so no image of it is shown."))
         return None, []
     try:
         with Display() as display:
@@ -130,14 +130,14 @@ def _dataset(run: Run, words: Translator, missing: list[str]) -> tuple[PreparedD
         return prepared, prepared.files()
     except DatasetChangedError as error:
         say(f"Note: {error}")
-        line = words.sentence(
+        line = tr.sentence(
             "The prepared dataset at {path} is no longer the one that the run was trained on (its fingerprint is "
             "another): examples, errors image by image and curves of thresholds are missing.",
             path=path,
         )
     except DataError as error:
         say(f"Note: {error}")
-        line = words.sentence(
+        line = tr.sentence(
             "There is no usable prepared dataset at {path} any more: examples, errors image by image and curves of "
             "thresholds are missing.",
             path=path,
@@ -146,12 +146,12 @@ def _dataset(run: Run, words: Translator, missing: list[str]) -> tuple[PreparedD
     return None, []
 
 
-def _without_scores(run: Run, prepared: PreparedDataset | None, words: Translator) -> str:
+def _without_scores(run: Run, prepared: PreparedDataset | None, tr: Translator) -> str:
     if prepared is not None and len(prepared.indices("test")) and not len(scored_positions(run, prepared, "test")):
-        return words("The weights that the fit began from had seen all test images, so there is no test score.")
+        return tr("The weights that the fit began from had seen all test images, so there is no test score.")
     if run.ended == "adopted":
-        return words("The model was adopted without its data, so it has not been scored.")
-    return words(
+        return tr("The model was adopted without its data, so it has not been scored.")
+    return tr(
         "The run holds no scores of the validation and test parts: Julia alone wrote it. `photoflux evaluate RUN "
         "--data DATA` gives them."
     )

@@ -14,23 +14,23 @@ from photoflux.reporting.i18n import Translator
 from photoflux.runs.run import Run
 
 
-def obstacle(run: Run, words: Translator) -> str | None:
+def why_not(run: Run, tr: Translator) -> str | None:
     """Return why no `photoflux train` command makes a run again, in words; None where one does."""
     if run.ended == "adopted":
-        place = (run.initial or {}).get("path") or words("a run in memory")
-        return words.sentence("No command repeats it: it was adopted from {place}.", place=place)
+        place = (run.initial or {}).get("path") or tr("a run in memory")
+        return tr.sentence("No command repeats it: it was adopted from {place}.", place=place)
     if run.data["path"] is None:
-        return words("No command repeats it: it does not say where its prepared dataset is.")
-    if _recipe_options(run.variant) is None:
-        return words("No command repeats it: its recipe was made in Python.")
+        return tr("No command repeats it: it does not say where its prepared dataset is.")
+    if _variant_options(run.variant) is None:
+        return tr("No command repeats it: its recipe was made in Python.")
     if run.initial is not None and run.initial["path"] is None:
-        return words("No command repeats it: it started from weights that were in memory only.")
+        return tr("No command repeats it: it started from weights that were in memory only.")
     return None
 
 
 def train_command(run: Run) -> str:
-    """Return the `photoflux train` command that makes a run again from its prepared dataset; there is no `obstacle`."""
-    options = _recipe_options(run.variant)
+    """Return the `photoflux train` command that makes a run again from its prepared dataset; there is no `why_not`."""
+    options = _variant_options(run.variant)
     assert options is not None
     own = variants()[run.variant.name]
     defaults = asdict(Settings(own.epochs, own.batch_size, own.learning_rate))
@@ -62,20 +62,20 @@ def _joined(words: list[str], options: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _recipe_options(recipe: Variant) -> dict[str, Any] | None:
-    """Return the options that make a recipe from the table's of that name; None if none do."""
-    if recipe.name not in variants():
+def _variant_options(variant: Variant) -> dict[str, Any] | None:
+    """Return the options that make a variant from the table's of that name; None if none do."""
+    if variant.name not in variants():
         return None
-    own = variants()[recipe.name]
+    own = variants()[variant.name]
     options: dict[str, Any] = {}
     for kind in ("l1", "l2"):
-        values = {coefficients.get(kind) for coefficients in recipe.penalty.values()}
+        values = {coefficients.get(kind) for coefficients in variant.penalty.values()}
         if len(values) == 1 and values != {None} and values != {c.get(kind) for c in own.penalty.values()}:
             options[kind] = values.pop()
-    if recipe.loss != own.loss:
-        options["loss"] = recipe.loss
+    if variant.loss != own.loss:
+        options["loss"] = variant.loss
     try:
-        made = recipe_of(recipe.name, options.get("l1"), options.get("l2"), options.get("loss"))
+        made = recipe_of(variant.name, options.get("l1"), options.get("l2"), options.get("loss"))
     except SettingError:
         return None
-    return options if made == recipe else None
+    return options if made == variant else None

@@ -16,8 +16,8 @@ def report(run: str | Path | Run, path: str | Path | None = None, *, lang: str =
     """
     from photoflux.reporting.run_page import page_of
 
-    words = translator(lang)
+    tr = translator(lang)
     run = run if isinstance(run, Run) else load_run(run)
     path = destination(run.path, path)
-    write_page(path, page_of(run, words))
+    write_page(path, page_of(run, tr))
     return path

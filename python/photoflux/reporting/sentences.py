@@ -11,19 +11,19 @@ from photoflux.reporting.i18n import ENGLISH, Translator
 Sentence = tuple[str, dict[str, Any]]
 
 
-def said(sentence: Sentence, words: Translator = ENGLISH) -> str:
+def text_of(sentence: Sentence, tr: Translator = ENGLISH) -> str:
     """Return a sentence in a language; its values are translated where they are words."""
     template, values = sentence
     translated: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, list):
-            translated[name] = ", ".join(said((inner, given), words) for inner, given in value)
+            translated[name] = ", ".join(text_of((inner, given), tr) for inner, given in value)
         else:
-            translated[name] = words(value) if isinstance(value, str) else value
-    return words.sentence(template, **translated)
+            translated[name] = tr(value) if isinstance(value, str) else value
+    return tr.sentence(template, **translated)
 
 
-def variant_in_words(variant: Variant) -> list[Sentence]:
+def regularisation(variant: Variant) -> list[Sentence]:
     """Return a variant's regularisation: penalty, dropout, early stopping."""
     parts: list[Sentence] = []
     for group, coefficients in variant.penalty.items():

@@ -124,21 +124,21 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", dpi=120)
 
 
-def numbered(axis: Axis, words: Translator | None = None, *, percent: bool = False) -> None:
+def numbered(axis: Axis, tr: Translator | None = None, *, percent: bool = False) -> None:
     """Write the numbers along an axis in a language's way, as percent if they are shares; call it when all is drawn.
 
     Parameters
     ----------
     axis : matplotlib.axis.Axis
         The x or y axis.
-    words : callable, optional
+    tr : callable, optional
         A `photoflux.reporting.i18n.Translator`; None: English.
     percent : bool
         Whether the numbers are shares from 0 to 1.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
-    localised = (words or ENGLISH).localised
+    localised = (tr or ENGLISH).localised
     if percent:
         axis.set_major_formatter(FuncFormatter(lambda value, _: localised(f"{100 * value:g} %")))
         return

@@ -9,8 +9,8 @@ from photoflux.model.summary import Summary, penalty_text
 from photoflux.model.variants import LOSSES
 from photoflux.reporting.i18n import Translator
 from photoflux.reporting.page import Table
-from photoflux.reporting.report_data import Evidence
-from photoflux.reporting.sentences import variant_in_words
+from photoflux.reporting.report_data import ReportData
+from photoflux.reporting.sentences import regularisation
 from photoflux.runs.run import Run
 from photoflux.system.names import printable
 
@@ -23,31 +23,31 @@ BALANCE = {
 }
 
 
-def parts(run: Run, words: Translator) -> Table:
+def parts(run: Run, tr: Translator) -> Table:
     """Return loss, penalty and accuracy of each part."""
     titles = ("part", "loss", "penalty", "total", "accuracy", "balanced accuracy")
     rows = []
     for part, metrics in run.metrics.items():
-        losses = [words.number(metrics[name], ".4f") for name in ("loss", "penalty", "total")]
+        losses = [tr.number(metrics[name], ".4f") for name in ("loss", "penalty", "total")]
         shares = [metrics["accuracy"], metrics.get("balanced_accuracy")]
-        rows.append([words(part), *losses, *("–" if share is None else words.percent(share) for share in shares)])
-    return Table([words(title) for title in titles], rows, range(1, len(titles)))
+        rows.append([tr(part), *losses, *("–" if share is None else tr.percent(share) for share in shares)])
+    return Table([tr(title) for title in titles], rows, range(1, len(titles)))
 
 
-def classes(run: Run, words: Translator) -> Table:
+def classes(run: Run, tr: Translator) -> Table:
     """Return precision and recall of each class on the test part."""
     test = run.metrics["test"]
     rows = [
-        [name, words.number(sum(counts), ","), words.percent(precision), words.percent(recall)]
+        [name, tr.number(sum(counts), ","), tr.percent(precision), tr.percent(recall)]
         for name, counts, precision, recall in zip(
             run.classes, test["confusion"], test["precision"], test["recall"], strict=True
         )
     ]
-    head = [words(title) for title in ("class", "images", "precision", "recall")]
+    head = [tr(title) for title in ("class", "images", "precision", "recall")]
     return Table(head, rows[:MOST], range(1, 4))
 
 
-def confused(run: Run, words: Translator) -> Table | None:
+def confused(run: Run, tr: Translator) -> Table | None:
     """Return the pairs of classes that are confused most on the test part; None for two classes, or no error."""
     counts, names = run.metrics["test"]["confusion"], run.classes
     pairs = [(counts[i][j], i, j) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]]
@@ -55,40 +55,39 @@ def confused(run: Run, words: Translator) -> Table | None:
         return None
     pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
     rows = [
-        [names[i], names[j], words.number(count, ","), words.percent(count / sum(counts[i]))]
-        for count, i, j in pairs[:PAIRS]
+        [names[i], names[j], tr.number(count, ","), tr.percent(count / sum(counts[i]))] for count, i, j in pairs[:PAIRS]
     ]
-    head = [words(title) for title in ("true class", "taken for", "images", "share of the true class")]
+    head = [tr(title) for title in ("true class", "taken for", "images", "share of the true class")]
     return Table(head, rows, (2, 3))
 
 
-def folders(evidence: Evidence, words: Translator) -> Table | None:
+def folders(report_data: ReportData, tr: Translator) -> Table | None:
     """Return for each folder class of the test part how much of it is taken for the positive class; None if no other.
 
     Counts are there without the dataset too; with it, and a threshold in the run, a column says what that would take.
     """
-    run = evidence.run
+    run = report_data.run
     positive, found = run.data["positive"], run.metrics.get("test", {}).get("folders", {})
     if positive is None or len(found) < 2:
         return None
     titles = ["folder", "images", "taken for “{name}”", "share taken for it", "errors"]
     at_threshold: dict[str, float] = {}
-    if run.threshold is not None and "test" in evidence.scored:
-        scored = evidence.scored["test"]
-        taken, of_folder = scored.probabilities[:, 1] >= run.threshold["score"], evidence.folders[scored.indices]
+    if run.threshold is not None and "test" in report_data.scored:
+        scored = report_data.scored["test"]
+        taken, of_folder = scored.probabilities[:, 1] >= run.threshold["score"], report_data.folders[scored.indices]
         at_threshold = {name: float(taken[of_folder == name].mean()) for name in found}
         titles.append("share from the threshold on")
     rows = []
     for name, row in sorted(found.items(), key=lambda item: (item[0] != positive, item[1]["accuracy"])):
         images, right = int(row["images"]), round(row["accuracy"] * row["images"])
         hits = right if name == positive else images - right
-        counted = [words.number(n, ",") for n in (images, hits, images - right)]
-        cells = [name, *counted[:2], words.percent(hits / images), counted[2]]
-        rows.append([*cells, words.percent(at_threshold[name])] if at_threshold else cells)
-    return Table([words.sentence(title, name=positive) for title in titles], rows, range(1, len(titles)))
+        counted = [tr.number(n, ",") for n in (images, hits, images - right)]
+        cells = [name, *counted[:2], tr.percent(hits / images), counted[2]]
+        rows.append([*cells, tr.percent(at_threshold[name])] if at_threshold else cells)
+    return Table([tr.sentence(title, name=positive) for title in titles], rows, range(1, len(titles)))
 
 
-def threshold(run: Run, words: Translator) -> Table | None:
+def threshold(run: Run, tr: Translator) -> Table | None:
     """Return what the run's threshold does on each part; None if it has none."""
     if run.threshold is None:
         return None
@@ -96,112 +95,112 @@ def threshold(run: Run, words: Translator) -> Table | None:
     def share(row: dict[str, Any]) -> str:
         if row["value"] is None:
             return "–"
-        bounds = [words.percent(row[name]) for name in ("low", "high")]
-        return words.sentence("{share:.1%} ({low} to {high})", share=row["value"], low=bounds[0], high=bounds[1])
+        bounds = [tr.percent(row[name]) for name in ("low", "high")]
+        return tr.sentence("{share:.1%} ({low} to {high})", share=row["value"], low=bounds[0], high=bounds[1])
 
     rows = []
     for part in ("validation", "test"):
         found = run.threshold.get(part)
         if found:
-            counted = [words.number(found[name], ",") for name in ("images", "taken")]
-            rows.append([words(part), *counted, share(found["recall"]), share(found["precision"])])
+            counted = [tr.number(found[name], ",") for name in ("images", "taken")]
+            rows.append([tr(part), *counted, share(found["recall"]), share(found["precision"])])
     titles = ("part", "images", "taken", "recall", "precision")
-    return Table([words(title) for title in titles], rows, range(1, len(titles)))
+    return Table([tr(title) for title in titles], rows, range(1, len(titles)))
 
 
-def settings(run: Run, words: Translator) -> list[tuple[str, str]]:
+def settings(run: Run, tr: Translator) -> list[tuple[str, str]]:
     """Return how the run was fitted: names and values."""
-    recipe, chosen = run.variant, run.settings
+    variant, chosen = run.variant, run.settings
     rows = [
-        (words("variant"), recipe.name),
-        (words("engine"), run.engine),
-        (words("regularisation"), "; ".join(_ingredient(words, *item) for item in variant_in_words(recipe))),
-        (words("loss"), words(LOSSES[recipe.loss])),
+        (tr("variant"), variant.name),
+        (tr("engine"), run.engine),
+        (tr("regularisation"), "; ".join(_regulariser(tr, *item) for item in regularisation(variant))),
+        (tr("loss"), tr(LOSSES[variant.loss])),
     ]
     if run.ended != "adopted":
         rows += [
-            (words("optimiser"), words.sentence("Adam, step size {rate}", rate=chosen.learning_rate)),
-            (words("images a step"), words.number(chosen.batch_size, ",")),
-            (words("epochs at most"), words.number(chosen.epochs, ",")),
-            (words("balance of the classes"), words(BALANCE[chosen.balance])),
-            (words("seed"), str(chosen.seed)),
+            (tr("optimiser"), tr.sentence("Adam, step size {rate}", rate=chosen.learning_rate)),
+            (tr("images a step"), tr.number(chosen.batch_size, ",")),
+            (tr("epochs at most"), tr.number(chosen.epochs, ",")),
+            (tr("balance of the classes"), tr(BALANCE[chosen.balance])),
+            (tr("seed"), str(chosen.seed)),
         ]
-    return [*rows, (words("first weights"), _origin(run, words))]
+    return [*rows, (tr("first weights"), _origin(run, tr))]
 
 
-def _ingredient(words: Translator, template: str, values: dict[str, Any]) -> str:
-    named = {name: words(value) if name == "group" else value for name, value in values.items()}
-    return words.sentence(template, **named)
+def _regulariser(tr: Translator, template: str, values: dict[str, Any]) -> str:
+    named = {name: tr(value) if name == "group" else value for name, value in values.items()}
+    return tr.sentence(template, **named)
 
 
-def _origin(run: Run, words: Translator) -> str:
+def _origin(run: Run, tr: Translator) -> str:
     if run.initial is None:
-        return words("drawn from the seed")
-    place = run.initial["path"] or words("a run in memory")
-    return words.sentence("{place}, fingerprint {fingerprint}", place=place, fingerprint=run.initial["fingerprint"])
+        return tr("drawn from the seed")
+    place = run.initial["path"] or tr("a run in memory")
+    return tr.sentence("{place}, fingerprint {fingerprint}", place=place, fingerprint=run.initial["fingerprint"])
 
 
-def layers(summary: Summary, words: Translator) -> Table:
+def layers(summary: Summary, tr: Translator) -> Table:
     """Return shape, parameters, multiply-adds and, where there is any, penalty of each layer."""
     titles = ["layer", "kind", "output shape", "parameters", "multiply-adds"]
-    penalties = [words.localised(penalty_text(layer.penalty)) for layer in summary.layers]
+    penalties = [tr.localised(penalty_text(layer.penalty)) for layer in summary.layers]
     rows = []
     for layer in summary.layers:
-        shape = "×".join(words.number(side, ",") for side in layer.shape)
-        sums = [words.number(number, ",") for number in (layer.parameters, layer.multiply_adds)]
-        rows.append([layer.name, words(layer.kind), shape, *sums])
-    rows.append([words("in all"), "", "", *(words.number(n, ",") for n in (summary.parameters, summary.multiply_adds))])
+        shape = "×".join(tr.number(side, ",") for side in layer.shape)
+        sums = [tr.number(number, ",") for number in (layer.parameters, layer.multiply_adds)]
+        rows.append([layer.name, tr(layer.kind), shape, *sums])
+    rows.append([tr("in all"), "", "", *(tr.number(n, ",") for n in (summary.parameters, summary.multiply_adds))])
     if any(penalties):
         titles.append("penalty")
         rows = [[*row, penalty] for row, penalty in zip(rows, [*penalties, ""], strict=True)]
-    return Table([words(title) for title in titles], rows, (2, 3, 4))
+    return Table([tr(title) for title in titles], rows, (2, 3, 4))
 
 
-def data(evidence: Evidence, words: Translator) -> list[tuple[str, str]]:
+def data(report_data: ReportData, tr: Translator) -> list[tuple[str, str]]:
     """Return what the run was trained on: names and values."""
-    run, prepared = evidence.run, evidence.prepared
+    run, prepared = report_data.run, report_data.prepared
     size = "×".join(str(run.data[key]) for key in ("height", "width", "channels"))
     rows = [
-        (words("name"), run.data["name"]),
-        (words("prepared dataset"), run.data["path"] or words("not known")),
-        (words("fingerprint"), run.data["fingerprint"] or words("not known")),
-        (words("images (height × width × channels)"), size),
+        (tr("name"), run.data["name"]),
+        (tr("prepared dataset"), run.data["path"] or tr("not known")),
+        (tr("fingerprint"), run.data["fingerprint"] or tr("not known")),
+        (tr("images (height × width × channels)"), size),
     ]
     if run.data["positive"] is not None:
-        rows.append((words("positive class"), run.data["positive"]))
+        rows.append((tr("positive class"), run.data["positive"]))
     if prepared is not None:
         left_out = len(prepared.rejected)
-        said = words("none")
+        said = tr("none")
         if left_out:
-            said = words.sentence("{n}, listed in {file}", n=left_out, file=prepared.path / "rejected.csv")
-        rows.append((words("files left out"), said))
+            said = tr.sentence("{n}, listed in {file}", n=left_out, file=prepared.path / "rejected.csv")
+        rows.append((tr("files left out"), said))
         if prepared.meta.get("groups"):
-            rows.append((words("groups.csv, groups kept together (sha256)"), prepared.meta["groups"]))
+            rows.append((tr("groups.csv, groups kept together (sha256)"), prepared.meta["groups"]))
         if prepared.meta.get("split") == "given":
-            rows.append((words("split"), words("the folder's own parts")))
-        rows += [(words("note"), printable(note)) for note in prepared.warnings]
+            rows.append((tr("split"), tr("the folder's own parts")))
+        rows += [(tr("note"), printable(note)) for note in prepared.warnings]
     return rows
 
 
-def counts(prepared: PreparedDataset, folder_of: Any, words: Translator) -> Table:
+def counts(prepared: PreparedDataset, folder_of: Any, tr: Translator) -> Table:
     """Return how many images each class, or each folder class where there are others, has in each part."""
     import numpy as np
 
     names, codes = np.unique(folder_of.astype(str), return_inverse=True)
     rows = [(str(name), prepared.split[codes == code]) for code, name in enumerate(names[:MOST])]
     cells = []
-    for name, split in [*rows, (words("in all"), prepared.split)]:
+    for name, split in [*rows, (tr("in all"), prepared.split)]:
         sizes = [*np.bincount(split, minlength=len(SPLITS)), len(split)]
-        cells.append([name, *(words.number(int(size), ",") for size in sizes)])
-    head = [words("folder"), *(words(part) for part in SPLITS), words("in all")]
+        cells.append([name, *(tr.number(int(size), ",") for size in sizes)])
+    head = [tr("folder"), *(tr(part) for part in SPLITS), tr("in all")]
     return Table(head, cells, range(1, len(head)))
 
 
-def versions(run: Run, words: Translator) -> list[tuple[str, str]]:
+def versions(run: Run, tr: Translator) -> list[tuple[str, str]]:
     """Return what computed it, when and for how long."""
     rows = [(name, str(version)) for name, version in run.versions.items()]
     if run.created:
-        rows.append((words("saved"), words.date(run.created)))
+        rows.append((tr("saved"), tr.date(run.created)))
     if run.seconds:
-        rows.append((words("the fit took"), words.duration(run.seconds)))
+        rows.append((tr("the fit took"), tr.duration(run.seconds)))
     return rows

@@ -11,23 +11,23 @@ from photoflux.runs.run import Run
 LEVEL = 0.95
 
 
-def verdict(run: Run, words: Translator) -> list[str]:
+def verdict(run: Run, tr: Translator) -> list[str]:
     """Return short paragraphs made from a run's numbers: how good it is, what it confuses, how the fit went.
 
     Parameters
     ----------
     run : Run
         The run.
-    words : Translator
+    tr : Translator
         The language.
     """
     test = run.metrics.get("test")
-    said = [] if test is None else [_score(run, test, words), _classes(run, test, words)]
+    paragraphs = [] if test is None else [_score(run, test, tr), _classes(run, test, tr)]
     if run.history:
-        said.append([*_ending(run, words), *_overfitting(run, words)])
+        paragraphs.append([*_ending(run, tr), *_overfitting(run, tr)])
     elif run.ended == "adopted":
-        said.append([words("It was not trained here but adopted from a Keras model: there are no learning curves.")])
-    return [" ".join(sentences) for sentences in said if sentences]
+        paragraphs.append([tr("It was not trained here but adopted from a Keras model: there are no learning curves.")])
+    return [" ".join(sentences) for sentences in paragraphs if sentences]
 
 
 def interval(right: int, of: int) -> tuple[float, float]:
@@ -42,7 +42,7 @@ def interval(right: int, of: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def _score(run: Run, test: dict[str, Any], words: Translator) -> list[str]:
+def _score(run: Run, test: dict[str, Any], tr: Translator) -> list[str]:
     sizes = [sum(row) for row in test["confusion"]]
     images, right = sum(sizes), sum(row[i] for i, row in enumerate(test["confusion"]))
     low, high = interval(right, images)
@@ -56,8 +56,8 @@ def _score(run: Run, test: dict[str, Any], words: Translator) -> list[str]:
         "largest": largest,
         "name": run.classes[sizes.index(max(sizes))],
     }
-    said = [
-        words.sentence(
+    sentences = [
+        tr.sentence(
             "Of the {images} images of the test part, which it had not seen, it classifies {accuracy:.1%} rightly "
             "(95 % interval {low:.1%} to {high:.1%}); averaged over the classes, {balanced:.1%} (balanced accuracy).",
             **values,
@@ -69,47 +69,47 @@ def _score(run: Run, test: dict[str, Any], words: Translator) -> list[str]:
         template = "That is less than always answering “{name}”, which would be right for {largest:.1%}."
     else:
         template = "No difference is detected from always answering “{name}”, which would be right for {largest:.1%}."
-    said.append(words.sentence(template, **values))
-    return said
+    sentences.append(tr.sentence(template, **values))
+    return sentences
 
 
-def _classes(run: Run, test: dict[str, Any], words: Translator) -> list[str]:
+def _classes(run: Run, test: dict[str, Any], tr: Translator) -> list[str]:
     """Say what it finds of the positive class, and which hidden class it takes for it most often."""
     positive = run.data["positive"]
     if positive is None:
         worst = min(range(len(run.classes)), key=lambda i: test["recall"][i])
         template = "The class that it recognises least is “{name}”: {recall:.1%} of its images."
-        return [words.sentence(template, name=run.classes[worst], recall=test["recall"][worst])]
+        return [tr.sentence(template, name=run.classes[worst], recall=test["recall"][worst])]
     template = (
         "It finds {recall:.1%} of the images of “{name}” (recall), and {precision:.1%} of what it takes for “{name}” "
         "are (precision)."
     )
-    said = [words.sentence(template, recall=test["recall"][1], precision=test["precision"][1], name=positive)]
+    sentences = [tr.sentence(template, recall=test["recall"][1], precision=test["precision"][1], name=positive)]
     if not any(row[1] for row in test["confusion"]):
         template = "It takes no image for “{name}”, and so finds none of the {images}."
-        said = [words.sentence(template, name=positive, images=sum(test["confusion"][1]))]
+        sentences = [tr.sentence(template, name=positive, images=sum(test["confusion"][1]))]
     chosen = run.threshold or {}
     kept = chosen.get("test")
     if kept and kept["recall"]["value"] is not None and kept["precision"]["value"] is not None:
         template = "From the run's threshold of {score:.3g} on it finds {recall:.1%}, and {precision:.1%} are."
         shares = {"recall": kept["recall"]["value"], "precision": kept["precision"]["value"]}
-        said.append(words.sentence(template, score=chosen["score"], **shares))
+        sentences.append(tr.sentence(template, score=chosen["score"], **shares))
     others = {name: row for name, row in test["folders"].items() if name != positive}
     if len(others) < 2:
-        return said
+        return sentences
     name, row = min(others.items(), key=lambda item: item[1]["accuracy"])
     if row["accuracy"] == 1:
         if any(row[1] for row in test["confusion"]):
-            said.append(words.sentence("No image of the other folders is taken for “{positive}”.", positive=positive))
-        return said
+            sentences.append(tr.sentence("No image of the other folders is taken for “{positive}”.", positive=positive))
+        return sentences
     template = "Of the other folders “{name}” is taken for “{positive}” most often: {wrong} of {images} ({share:.1%})."
     share = 1 - row["accuracy"]
     wrong = round(share * row["images"])
     values = {"name": name, "positive": positive, "wrong": wrong, "images": int(row["images"]), "share": share}
-    return [*said, words.sentence(template, **values)]
+    return [*sentences, tr.sentence(template, **values)]
 
 
-def _ending(run: Run, words: Translator) -> list[str]:
+def _ending(run: Run, tr: Translator) -> list[str]:
     done, kept = len(run.history), run.kept_epoch
     values = {"done": done, "kept": kept, "of": run.settings.epochs, "patience": run.variant.patience}
     template = {
@@ -124,12 +124,12 @@ def _ending(run: Run, words: Translator) -> list[str]:
         if done == 1
         else "It was trained for all {done} epochs; the weights of epoch {kept} are kept.",
     )
-    return [words.sentence(template, **values)]
+    return [tr.sentence(template, **values)]
 
 
-def _overfitting(run: Run, words: Translator) -> list[str]:
+def _overfitting(run: Run, tr: Translator) -> list[str]:
     if len(run.history) < 2:
-        return [words("One epoch does not tell whether it overfits.")]
+        return [tr("One epoch does not tell whether it overfits.")]
     start = overfitting_starts(run.history)
     lowest = min(run.history, key=lambda row: row.validation_loss)
     last, kept = run.history[-1], run.history[max(run.kept_epoch, 1) - 1]
@@ -161,8 +161,8 @@ def _overfitting(run: Run, words: Translator) -> list[str]:
         "points": 100 * (kept.train_accuracy - kept.validation_accuracy),
     }
     return [
-        words.sentence(template, **values),
-        words.sentence(
+        tr.sentence(template, **values),
+        tr.sentence(
             "At epoch {kept} the accuracy is {train:.1%} in training and {validation:.1%} in validation: a gap of "
             "{points:+.1f} points.",
             **gap,

@@ -16,7 +16,7 @@ from photoflux.comparison.compare import _command, _recipes, _seeds
 from photoflux.data.sources.demo import write_demo_folder
 from photoflux.model.variants import variant
 from photoflux.reporting.i18n import translator
-from photoflux.reporting.sentences import said
+from photoflux.reporting.sentences import text_of
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_the_report_is_one_page_in_either_language(found, tmp_path, Page, lang):
     assert links and all(link.startswith("#") for link in links)
     assert read.of("script") == read.of("link") == read.of("img") == []
     text = " ".join(read.text)
-    assert " ".join(said(sentence, words) for sentence in found.sentences) in text
+    assert " ".join(text_of(sentence, words) for sentence in found.sentences) in text
     chosen = found.standings[found.decision.chosen]
     for part in ("validation", "test", "holdout"):
         assert words.percent(chosen.parts[part]["balanced_accuracy"].mean) in text

@@ -19,7 +19,7 @@ from photoflux.comparison.measures import (
     standings,
 )
 from photoflux.model.history import EpochRow, overfitting_starts
-from photoflux.reporting.sentences import said
+from photoflux.reporting.sentences import text_of
 from photoflux.runs.evaluation import score
 
 NUMBERS = {"gap": 0.1, "best_epoch": 2.0, "overfits_from": float("nan"), "seconds": 1.0, "nonzero": 9.0}
@@ -137,7 +137,7 @@ def test_the_simplest_within_one_standard_error_is_chosen():
     assert found.best == 1
     assert found.candidates == [1, 2, 3, 4]
     assert rows[found.chosen].variant.name == "l2"
-    text = " ".join(map(said, sentences(found, rows, sizes, 3, 0.001, 0.5)))
+    text = " ".join(map(text_of, sentences(found, rows, sizes, 3, 0.001, 0.5)))
     assert "Chosen: l2." in text and "within one standard error (0.023)" in text and "0.840" in text
     assert "It differs from baseline in balanced accuracy on the validation part by +0.013" in text
     # Fewer weights come before fewer ingredients.
@@ -151,7 +151,7 @@ def test_no_difference_is_an_answer():
     rows = [standing("baseline", [0.7, 0.8, 0.9]), standing("l2", [0.71, 0.8, 0.9], 0.003)]
     found = decide(rows, [1, 1], 0)
     assert rows[found.chosen].variant.name == "baseline"
-    text = " ".join(map(said, sentences(found, rows, [1, 1], 3, 0.001, 0.5)))
+    text = " ".join(map(text_of, sentences(found, rows, [1, 1], 3, 0.001, 0.5)))
     assert "No other variant differs from it detectably" in text
     only = decide(rows[1:], [1], 0)
     assert "No difference from" not in " ".join(a for a, _ in sentences(only, rows[1:], [1], 3, 0.001, 0.5)[:3])

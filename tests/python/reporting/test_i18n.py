@@ -58,8 +58,8 @@ def test_another_language_is_refused():
 
 
 def texts_of(call):
-    """The literal first argument of ``words("…")`` or ``words.sentence("…", …)``, or both of a choice."""
-    named = isinstance(call.func, ast.Name) and call.func.id == "words"
+    """The literal first argument of ``tr("…")`` or ``tr.sentence("…", …)``, or both of a choice."""
+    named = isinstance(call.func, ast.Name) and call.func.id == "tr"
     if not call.args or not (named or (isinstance(call.func, ast.Attribute) and call.func.attr == "sentence")):
         return []
     first = call.args[0]
@@ -83,8 +83,8 @@ def marked():
         [*(PACKAGE / "reporting" / "templates").glob("*.jinja"), *(PACKAGE / "comparison").glob("*.jinja")]
     ):
         for call in templates.parse(path.read_text(encoding="utf-8")).find_all(nodes.Call):
-            of_words = call.node.name == "words" if isinstance(call.node, nodes.Name) else call.node.attr == "sentence"
-            if of_words and isinstance(call.args[0], nodes.Const):
+            translated = call.node.name == "tr" if isinstance(call.node, nodes.Name) else call.node.attr == "sentence"
+            if translated and isinstance(call.args[0], nodes.Const):
                 yield path.name, call.args[0].value
 
 

@@ -28,8 +28,8 @@ def page(request, run, tmp_path_factory, Page):
 
 
 def test_a_report_is_one_page_that_needs_nothing_else(page, run):
-    read, words = page
-    assert read.of("html") == [{"lang": words.lang}]
+    read, tr = page
+    assert read.of("html") == [{"lang": tr.lang}]
     assert [attrs.get("name") for attrs in read.of("meta")] == [None, "viewport", "color-scheme"]
     assert read.of("script") == read.of("link") == []
     links = [value for _, attrs in read.tags for name, value in attrs.items() if name in ("src", "href", "xlink:href")]
@@ -38,7 +38,7 @@ def test_a_report_is_one_page_that_needs_nothing_else(page, run):
     names = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
     assert len(set(names)) == len(names)
     assert {link[1:] for link in links if link.startswith("#")} <= set(names)
-    assert {"learning", "results", "folders", "errors", "right", "settings", "data", "repeat"} <= set(names)
+    assert {"learning", "results", "folders", "errors", "correct", "settings", "data", "reproduce"} <= set(names)
 
 
 def test_every_figure_is_there_and_described(page):
@@ -52,26 +52,26 @@ def test_every_figure_is_there_and_described(page):
 
 
 def test_the_numbers_are_the_runs(page, run):
-    read, words = page
+    read, tr = page
     test, text = run.metrics["test"], read.text
     for part, row in run.metrics.items():
-        place = text.index(words(part), text.index(words("part")))
+        place = text.index(tr(part), text.index(tr("part")))
         found = text[place + 1 : place + 6]
-        losses = [words.number(row[name], ".4f") for name in ("loss", "penalty", "total")]
-        balanced = words.percent(row["balanced_accuracy"]) if "balanced_accuracy" in row else "–"
-        assert found == [*losses, words.percent(row["accuracy"]), balanced]
+        losses = [tr.number(row[name], ".4f") for name in ("loss", "penalty", "total")]
+        balanced = tr.percent(row["balanced_accuracy"]) if "balanced_accuracy" in row else "–"
+        assert found == [*losses, tr.percent(row["accuracy"]), balanced]
     for name, counts, precision, recall in zip(
         run.classes, test["confusion"], test["precision"], test["recall"], strict=True
     ):
-        place = text.index(words.number(sum(counts), ","), text.index(words("By class")))
+        place = text.index(tr.number(sum(counts), ","), text.index(tr("By class")))
         if text[place - 1] == name:
-            assert text[place + 1 : place + 3] == [words.percent(precision), words.percent(recall)]
-    places = [i for i, found in enumerate(text) if found == words("share taken for it")]
+            assert text[place + 1 : place + 3] == [tr.percent(precision), tr.percent(recall)]
+    places = [i for i, found in enumerate(text) if found == tr("share taken for it")]
     for name, row in test["folders"].items():
         start = text.index(name, places[0])
         taken = row["accuracy"] if name == "Photo" else 1 - row["accuracy"]
         assert text[start + 1] == str(row["images"])
-        assert text[start + 3] == words.percent(taken)
+        assert text[start + 3] == tr.percent(taken)
 
 
 def test_names_cannot_become_tags(run, page):
@@ -130,20 +130,20 @@ def test_a_report_of_the_demo_is_small(run):
 def test_a_threshold_is_reported(copied, Page):
     chosen = photoflux.threshold(copied, recall=0.5, confidence=0.6).run
     for lang in ("en", "fr"):
-        words = translator(lang)
+        tr = translator(lang)
         read = Page(photoflux.report(copied, lang=lang).read_text(encoding="utf-8"))
-        place = read.text.index(words("taken"))
+        place = read.text.index(tr("taken"))
         for part in ("validation", "test"):
             found = chosen.threshold[part]
             start = read.text.index(part, place)
             assert read.text[start + 1 : start + 3] == [str(found["images"]), str(found["taken"])]
-            assert read.text[start + 3].startswith(words.percent(found["recall"]["value"]))
-            assert read.text[start + 4].startswith(words.percent(found["precision"]["value"]))
-        named = words.sentence("the run's threshold, {value:.3g}", value=chosen.threshold["score"])
+            assert read.text[start + 3].startswith(tr.percent(found["recall"]["value"]))
+            assert read.text[start + 4].startswith(tr.percent(found["precision"]["value"]))
+        named = tr.sentence("the run's threshold, {value:.3g}", value=chosen.threshold["score"])
         assert read.text.count(named) == 2  # in the legends of ROC, and of precision and recall
-        place = read.text.index(words("share from the threshold on"))
+        place = read.text.index(tr("share from the threshold on"))
         start = read.text.index("Photo", place)
-        assert read.text[start + 5] == words.percent(chosen.threshold["test"]["recall"]["value"])
+        assert read.text[start + 5] == tr.percent(chosen.threshold["test"]["recall"]["value"])
 
 
 @pytest.fixture

@@ -18,37 +18,37 @@ import photoflux
 from photoflux import RunError, cli, variant
 from photoflux.data.prepared import open_prepared
 from photoflux.model.settings import recipe_of, settings_of
-from photoflux.reporting import examples as sheets
+from photoflux.reporting import examples
 from photoflux.reporting.i18n import ENGLISH
 from photoflux.reporting.report_data import gather
-from photoflux.reporting.reproduce import obstacle, train_command
+from photoflux.reporting.reproduce import train_command, why_not
 from photoflux.reporting.verdict import interval, verdict
 
 
 def test_thumbnails_are_bounded():
     rng = np.random.default_rng(0)
     for shape, mode, size in (((3, 700, 350), "RGB", (56, 112)), ((1, 28, 28), "L", (28, 28))):
-        data = sheets.thumbnail(rng.integers(0, 256, shape, np.uint8)).removeprefix("data:image/jpeg;base64,")
+        data = examples.thumbnail(rng.integers(0, 256, shape, np.uint8)).removeprefix("data:image/jpeg;base64,")
         picture = Image.open(io.BytesIO(base64.b64decode(data)))
         assert (picture.mode, picture.size, picture.format) == (mode, size, "JPEG")
         assert len(data) < 20_000
 
 
-@pytest.mark.parametrize("kind", ["worst_errors", "right_examples"])
+@pytest.mark.parametrize("kind", ["worst_errors", "correct_examples"])
 def test_the_worst_errors_come_first_and_the_surest_examples(run, scans, kind, monkeypatch):
-    monkeypatch.setattr(sheets, "A_GROUP", 4)
-    evidence = gather(run, ENGLISH)
-    scored = evidence.scored["test"]
+    monkeypatch.setattr(examples, "PER_GROUP", 4)
+    report_data = gather(run, ENGLISH)
+    scored = report_data.scored["test"]
     # All wrong, or all right, as far from 0 as they were.
     sign = (2 * scored.labels[:, None] - 1) * (-1 if kind == "worst_errors" else 1)
     moved = dataclasses.replace(scored, logits=sign * np.abs(scored.logits))
-    found = getattr(sheets, kind)(dataclasses.replace(evidence, scored={"test": moved}), "test", ENGLISH)
+    found = getattr(examples, kind)(dataclasses.replace(report_data, scored={"test": moved}), "test", ENGLISH)
     paths, folders = [row["path"] for row in scans.files()], np.array(scans.folder_labels())[scored.indices]
-    assert [sheet.title for sheet in found] == sorted(set(folders))
-    for sheet in found:
-        places = [list(scored.indices).index(paths.index(picture.path)) for picture in sheet.pictures]
-        of_folder = np.flatnonzero(folders == sheet.title)
-        assert sheet.images == sheet.chosen == len(of_folder) >= 2
+    assert [group.title for group in found] == sorted(set(folders))
+    for group in found:
+        places = [list(scored.indices).index(paths.index(picture.path)) for picture in group.pictures]
+        of_folder = np.flatnonzero(folders == group.title)
+        assert group.images == group.selected == len(of_folder) >= 2
         furthest = of_folder[np.argsort(-np.abs(scored.logits[of_folder, 0]))]
         # The worst are the furthest; examples are spread from the furthest to the nearest.
         expected = furthest[:4] if kind == "worst_errors" else furthest[[0, -1]]
@@ -146,7 +146,7 @@ def test_the_command_makes_the_same_fit(run, scans, monkeypatch, given, name, pl
     settings = settings_of(recipe, **own, seed=given.get("seed", 42), balance=given.get("balance", "none"))
     initial = place and {"path": place, "fingerprint": "f"}
     made = dataclasses.replace(run, variant=recipe, settings=settings, initial=initial)
-    assert obstacle(made, ENGLISH) is None
+    assert why_not(made, ENGLISH) is None
     program, *words = shlex.split(train_command(made))
     assert program == "photoflux"
     assert len(words) == 5 + 2 * len(given) + 2 * bool(place)  # what is the variant's own is left out
