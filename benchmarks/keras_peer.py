@@ -15,13 +15,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from photoflux.data.shape import Shape
 from photoflux.engines.keras.models import build_model
 from photoflux.model.variants import variant
 
 
 def compiled(name: str, width: int, height: int, channels: int, classes: int) -> keras.Model:
     recipe = variant(name)
-    model = build_model(recipe, channels, height, width, classes)
+    model = build_model(recipe, Shape(channels, height, width), classes)
     losses = keras.losses
     loss = losses.BinaryCrossentropy if classes == 2 else losses.SparseCategoricalCrossentropy
     model.compile(optimizer=keras.optimizers.Adam(recipe.learning_rate), loss=loss(from_logits=True))

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from photoflux.data.shape import Shape
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.weights import expected_shapes, metadata_of, write_weights
 from photoflux.runs import run as runs
 from photoflux.runs.run import Run
 
-SHAPE = (3, 12, 10)
+SHAPE = Shape(3, 12, 10)
 # The promise of `export`. Both sides compute logits of a size of about 1 from the same float32 weights; the longest sum
 # has some 2,000 terms, whose rounding adds up to √2000·eps = 5e-6 or so.
 TOLERANCE = 1e-5
@@ -31,22 +32,21 @@ def run_python(script: str, *arguments: object) -> str:
     return done.stdout
 
 
-def a_run(folder: Path, v: Variant, classes: int, shape: tuple[int, int, int] = SHAPE) -> Run:
+def a_run(folder: Path, v: Variant, classes: int, shape: Shape = SHAPE) -> Run:
     """A run with random weights, as large as trained ones."""
     rng = np.random.default_rng(len(v.name))
-    channels, height, width = shape
     weights = {}
-    for name, size in expected_shapes(v, *shape, classes).items():
+    for name, size in expected_shapes(v, shape, classes).items():
         limit = np.sqrt(6 / (np.prod(size[:-2]) * (size[-2] + size[-1]))) if len(size) > 1 else 0.1
         weights[name] = rng.uniform(-limit, limit, size).astype(np.float32)
     data = {"name": "d", "path": None, "fingerprint": "", "classes": [f"c{k}" for k in range(classes)]}
-    data |= {"positive": None, "channels": channels, "height": height, "width": width}
+    data |= {"positive": None, **shape._asdict()}
     run = Run(folder, "keras", v, Settings(1, 32, 0.001), data, [], 0, "interrupted", 0.0, {}, {})
     with runs.writing(folder) as temporary:
-        write_weights(temporary / run.weights.name, weights, metadata_of(v, *shape, classes))
+        write_weights(temporary / run.weights.name, weights, metadata_of(v, shape, classes))
         runs.write_description(temporary, run)
     return run
 
 
-def some_images(count: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+def some_images(count: int, shape: Shape = SHAPE) -> np.ndarray:
     return np.random.default_rng(7).integers(0, 256, (count, *shape), np.uint8)

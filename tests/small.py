@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
+from photoflux.data.shape import Shape
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant, variants
@@ -42,15 +43,15 @@ def settings(**changes) -> Settings:
     return Settings(**{"epochs": 2, "batch_size": 8, "learning_rate": 0.001, **changes})
 
 
-def random_weights(variant: Variant, shape: tuple[int, int, int], classes: int, seed: int = 0) -> dict[str, np.ndarray]:
+def random_weights(variant: Variant, shape: Shape, classes: int, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    shapes = expected_shapes(variant, *shape, classes)
+    shapes = expected_shapes(variant, shape, classes)
     return {name: rng.normal(0, 0.1, size).astype(np.float32) for name, size in shapes.items()}
 
 
-def write_random(path: Path, variant: Variant, shape: tuple[int, int, int], classes: int) -> dict[str, np.ndarray]:
+def write_random(path: Path, variant: Variant, shape: Shape, classes: int) -> dict[str, np.ndarray]:
     weights = random_weights(variant, shape, classes)
-    write_weights(path, weights, metadata_of(variant, *shape, classes))
+    write_weights(path, weights, metadata_of(variant, shape, classes))
     return weights
 
 

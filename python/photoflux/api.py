@@ -214,10 +214,8 @@ def train(
         if on_prepared is not None:
             on_prepared(prepared)
         if start is not None:
-            shape = (prepared.channels, prepared.height, prepared.width)
-            read_weights_of(
-                start, recipe, *shape, len(prepared.classes)
-            )  # refused here, not when an engine has started
+            # Refused here, not when an engine has started.
+            read_weights_of(start, recipe, prepared.shape, len(prepared.classes))
         if out is None:
             folder = stack.enter_context(runs.claimed_new(f"{recipe.name}-{prepared.name}"))
         display = stack.enter_context(Display(progress))

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from photoflux.data.preparation import prepare
+from photoflux.data.shape import Shape
 from photoflux.engines.keras.engine import ENVIRONMENT, KerasEngine
 from photoflux.engines.keras.worker import Worker
 from photoflux.engines.proof import TraceRequest
 from photoflux.errors import SettingError
+from photoflux.model.layers import layers
 from photoflux.model.variants import Variant, variant, variants
 from photoflux.verification import inputs, proof, tolerances
 from photoflux.verification.checks import compare
@@ -22,7 +24,7 @@ from photoflux.verification.proof import Prover
 BATCH, STEPS = 6, 10
 # At this rate the weights hardly move, no activation crosses a kink, and what is left to differ is Adam itself.
 SLOW = 1e-5
-SHAPES = {"photo_cnn": (3, 14, 18), "dense": (1, 9, 7)}
+SHAPES = {"photo_cnn": Shape(3, 14, 18), "dense": Shape(1, 9, 7)}
 WITH_DROPOUT = [name for name, v in variants().items() if v.dropout]
 
 
@@ -31,17 +33,17 @@ def request_for(
 ) -> TraceRequest:
     """Random weights, images, labels and, if asked, dropout masks, fixed by the variant's name."""
     rng = np.random.default_rng(zlib.crc32(f"{v.name}{classes}{masked}".encode()))
-    channels, height, width = SHAPES[v.architecture]
+    shape = SHAPES[v.architecture]
     path = folder / f"{v.name}-{classes}.safetensors"
-    inputs.draw_weights(path, v, channels, height, width, classes, rng)
+    inputs.draw_weights(path, v, shape, classes, rng)
     return TraceRequest(
         variant=v,
         weights=path,
-        images=rng.integers(0, 256, (steps, BATCH, channels, height, width), np.uint8),
+        images=rng.integers(0, 256, (steps, BATCH, *shape), np.uint8),
         labels=rng.integers(0, classes, (steps, BATCH)).astype(np.int32),
         classes=classes,
         learning_rate=v.learning_rate if rate is None else rate,
-        masks=inputs.draw_masks(v, height, width, steps, BATCH, rng) if masked else {},
+        masks=inputs.draw_masks(layers(v, shape, classes), steps, BATCH, rng) if masked else {},
     )
 
 

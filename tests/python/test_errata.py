@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from photoflux.data.shape import Shape
 from photoflux.engines.keras.engine import why_unavailable
 from photoflux.model.history import EpochRow
 from photoflux.model.variants import variant
@@ -50,8 +51,8 @@ def tried_in_julia(julia_command) -> dict[str, Any]:
     return outcomes([*command, str(CLAIMS / "flux_claims.jl")], **environment)
 
 
-def kernels(name: str, *image: int) -> dict[str, tuple[int, ...]]:
-    shapes = expected_shapes(variant(name), *image)
+def kernels(name: str, shape: tuple[int, int, int], classes: int) -> dict[str, tuple[int, ...]]:
+    shapes = expected_shapes(variant(name), Shape(*shape), classes)
     return {weight: shape for weight, shape in shapes.items() if weight.endswith("kernel")}
 
 
@@ -134,7 +135,7 @@ def test_what_flux_train_does(tried_in_julia):
 
 
 def test_cifar10_has_3072_numbers():
-    assert kernels("mlp", 3, 32, 32, 10)["dense1.kernel"] == (3072, 512)
+    assert kernels("mlp", (3, 32, 32), 10)["dense1.kernel"] == (3072, 512)
 
 
 def test_softmax_of_softmax_is_at_most_23_percent():
@@ -143,7 +144,7 @@ def test_softmax_of_softmax_is_at_most_23_percent():
 
 
 def test_a_penalty_of_one_tenth_outweighs_the_data():
-    _, squared = glorot_sums(kernels("mlp", 3, 32, 32, 10))
+    _, squared = glorot_sums(kernels("mlp", (3, 32, 32), 10))
     error = 0.5 * np.mean((np.full(10, 0.1) - np.eye(10)[0]) ** 2)
     assert 0.1 * squared == pytest.approx(124, rel=0.01)
     assert error == pytest.approx(0.045)
@@ -261,11 +262,11 @@ def test_a_constant_answer_is_right_for_76_percent():
 
 
 def test_the_photo_cnn_has_more_weights_than_an_mlp():
-    shapes = expected_shapes(variant("baseline"), 3, 180, 180, 2)
+    shapes = expected_shapes(variant("baseline"), Shape(3, 180, 180), 2)
     cnn = sum(math.prod(shape) for shape in shapes.values())
     mlp = (180 * 180 * 3 + 1) * 128 + 129
     assert math.prod(shapes["dense1.kernel"]) == 66_355_200
-    assert kernels("baseline", 3, 64, 64, 2)["dense1.kernel"] == (8_388_608 // 128, 128)
+    assert kernels("baseline", (3, 64, 64), 2)["dense1.kernel"] == (8_388_608 // 128, 128)
     assert cnn == 66_379_041
     assert cnn / mlp == pytest.approx(5.3, abs=0.05)
     # Weights, gradients and Adam's two moments, against the logits that a second output would add to a batch.
@@ -287,7 +288,7 @@ def test_a_dense_layer_sees_all_pixels_but_no_neighbours():
 
 
 def test_penalties_of_one_hundredth_at_the_start():
-    shapes = kernels("l1", 3, 180, 180, 2)
+    shapes = kernels("l1", (3, 180, 180), 2)
     del shapes["output.kernel"]
     absolute, squared = glorot_sums(shapes)
     assert 0.01 * absolute == pytest.approx(1140, rel=0.01)

@@ -22,10 +22,10 @@ from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines import get_engine
 from photoflux.errors import RunError, SettingError
+from photoflux.model.layers import layers
 from photoflux.model.settings import settings_of
 from photoflux.model.variants import Variant, variant
 from photoflux.model.variants import variants as table
-from photoflux.model.weights import expected_shapes
 from photoflux.runs.progress import Display, announce
 from photoflux.runs.run import Run, claimed_new
 from photoflux.system.claims import Busy, claim
@@ -145,7 +145,10 @@ def compare(
             for seed, prepared in zip(numbers, split, strict=True)
             for recipe in recipes
         ]
-        weights = [_weights(recipe, split[0]) for recipe in recipes]
+        weights = [
+            sum(layer.parameters for layer in layers(recipe, split[0].shape, len(split[0].classes)))
+            for recipe in recipes
+        ]
         display.say(
             f"Comparing {len(recipes)} variants × {len(numbers)} seeds on {split[0].name} in {folder}; the runs take "
             f"{4e-9 * len(numbers) * sum(weights):.1f} GB there."
@@ -260,11 +263,6 @@ def _announce(split: Sequence[PreparedDataset], seeds: Sequence[int], display: D
         said |= set(prepared.warnings)
 
 
-def _weights(recipe: Variant, data: PreparedDataset) -> int:
-    shapes = expected_shapes(recipe, data.channels, data.height, data.width, len(data.classes))
-    return sum(int(np.prod(shape)) for shape in shapes.values())
-
-
 def _by_variant(
     done: Sequence[tuple[Fit, Run]], recipes: Sequence[Variant], folder: Path, holdout: Holdout | None
 ) -> list[list[Measured]]:
@@ -277,7 +275,7 @@ def _described(split: Sequence[PreparedDataset], holdout: Holdout | None) -> dic
         "name": first.name,
         "classes": first.classes,
         "positive": first.positive,
-        "image": [first.channels, first.height, first.width],
+        "image": list(first.shape),
         "images": {part: len(first.indices(part)) for part in ("train", "validation", "test")}
         | ({} if holdout is None else {"holdout": len(holdout.chosen)}),
         "fingerprints": [prepared.fingerprint for prepared in split],

@@ -221,10 +221,7 @@ def measure(fit: Fit, run: Run, folder: Path, holdout: Holdout | None) -> Measur
             groups_of(holdout.prepared)[chosen],
         )
     training = decisions(scores["train"]) == fit.data.labels[fit.data.indices("train")]
-    d = run.data
-    weights = read_weights_of(
-        run.weights, run.variant, d["channels"], d["height"], d["width"], len(run.classes)
-    ).values()
+    weights = read_weights_of(run.weights, run.variant, run.shape, len(run.classes)).values()
     images = {part: images_of(fit.recipe, *values) for part, values in parts.items()}
     binary = len(run.classes) == 2
     return Measured(

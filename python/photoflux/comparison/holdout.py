@@ -48,19 +48,18 @@ def second_folder(source: str | Path, split: Sequence[PreparedDataset], display:
         If it cannot be used, does not fit, or the fits see all of it.
     """
     first = split[0]
-    shape = (first.channels, first.height, first.width)
     if kind_of(source) == "folder":
         prepared = prepare_unsplit(
-            source, classes=first.classes, positive=first.positive, shape=shape, on_progress=display.step
+            source, classes=first.classes, positive=first.positive, shape=first.shape, on_progress=display.step
         )
     else:
         prepared = prepare_source(source, on_progress=display.step)
     announce(prepared, display)
-    found = (prepared.channels, prepared.height, prepared.width)
-    if (prepared.classes, found) != (first.classes, shape):
+    if (prepared.classes, prepared.shape) != (first.classes, first.shape):
         raise DataError(
             f"`holdout` {printable(source)} does not fit {printable(first.name)}: expected classes {first.classes} and "
-            f"images of {'×'.join(map(str, shape))} (C×H×W); found {prepared.classes}, {'×'.join(map(str, found))}."
+            f"images of {'×'.join(map(str, first.shape))} (C×H×W); "
+            f"found {prepared.classes}, {'×'.join(map(str, prepared.shape))}."
         )
     seen = NOTHING
     for dataset in {dataset.fingerprint: dataset for dataset in split}.values():

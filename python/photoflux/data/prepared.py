@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from photoflux.data.shape import Shape
 from photoflux.data.walking import is_file
 from photoflux.errors import DataError, unknown_name
 from photoflux.system.names import printable, user_path
@@ -68,19 +69,24 @@ class PreparedDataset:
         return None if positive is None else str(positive)
 
     @property
+    def shape(self) -> Shape:
+        """Channels, height and width of every image."""
+        return Shape.of(self.images)
+
+    @property
     def channels(self) -> int:
         """1 (grey) or 3 (RGB)."""
-        return int(self.images.shape[1])
+        return self.shape.channels
 
     @property
     def height(self) -> int:
         """Height of every image."""
-        return int(self.images.shape[2])
+        return self.shape.height
 
     @property
     def width(self) -> int:
         """Width of every image."""
-        return int(self.images.shape[3])
+        return self.shape.width
 
     @property
     def fingerprint(self) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
+from photoflux.data.shape import Shape
 from photoflux.engines.base import Engine
+from photoflux.model.layers import Layer, layers
 from photoflux.model.variants import Variant
 
 
@@ -44,6 +47,11 @@ class TraceRequest:
     classes: int
     learning_rate: float
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The variant's layers on these images."""
+        return layers(self.variant, Shape.of(self.images), self.classes)
 
 
 @dataclass(frozen=True)

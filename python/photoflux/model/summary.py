@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import math
 from collections.abc import Mapping
@@ -12,58 +11,17 @@ from typing import Any
 import numpy as np
 
 from photoflux.data.checks import check_image_size
+from photoflux.data.shape import Shape
 from photoflux.errors import SettingError
+from photoflux.model.layers import FLOAT, Layer, layers, outputs_of
 from photoflux.model.variants import Variant
 from photoflux.model.variants import variant as variant_of
-from photoflux.model.weights import expected_shapes, outputs_of
 
-FLOAT = 4
 # A weight, its gradient, and the two moments of Adam.
 COPIES = 4
 # Channels and classes of the data for which a variant was made, where they are not those of a folder of images.
 _MADE_FOR = {"CIFAR-10": (3, 10), "28×28 images: MNIST, Fashion-MNIST": (1, 10)}
 _FOLDER = (3, 2)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer, for one image; all of its numbers are ``Float32``.
-
-    Attributes
-    ----------
-    name : str
-        Its name in Flux' ``Chain``, in Keras' model and, where it has weights, in weights files.
-    kind : str
-        ``"rescaling"``, ``"convolution"``, ``"max pooling"``, ``"dropout"``, ``"flatten"`` or ``"dense"``.
-    shape : tuple of int
-        Of its output: (height, width, channels), or (units,).
-    parameters : int
-        Entries of its kernel and bias.
-    multiply_adds : int
-        Multiplications by an entry of the kernel, each followed by an addition, in one pass forward; those with the
-        zeros of the padding count. The bias, ReLU, rescaling and pooling have none.
-    activation_bytes : int
-        Of its output; 0 for ``"flatten"``, which gives the same numbers another shape.
-    kernel : tuple of int
-        The shape of its kernel in Keras' layout; empty where it has none.
-    relu : bool
-        Whether ReLU follows.
-    penalty : mapping of str to float
-        ``{"l1": λ₁, "l2": λ₂}`` on its kernel, as in `Variant`; empty where there is none.
-    rate : float
-        The share of its inputs that a ``"dropout"`` layer sets to 0 in training; 0 for others.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    parameters: int = 0
-    multiply_adds: int = 0
-    activation_bytes: int = 0
-    kernel: tuple[int, ...] = ()
-    relu: bool = False
-    penalty: Mapping[str, float] = field(default_factory=dict)
-    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,9 +31,9 @@ class Summary:
     Attributes
     ----------
     variant : Variant
-        The recipe.
-    image : tuple of int
-        (height, width, channels) of an image.
+        The variant.
+    shape : Shape
+        Of an image.
     classes, batch_size : int
         Number of classes, and images a training step.
     layers : list of Layer
@@ -83,7 +41,7 @@ class Summary:
     """
 
     variant: Variant
-    image: tuple[int, int, int]
+    shape: Shape
     classes: int
     batch_size: int
     layers: list[Layer] = field(repr=False)
@@ -101,7 +59,7 @@ class Summary:
     @property
     def activation_bytes(self) -> int:
         """Size of an image and of what every layer makes of it."""
-        return FLOAT * math.prod(self.image) + sum(layer.activation_bytes for layer in self.layers)
+        return FLOAT * math.prod(self.shape) + sum(layer.activation_bytes for layer in self.layers)
 
     @property
     def training_bytes(self) -> int:
@@ -121,10 +79,10 @@ class Summary:
         """Return plain JSON-ready values."""
         return {
             "variant": self.variant.name,
-            "image": list(self.image),
+            "image": list(self.shape.hwc),
             "classes": self.classes,
             "batch_size": self.batch_size,
-            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+            "layers": [{name: getattr(layer, name) for name in LAYER_KEYS} for layer in self.layers],
             "parameters": self.parameters,
             "weights_bytes": self.weights_bytes,
             "activation_bytes": self.activation_bytes,
@@ -135,9 +93,8 @@ class Summary:
     @property
     def heading(self) -> str:
         """What is summarised, in words."""
-        size = size_text(self.image)
         outputs = "one output" if self.classes == 2 else f"{outputs_of(self.classes)} outputs"
-        return f"{self.variant.name} on images of {size} (H×W×C), {self.classes} classes ({outputs})"
+        return f"{self.variant.name} on images of {self.shape} (H×W×C), {self.classes} classes ({outputs})"
 
     def totals(self) -> list[tuple[str, str]]:
         """Return the sums, each with what it is."""
@@ -172,6 +129,10 @@ class Summary:
 
 COLUMNS = ("layer", "kind", "settings", "output", "parameters", "multiply-adds", "activations")
 TEXTS = 3
+# What `Summary.as_dict` says of a layer.
+LAYER_KEYS = (
+    *("name", "kind", "shape", "parameters", "multiply_adds", "activation_bytes", "kernel", "relu", "penalty", "rate"),
+)
 
 
 def summary(
@@ -188,57 +149,12 @@ def summary(
         raise SettingError(f"`channels` must be 1 (grey) or 3 (RGB); received: {channels!r}.")
     if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 2:
         raise SettingError(f"`classes` must be a whole number, 2 or more; received: {classes!r}.")
-    return summary_of(chosen, (int(size), int(size), channels), int(classes), chosen.batch_size)
+    return summary_of(chosen, Shape(channels, int(size), int(size)), int(classes), chosen.batch_size)
 
 
-def summary_of(recipe: Variant, image: tuple[int, int, int], classes: int, batch_size: int) -> Summary:
-    """Return the summary of a variant on images of (height, width, channels)."""
-    height, width, channels = image
-    weights = expected_shapes(recipe, channels, height, width, classes)
-    layers: list[Layer] = []
-    shape: tuple[int, ...] = image
-
-    def add(name: str, kind: str, **values: Any) -> None:
-        layers.append(Layer(name, kind, shape, **{"activation_bytes": FLOAT * math.prod(shape), **values}))
-
-    def add_weighted(name: str, kind: str, group: str) -> None:
-        kernel, bias = weights[f"{name}.kernel"], weights[f"{name}.bias"]
-        places = math.prod(shape[:-1])
-        add(
-            name,
-            kind,
-            parameters=math.prod(kernel) + math.prod(bias),
-            multiply_adds=places * math.prod(kernel),
-            kernel=kernel,
-            relu=name != "output",
-            penalty=dict(recipe.penalty.get(group, {})),
-        )
-
-    def add_dropout(name: str, group: str) -> None:
-        if recipe.dropout.get(group):
-            add(name, "dropout", rate=recipe.dropout[group])
-
-    add("rescale", "rescaling")
-    names = [name.removesuffix(".kernel") for name in weights if name.endswith(".kernel")]
-    for name in names:
-        units = weights[f"{name}.bias"]
-        if name.startswith("conv"):
-            shape = (*shape[:2], *units)
-            add_weighted(name, "convolution", "conv")
-            if name == "conv1":
-                shape = (shape[0] // 2, shape[1] // 2, shape[2])
-                add("pool", "max pooling")
-                add_dropout("pool_dropout", "pool")
-            continue
-        if len(shape) > 1:
-            shape = (math.prod(shape),)
-            add("flatten", "flatten", activation_bytes=0)
-        assert weights[f"{name}.kernel"][0] == shape[0], f"the layers and the table of shapes disagree at {name}"
-        shape = units
-        add_weighted(name, "dense", "output" if name == "output" else "hidden")
-        if name != "output":
-            add_dropout(f"{name}_dropout", "hidden")
-    return Summary(recipe, image, classes, batch_size, layers)
+def summary_of(variant: Variant, shape: Shape, classes: int, batch_size: int) -> Summary:
+    """Return the summary of a variant on images of a shape."""
+    return Summary(variant, shape, classes, batch_size, layers(variant, shape, classes))
 
 
 def size_text(shape: tuple[int, ...]) -> str:

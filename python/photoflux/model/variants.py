@@ -91,19 +91,6 @@ class Variant:
         groups = {group: {**coefficients, **given} for group, coefficients in self.penalty.items()}
         return dataclasses.replace(self, penalty=groups)
 
-    def penalty_of(self, weights: Mapping[str, np.ndarray]) -> float:
-        """Return the penalty λ₁·Σ|w| + λ₂·Σw² of named weights (``"conv1.kernel"``, …), summed in float64."""
-        total = 0.0
-        for name, value in weights.items():
-            layer, _, kind = name.partition(".")
-            group = "conv" if layer.startswith("conv") else "output" if layer == "output" else "hidden"
-            coefficients = self.penalty.get(group, {})
-            if kind == "kernel" and coefficients:
-                w = np.asarray(value, dtype=np.float64)
-                total += coefficients.get("l1", 0.0) * float(np.abs(w).sum())
-                total += coefficients.get("l2", 0.0) * float(np.square(w).sum())
-        return total
-
     def as_dict(self) -> dict[str, Any]:
         """Return the variant as plain JSON-ready values."""
         return {**dataclasses.asdict(self), "hidden": list(self.hidden)}

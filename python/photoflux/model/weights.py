@@ -10,58 +10,41 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from photoflux.data.shape import Shape
 from photoflux.errors import RunError, side_by_side
+from photoflux.model.layers import layers
 from photoflux.model.variants import Variant
 from photoflux.system import atomic
 from photoflux.system.names import user_path
 
 FORMAT = "photoflux-weights-1"
-CONV_FILTERS = (16, 32, 64)
-KERNEL = 3
 
 
-def outputs_of(classes: int) -> int:
-    """Return the width of the output layer: one logit tells two classes apart, more classes have one each."""
-    return 1 if classes == 2 else classes
-
-
-def expected_shapes(
-    variant: Variant, channels: int, height: int, width: int, classes: int
-) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every weight of a variant on images of a size, first layer to last.
+def expected_shapes(variant: Variant, shape: Shape, classes: int) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every weight of a variant on images of a shape, first layer to last.
 
     Examples
     --------
     >>> from photoflux.model.variants import variant
-    >>> expected_shapes(variant("dense_l2"), 1, 28, 28, 10)["dense1.kernel"]
+    >>> expected_shapes(variant("dense_l2"), Shape(1, 28, 28), 10)["dense1.kernel"]
     (784, 128)
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    if variant.architecture == "photo_cnn":
-        inputs = channels
-        for number, filters in enumerate(CONV_FILTERS, 1):
-            shapes[f"conv{number}.kernel"] = (KERNEL, KERNEL, inputs, filters)
-            shapes[f"conv{number}.bias"] = (filters,)
-            inputs = filters
-        features = (height // 2) * (width // 2) * inputs
-    else:
-        features = height * width * channels
-    layers = {f"dense{number}": units for number, units in enumerate(variant.hidden, 1)}
-    for layer, units in {**layers, "output": outputs_of(classes)}.items():
-        shapes[f"{layer}.kernel"] = (features, units)
-        shapes[f"{layer}.bias"] = (units,)
-        features = units
-    return shapes
+    return {
+        f"{layer.name}.{kind}": size
+        for layer in layers(variant, shape, classes)
+        for kind, size in (("kernel", layer.kernel), ("bias", layer.bias))
+        if size
+    }
 
 
-def metadata_of(variant: Variant, channels: int, height: int, width: int, classes: int) -> dict[str, str]:
+def metadata_of(variant: Variant, shape: Shape, classes: int) -> dict[str, str]:
     """Return what the header of a weights file says about the model."""
     return {
         "format": FORMAT,
         "variant": variant.name,
         "architecture": variant.architecture,
         "classes": str(classes),
-        "input": f"{channels},{height},{width}",
+        "input": ",".join(map(str, shape)),
     }
 
 
@@ -128,19 +111,17 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: M
         raise RunError(f"{path} cannot be written: {error}. Free space or choose another folder.") from error
 
 
-def read_weights_of(
-    path: str | Path, variant: Variant, channels: int, height: int, width: int, classes: int
-) -> dict[str, np.ndarray]:
-    """Read a weights file that must fit a variant, an image size and a number of classes.
+def read_weights_of(path: str | Path, variant: Variant, shape: Shape, classes: int) -> dict[str, np.ndarray]:
+    """Read a weights file that must fit a variant, a shape of images and a number of classes.
 
     Raises
     ------
     RunError
-        If the file cannot be read, or is one of another variant, image size or number of classes; the message shows
+        If the file cannot be read, or is one of another variant, shape or number of classes; the message shows
         the shapes expected and found.
     """
     weights, metadata = read_weights(path)
-    expected = expected_shapes(variant, channels, height, width, classes)
+    expected = expected_shapes(variant, shape, classes)
     found = {name: value.shape for name, value in weights.items()}
     if expected != found:
 
@@ -152,7 +133,7 @@ def read_weights_of(
         raise RunError(
             f"{path} holds weights of another model: variant {metadata.get('variant', '?')}, "
             f"input {metadata.get('input', '?')} (C,H,W), {metadata.get('classes', '?')} classes; expected variant "
-            f"{variant.name}, input {channels},{height},{width}, {classes} classes.\n"
+            f"{variant.name}, input {','.join(map(str, shape))}, {classes} classes.\n"
             + side_by_side(rows, "in the file", "expected")
         )
     return {name: weights[name] for name in expected}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from photoflux.model.summary import Layer, Summary, penalty_text, size_text
+from photoflux.model.layers import Layer
+from photoflux.model.summary import Summary, penalty_text, size_text
 from photoflux.reporting.i18n import ENGLISH, Translator
 from photoflux.reporting.styling import BLUE, GREEN, GREY, ORANGE, PURPLE, TEXT, figure, style, svg_of
 
@@ -54,7 +55,7 @@ def draw_architecture(summary: Summary, tr: Translator = ENGLISH) -> Figure:
     matplotlib.figure.Figure
         5.2 inches wide; on white where it is saved, transparent in a page.
     """
-    rows = [Layer("", "input", summary.image), *summary.layers]
+    rows = [Layer("", "input", summary.shape.hwc), *summary.layers]
     height = PITCH * len(rows) + 0.7
     drawn = figure(WIDTH, height)
     drawn.set_layout_engine("none")

@@ -210,8 +210,7 @@ def _data_of(run: Run, display: Display) -> PreparedDataset | None:
 
 
 def _score(run: Run, engine: Engine | Callable[[], Engine], prepared: PreparedDataset, parts: Sequence[str]) -> None:
-    shape = (prepared.channels, prepared.height, prepared.width)
-    read_weights_of(run.weights, run.variant, *shape, len(prepared.classes))  # before an engine starts
+    read_weights_of(run.weights, run.variant, prepared.shape, len(prepared.classes))  # before an engine starts
     chosen: Engine = engine() if callable(engine) else engine
     logits = {}
     for part in PARTS:

@@ -60,10 +60,9 @@ def export(run: str | Path | Run, path: str | Path, format: str | None = None, *
             f"A model cannot be exported as ONNX: {' and '.join(missing)} not installed. "
             "Install with: pip install 'photoflux[onnx]'"
         )
-    channels, height, width = (int(run.data[key]) for key in ("channels", "height", "width"))
     with KerasEngine() as engine, Display(progress) as display:
         display.say(f"Exporting {run.path} with Keras")
-        engine.export(run.variant, run.weights, (channels, height, width), len(run.classes), path, kind)
+        engine.export(run.variant, run.weights, run.shape, len(run.classes), path, kind)
     return path
 
 

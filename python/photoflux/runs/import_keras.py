@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from photoflux.data.prepared import PreparedDataset, open_prepared
+from photoflux.data.shape import Shape
 from photoflux.engines.keras.engine import KerasEngine
 from photoflux.errors import DataError, RunError, SettingError
 from photoflux.model.settings import Settings
@@ -25,7 +26,6 @@ UNKNOWN = (
     "and test images were not among them."
 )
 MODEL, WEIGHTS = ".keras", ".weights.h5"
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def import_run(file: KerasFile, engine: KerasEngine, folder: Path) -> Run:
             seconds=0.0,
             metrics={},
             versions=engine.versions(),
-            initial=origin_of(file.path, read_weights_of(weights, variant, *found, count)),
+            initial=origin_of(file.path, read_weights_of(weights, variant, found, count)),
             notes=[] if file.prepared is None else [UNKNOWN],
         )
         runs.write_description(temporary, run)
@@ -155,7 +155,7 @@ def _shape_of_weights(
     if kind == MODEL:
         return None
     if prepared is not None:
-        return prepared.channels, prepared.height, prepared.width
+        return prepared.shape
     if names is None or image_size is None:
         raise SettingError(
             f"A {WEIGHTS} file does not say what its images and classes are. Give `data`, a prepared dataset, or "
@@ -165,20 +165,18 @@ def _shape_of_weights(
         raise SettingError(f"`image_size` must be 2 or more; received: {image_size!r}.")
     if channels not in (None, 1, 3):
         raise SettingError(f"`channels` must be 1 or 3; received: {channels!r}.")
-    return channels or 3, image_size, image_size
+    return Shape(channels or 3, image_size, image_size)
 
 
 def _described(
     model: Path, prepared: PreparedDataset | None, names: list[str] | None, shape: Shape, count: int
 ) -> dict[str, Any]:
-    channels, height, width = shape
     if prepared is not None:
-        expected = (len(prepared.classes), prepared.channels, prepared.height, prepared.width)
-        if expected != (count, *shape):
+        if (len(prepared.classes), prepared.shape) != (count, shape):
             raise DataError(
                 f"The dataset {prepared.path} does not fit {model}: the model has {count} classes and images of "
-                f"{channels}×{height}×{width} (C×H×W); the dataset has {expected[0]} and "
-                f"{'×'.join(map(str, expected[1:]))}. Prepare it again with --image-size, or give another."
+                f"{'×'.join(map(str, shape))} (C×H×W); the dataset has {len(prepared.classes)} and "
+                f"{'×'.join(map(str, prepared.shape))}. Prepare it again with --image-size, or give another."
             )
         return description_of(prepared)
     names = names or [str(number) for number in range(count)]
@@ -190,7 +188,5 @@ def _described(
         "fingerprint": "",
         "classes": names,
         "positive": names[1] if names[0] == f"not {names[1]}" else None,
-        "channels": channels,
-        "height": height,
-        "width": width,
+        **shape._asdict(),
     }

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photoflux.data.shape import Shape
 from photoflux.errors import RunError
 from photoflux.model.history import EpochRow
 from photoflux.model.settings import Settings
@@ -106,6 +107,11 @@ class Run:
     def classes(self) -> list[str]:
         """The class names, in the order of the labels."""
         return list(self.data["classes"])
+
+    @property
+    def shape(self) -> Shape:
+        """Channels, height and width of the images."""
+        return Shape(*(int(self.data[key]) for key in Shape._fields))
 
     def logits(self, part: str) -> np.ndarray:
         """Return the logits of the validation or test part, (N, outputs) float32, in the order of its images.
@@ -404,5 +410,4 @@ def read_history(path: Path) -> list[EpochRow]:
 
 def summary_of_run(run: Run) -> Summary:
     """Return the summary of a run's variant on images of its size."""
-    d = run.data
-    return summary_of(run.variant, (d["height"], d["width"], d["channels"]), len(run.classes), run.settings.batch_size)
+    return summary_of(run.variant, run.shape, len(run.classes), run.settings.batch_size)

@@ -9,6 +9,7 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import Engine
+from photoflux.model.layers import layers, penalty_of
 from photoflux.model.variants import Variant
 from photoflux.model.weights import read_weights_of
 from photoflux.runs.evaluation import Metrics, score
@@ -32,9 +33,9 @@ def metrics_of(
     recipe: Variant, weights: Path, prepared: PreparedDataset, chosen: np.ndarray, logits: np.ndarray
 ) -> Metrics:
     """Score the logits, (N, outputs), of chosen images, and the penalty of the weights that gave them."""
-    classes = len(prepared.classes)
-    shape = (prepared.channels, prepared.height, prepared.width)
-    penalty = recipe.penalty_of(read_weights_of(weights, recipe, *shape, classes)) if recipe.penalty else 0.0
+    shape, classes = prepared.shape, len(prepared.classes)
+    kernels = read_weights_of(weights, recipe, shape, classes) if recipe.penalty else {}
+    penalty = penalty_of(layers(recipe, shape, classes), kernels)
     folders = np.asarray(prepared.folder_labels())[chosen]
     return score(recipe, logits, prepared.labels[chosen], classes, penalty, folders.tolist())
 

@@ -207,8 +207,7 @@ def _seen_before(initial: Mapping[str, str | None]) -> Seen:
     path = Path(initial["path"] or "")
     try:
         run = load_run(path)
-        channels, height, width = (run.data[key] for key in ("channels", "height", "width"))
-        weights = read_weights_of(run.weights, run.variant, channels, height, width, len(run.classes))
+        weights = read_weights_of(run.weights, run.variant, run.shape, len(run.classes))
         if fingerprint_of(weights) == initial["fingerprint"]:
             return seen_by(run)
     except RunError:

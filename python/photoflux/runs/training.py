@@ -80,8 +80,8 @@ def fit_and_save(
         If the folder cannot be written, or another process writes to it; an earlier run there stays.
     """
     rows: list[EpochRow] = []
-    classes, shape = len(prepared.classes), (prepared.channels, prepared.height, prepared.width)
-    origin = None if initial is None else origin_of(initial, read_weights_of(initial, recipe, *shape, classes))
+    classes, shape = len(prepared.classes), prepared.shape
+    origin = None if initial is None else origin_of(initial, read_weights_of(initial, recipe, shape, classes))
     seen = fitted(prepared, None if initial is None else seen_with(initial))
     notes = notes_of(seen, prepared)
     for note in notes:
@@ -164,7 +164,5 @@ def description_of(prepared: PreparedDataset) -> dict[str, Any]:
         "notes": prepared.warnings,
         "classes": prepared.classes,
         "positive": prepared.positive,
-        "channels": prepared.channels,
-        "height": prepared.height,
-        "width": prepared.width,
+        **prepared.shape._asdict(),
     }

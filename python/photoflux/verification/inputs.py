@@ -4,44 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
+from photoflux.data.shape import Shape
 from photoflux.engines.proof import TraceRequest
 from photoflux.errors import DataError
+from photoflux.model.layers import Layer, layers
 from photoflux.model.variants import Variant
 from photoflux.model.weights import expected_shapes, metadata_of, read_weights, write_weights
 from photoflux.verification.tolerances import summed, terms_before
 
 
-def draw_weights(
-    path: Path, v: Variant, channels: int, height: int, width: int, classes: int, rng: np.random.Generator
-) -> None:
+def draw_weights(path: Path, v: Variant, shape: Shape, classes: int, rng: np.random.Generator) -> None:
     """Write Glorot-uniform kernels, and biases that are not zero, so that a penalty on biases would show."""
     weights = {}
-    for name, shape in expected_shapes(v, channels, height, width, classes).items():
-        fans = np.prod(shape[:-2]) * (shape[-2] + shape[-1]) if len(shape) > 1 else 1000
+    for name, size in expected_shapes(v, shape, classes).items():
+        fans = np.prod(size[:-2]) * (size[-2] + size[-1]) if len(size) > 1 else 1000
         limit = np.sqrt(6 / fans)
-        weights[name] = rng.uniform(-limit, limit, shape).astype(np.float32)
-    write_weights(path, weights, metadata_of(v, channels, height, width, classes))
+        weights[name] = rng.uniform(-limit, limit, size).astype(np.float32)
+    write_weights(path, weights, metadata_of(v, shape, classes))
 
 
-def draw_masks(
-    v: Variant, height: int, width: int, steps: int, batch: int, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
+def draw_masks(layers: Iterable[Layer], steps: int, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Draw the factors of each dropout layer: 0, or 1/(1 − rate) with probability 1 − rate; see `TraceRequest`."""
-    features: dict[str, tuple[int, ...]] = {}
-    if "pool" in v.dropout:
-        features["pool_dropout"] = (height // 2, width // 2, 16)
-    if "hidden" in v.dropout:
-        features |= {f"dense{number}_dropout": (units,) for number, units in enumerate(v.hidden, 1)}
-    masks = {}
-    for name, shape in features.items():
-        rate = v.dropout["pool" if name.startswith("pool") else "hidden"]
-        masks[name] = (rng.random((steps, batch, *shape), np.float32) >= rate) / np.float32(1 - rate)
-    return masks
+    return {
+        layer.name: (rng.random((steps, batch, *layer.shape), np.float32) >= layer.rate) / np.float32(1 - layer.rate)
+        for layer in layers
+        if layer.kind == "dropout"
+    }
 
 
 def request_from(
@@ -63,15 +58,15 @@ def request_from(
     rng = np.random.default_rng([seed, 2, zlib.crc32(v.name.encode())])
     classes = len(prepared.classes)
     path = folder / f"{v.name}.safetensors"
-    draw_weights(path, v, prepared.channels, prepared.height, prepared.width, classes, rng)
+    draw_weights(path, v, prepared.shape, classes, rng)
     return TraceRequest(
         variant=v,
         weights=path,
-        images=prepared.images[chosen].reshape(steps, batch, *prepared.images.shape[1:]),
+        images=prepared.images[chosen].reshape(steps, batch, *prepared.shape),
         labels=np.asarray(prepared.labels)[chosen].reshape(steps, batch).astype(np.int32),
         classes=classes,
         learning_rate=v.learning_rate,
-        masks=draw_masks(v, prepared.height, prepared.width, steps, batch, rng),
+        masks=draw_masks(layers(v, prepared.shape, classes), steps, batch, rng),
     )
 
 
@@ -120,12 +115,14 @@ def decided_alike(request: TraceRequest, ours: dict[str, np.ndarray], theirs: di
         (batch,) of bool.
     """
     alike = np.ones(request.images.shape[1], bool)
-    for name, a in ours.items():
-        layer = name.removeprefix("activation/")
-        if name.startswith("activation/") and layer.startswith(("conv", "dense")) and a.shape == theirs[name].shape:
-            alike &= ((a > 0) == (theirs[name] > 0)).reshape(len(a), -1).all(axis=1)
-    if "activation/pool" in ours:
-        a, b = (_windows(numbers["activation/conv1"]) for numbers in (ours, theirs))
+    for layer in request.layers:
+        a, b = (numbers.get(f"activation/{layer.name}", np.empty(0)) for numbers in (ours, theirs))
+        if layer.relu and a.size and a.shape == b.shape:
+            alike &= ((a > 0) == (b > 0)).reshape(len(a), -1).all(axis=1)
+    for before, layer in pairwise(request.layers):
+        if layer.kind != "max pooling":
+            continue
+        a, b = (_windows(numbers[f"activation/{before.name}"]) for numbers in (ours, theirs))
         differs = (a.argmax(axis=-1) != b.argmax(axis=-1)) & (a.max(axis=-1) > 0)
         for image, y, x, _ in np.argwhere(differs):
             # Places that see the same pixels give the same term, whichever of them is taken.

@@ -112,7 +112,7 @@ class Prover:
         part = next(part for part in ("test", "validation", "train") if len(prepared.indices(part)))
         chosen = prepared.indices(part)
         trained = folder / "trained.safetensors"
-        metadata = metadata_of(v, prepared.channels, prepared.height, prepared.width, request.classes)
+        metadata = metadata_of(v, prepared.shape, request.classes)
         write_weights(trained, _named(numbers, "final"), metadata)
         ours, theirs = (logits_of(engine, v, trained, prepared, chosen) for engine in (self.flux, self.keras))
         return evaluation(request, prepared.labels[chosen], ours, theirs, part)

@@ -10,10 +10,12 @@ CNN on images of 64×64, where this one is 0.02 %.
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate
+
 import numpy as np
 
 from photoflux.engines.proof import TraceRequest
-from photoflux.model.weights import CONV_FILTERS, expected_shapes
 
 EPS = float(np.finfo(np.float32).eps)
 LAMBDA = 6.0
@@ -32,35 +34,23 @@ def summed(terms: float, magnitude: float) -> float:
 
 def terms_before(request: TraceRequest) -> dict[str, int]:
     """Return for each layer the terms summed on the way from a pixel to what it gives: its own inputs and before it."""
-    terms, total = {"rescale": 1}, 1
-    for name, shape in _shapes(request).items():
-        layer, _, kind = name.partition(".")
-        if kind == "kernel":
-            total += int(np.prod(shape[:-1])) + 1
-            terms[layer] = total
-            # What follows a layer and sums nothing.
-            terms["pool" if layer == "conv1" else f"{layer}_dropout"] = total
-            terms["pool_dropout"] = terms.get("pool", total)
-    return terms
+    totals = accumulate((layer.terms for layer in request.layers[1:]), initial=1)
+    return {layer.name: total for layer, total in zip(request.layers, totals, strict=True)}
 
 
-def terms_of_gradient(request: TraceRequest, layer: str) -> int:
+def terms_of_gradient(request: TraceRequest, name: str) -> int:
     """Return the terms of a weight's gradient: forward to the loss, back to its layer, and over images and places."""
-    terms = terms_before(request)
-    _, batch, _, height, width = request.images.shape
-    places = 1
-    if layer.startswith("conv"):
-        places = height * width if layer == "conv1" else (height // 2) * (width // 2)
+    number, layer = next((i, layer) for i, layer in enumerate(request.layers) if layer.name == name)
     # Back through a convolution, each place collects from a kernel's places and filters.
-    back = 0
-    if layer.startswith("conv"):
-        back = sum(9 * filters for number, filters in enumerate(CONV_FILTERS, 1) if layer < f"conv{number}")
-    return terms["output"] + back + int(batch) * int(places)
+    after = (layer.kernel for layer in request.layers[number + 1 :] if layer.kind == "convolution")
+    back = sum(math.prod(kernel[:2]) * kernel[-1] for kernel in after)
+    batch: int = request.images.shape[1]
+    return terms_before(request)["output"] + back + batch * layer.places
 
 
 def weights_of(request: TraceRequest) -> int:
     """Return the number of weights, the terms of a penalty."""
-    return sum(int(np.prod(shape)) for shape in _shapes(request).values())
+    return sum(layer.parameters for layer in request.layers)
 
 
 def adam_step(ours: np.ndarray, theirs: np.ndarray, allowed: float, rate: float, weights: np.ndarray) -> np.ndarray:
@@ -82,8 +72,3 @@ def adam_step(ours: np.ndarray, theirs: np.ndarray, allowed: float, rate: float,
 def interpolated(height: int, width: int) -> float:
     """Return how far an interpolated pixel, 0 to 255, may differ: between neighbours it can change by 255 a pixel."""
     return 255 * EPS * (COORDINATE_OPERATIONS * max(height, width) + COORDINATE_OPERATIONS)
-
-
-def _shapes(request: TraceRequest) -> dict[str, tuple[int, ...]]:
-    channels, height, width = request.images.shape[2:]
-    return expected_shapes(request.variant, channels, height, width, request.classes)

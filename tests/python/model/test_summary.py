@@ -38,11 +38,12 @@ KINDS = {
 # In a process of its own: TensorFlow's LLVM and Julia's cannot be in one.
 SCRIPT = """
 import json, sys
+from photoflux.data.shape import Shape
 from photoflux.engines.keras.models import build_model
 from photoflux.model.variants import variant
 found = {}
 for name, (size, channels, classes) in json.load(sys.stdin):
-    model = build_model(variant(name), channels, size, size, classes)
+    model = build_model(variant(name), Shape(channels, size, size), classes)
     rows = [
         [layer.name, type(layer).__name__, list(layer.output.shape[1:]), layer.count_params()]
         for layer in model.layers
@@ -72,7 +73,7 @@ def test_names_shapes_and_parameters_are_those_of_keras(keras_models, name, odd)
     size = (ODD if odd else MADE_FOR[name])[0]
     model = keras_models[f"{name} {size}"]
     assert model["layers"][0][1] == "InputLayer"
-    assert model["layers"][0][2] == list(found.image)
+    assert model["layers"][0][2] == list(found.shape.hwc)
     assert [[x.name, KINDS[x.kind], list(x.shape), x.parameters] for x in found.layers] == model["layers"][1:]
     assert found.parameters == model["parameters"]
 
@@ -149,7 +150,7 @@ def test_a_run_says_its_own_sizes(keras, tmp_path):
     data = photoflux.prepare("demo", tmp_path / "set", image_size=16)
     run = photoflux.train("dropout", data, engine="keras", epochs=1, batch_size=200, out=tmp_path / "run")
     found = summary(run)
-    assert (found.image, found.classes, found.batch_size) == ((16, 16, 3), 2, 200)
+    assert (found.shape.hwc, found.classes, found.batch_size) == ((16, 16, 3), 2, 200)
     assert found == summary(run.path) == summary(str(run.path))
     weights = {name: value.shape for name, value in read(run.weights).items()}
     assert found.parameters == sum(prod(shape) for shape in weights.values())

@@ -32,7 +32,7 @@ class Fake:
         return {"fake": "1"}
 
     def fit(self, variant, prepared, settings, weights, *, initial=None, on_batch=None, on_epoch=None):
-        write_random(weights, variant, (prepared.channels, prepared.height, prepared.width), len(prepared.classes))
+        write_random(weights, variant, prepared.shape, len(prepared.classes))
         return Fit([EpochRow(1, 0.5, 1.0, 0.1, 1.1, 0.5, 1.5, 0.1, 1.6, 0.25)], 1, "epochs")
 
     def logits(self, variant, weights, images, classes, *, batch_size=32):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -72,15 +70,3 @@ def test_always_the_larger_class_has_balanced_accuracy_one_half():
     assert metrics.accuracy == 0.8
     assert metrics.balanced_accuracy == 0.5
     assert metrics.precision == [0.8, 0.0]
-
-
-def test_penalty_of_is_the_written_out_sum():
-    rng = np.random.default_rng(0)
-    weights = {
-        f"{layer}.{kind}": rng.normal(size=5) for layer in ("conv1", "dense1", "output") for kind in ("kernel", "bias")
-    }
-    conv, dense = weights["conv1.kernel"], weights["dense1.kernel"]
-    expected = 0.005 * np.abs(conv).sum() + 0.005 * (conv**2).sum() + 0.01 * (dense**2).sum()
-    assert variant("elastic_net").penalty_of(weights) == pytest.approx(expected, rel=1e-12)
-    assert variant("baseline").penalty_of(weights) == 0
-    assert dataclasses.asdict(variant("l2"))["penalty"]["conv"] == {"l2": 0.01}

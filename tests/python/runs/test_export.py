@@ -12,8 +12,9 @@ import pytest
 import photoflux
 from exchanged import SHAPE, TOLERANCE, a_run, run_python, some_images
 from photoflux import EngineError, RunError, SettingError
+from photoflux.model.layers import layers, outputs_of, penalty_of
 from photoflux.model.variants import variant, variants
-from photoflux.model.weights import outputs_of, read_weights
+from photoflux.model.weights import read_weights
 
 PLAIN_KERAS = """
 import pathlib
@@ -50,7 +51,7 @@ def test_every_variant_predicts_the_same_in_plain_keras(keras, tmp_path):
         assert found.shape == (20, outputs_of(len(run.classes)))
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE, err_msg=run.path.name)
         # float32 sums of up to 1e5 terms against float64 ones
-        penalty = run.variant.penalty_of(read_weights(run.weights)[0])
+        penalty = penalty_of(layers(run.variant, SHAPE, len(run.classes)), read_weights(run.weights)[0])
         assert np.load(tmp_path / f"{run.path.name}.penalty.npy") == pytest.approx(penalty, rel=1e-5)
 
 

@@ -15,6 +15,7 @@ import pytest
 import photoflux
 from exchanged import SHAPE, TOLERANCE, a_run, run_python, some_images
 from photoflux import DataError, RunError, SettingError
+from photoflux.data.shape import Shape
 from photoflux.model.variants import variant
 from photoflux.model.weights import fingerprint_of, read_weights
 from photoflux.runs.evaluation import probabilities
@@ -138,11 +139,12 @@ def theirs(keras, tmp_path_factory):
     return folder
 
 
+GREY = Shape(1, *SHAPE[1:])
 GOOD = [
     ("sequential", "dropout", SHAPE, 2, False),
     ("functional", "l1", SHAPE, 3, False),
-    ("grey", "dense_l2", (1, 12, 10), 10, False),
-    ("scaled", "dense_l2", (1, 12, 10), 10, True),
+    ("grey", "dense_l2", GREY, 10, False),
+    ("scaled", "dense_l2", GREY, 10, True),
 ]
 
 
@@ -277,13 +279,13 @@ def test_files_that_are_no_models(keras, theirs, tmp_path):
         (weights, shape, "cannot be read as Keras weights"),
         (theirs / "sequential.weights.h5", shape, r"(?s)≠ layers/conv2d/vars/0 \(3, 3, 3, 16\) +dense1\.kernel"),
         (theirs / "grey.keras", {"scaled": True}, "has a Rescaling layer.*Leave out `scaled`"),
-        (theirs / "scaled.weights.h5", {"shape": (1, 12, 10), "classes": 10}, "has no Rescaling layer"),
+        (theirs / "scaled.weights.h5", {"shape": GREY, "classes": 10}, "has no Rescaling layer"),
     ):
         with pytest.raises(RunError, match=message):
             keras.import_model(variant("dense_l2"), path, tmp_path / "w", **more)
     assert not (tmp_path / "w").exists()
     keras.import_model(
-        variant("dense_l2"), theirs / "scaled.weights.h5", tmp_path / "w", scaled=True, shape=(1, 12, 10), classes=10
+        variant("dense_l2"), theirs / "scaled.weights.h5", tmp_path / "w", scaled=True, shape=GREY, classes=10
     )
     keras.import_model(variant("dense_l2"), theirs / "scaled.keras", tmp_path / "v", scaled=True)
     assert_same_weights(tmp_path / "w", tmp_path / "v")

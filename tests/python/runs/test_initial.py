@@ -48,7 +48,7 @@ def test_a_fit_starts_from_the_weights_of_a_run(source, engine, prepared, tmp_pa
         # The same weights on the same images: nothing but the order of the sums may differ.
         assert run.history[0].validation_loss == pytest.approx(source.metrics["validation"]["loss"], rel=1e-5)
         assert run.history[0].validation_penalty != source.metrics["validation"]["penalty"]
-        ordered = read_weights_of(source.weights, source.variant, 3, 12, 10, 2)
+        ordered = read_weights_of(source.weights, source.variant, source.shape, 2)
         assert run.initial == {"path": str(source.path.resolve()), "fingerprint": fingerprint_of(ordered)}
         assert photoflux.load_run(run.path).initial == run.initial
         assert str(run).splitlines()[0].endswith(f"from {source.path.resolve()}")

@@ -42,11 +42,11 @@ class Still:
         return {}
 
     def fit(self, variant, prepared, settings, weights, *, initial=None, on_batch=None, on_epoch=None):
-        shape = (prepared.channels, prepared.height, prepared.width, len(prepared.classes))
+        of = prepared.shape, len(prepared.classes)
         values = {
-            name: np.full(sides, settings.seed, np.float32) for name, sides in expected_shapes(variant, *shape).items()
+            name: np.full(sides, settings.seed, np.float32) for name, sides in expected_shapes(variant, *of).items()
         }
-        write_weights(weights, values, metadata_of(variant, *shape))
+        write_weights(weights, values, metadata_of(variant, *of))
         return Fit([EpochRow(1, 0.5, 1.0, 0.1, 1.1, 0.5, 1.5, 0.1, 1.6, 0.25)], 1, "epochs")
 
     def logits(self, variant, weights, images, classes, *, batch_size=32):

@@ -18,9 +18,9 @@ from photoflux.engines.flux.plain_paths import plain_paths
 from photoflux.engines.proof import Augmentation, TraceRequest
 from photoflux.errors import DivergedError, EngineError
 from photoflux.model.history import BatchProgress, EpochRow
+from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
-from photoflux.model.weights import outputs_of
 
 
 class FluxEngine:

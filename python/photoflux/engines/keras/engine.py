@@ -13,14 +13,15 @@ import numpy as np
 import safetensors.numpy
 
 from photoflux.data.prepared import PreparedDataset
+from photoflux.data.shape import Shape
 from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_images
 from photoflux.engines.keras.worker import Message, Worker
 from photoflux.engines.proof import Augmentation, TraceRequest
 from photoflux.errors import EngineError, SettingError, unknown_name
 from photoflux.model.history import BatchProgress, EpochRow
+from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
-from photoflux.model.weights import outputs_of
 from photoflux.system import atomic
 
 CHUNK_BYTES = 64 * 2**20
@@ -131,9 +132,7 @@ class KerasEngine:
             parts.append(self._exchange("logits", values, {"images": images[start : start + step]})["logits"])
         return np.concatenate(parts)
 
-    def export(
-        self, variant: Variant, weights: Path, shape: tuple[int, int, int], classes: int, path: Path, format: str
-    ) -> None:
+    def export(self, variant: Variant, weights: Path, shape: Shape, classes: int, path: Path, format: str) -> None:
         """Write the model of a weights file, for images of a shape (C, H, W), as ``"keras"`` or ``"onnx"``."""
         _require_keras()
         values = {"weights": str(weights), "shape": shape, "classes": classes, "path": str(path), "format": format}
@@ -146,9 +145,9 @@ class KerasEngine:
         weights: Path,
         *,
         scaled: bool = False,
-        shape: tuple[int, int, int] | None = None,
+        shape: Shape | None = None,
         classes: int | None = None,
-    ) -> tuple[tuple[int, int, int], int]:
+    ) -> tuple[Shape, int]:
         """Write the weights of a Keras model of this variant to the file `weights`; nothing in it is executed.
 
         Parameters
@@ -161,21 +160,20 @@ class KerasEngine:
             Where the weights go.
         scaled : bool
             Whether the model's images were divided by 255 before they reached it, rather than in a Rescaling layer.
-        shape : tuple of int, optional
-            Channels, height and width of the images, for weights without a model.
+        shape : Shape, optional
+            Of the images, for weights without a model.
         classes : int, optional
             Number of classes, for weights without a model.
 
         Returns
         -------
         tuple
-            Channels, height and width, and the number of classes.
+            The images' shape, and the number of classes.
         """
         _require_keras()
         values = {"model": str(model), "weights": str(weights), "scaled": scaled, "shape": shape, "classes": classes}
         done = self._worker.request("import_model", {"variant": variant.as_dict(), **values})
-        channels, height, width = done["shape"]
-        return (channels, height, width), done["classes"]
+        return Shape(*done["shape"]), done["classes"]
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Run the steps of a `TraceRequest`, as `photoflux.engines.base.Engine.trace` says."""
@@ -185,7 +183,7 @@ class KerasEngine:
             raise SettingError(
                 f"`labels` must have shape {request.images.shape[:2]} (steps, batch); received: {request.labels.shape}."
             )
-        layers = _dropout_layers(request.variant)
+        layers = [layer.name for layer in request.layers if layer.kind == "dropout"]
         for name in request.masks:
             if name not in layers:
                 raise unknown_name("masks", name, layers)
@@ -229,9 +227,3 @@ class KerasEngine:
 def _require_keras() -> None:
     if (reason := why_unavailable()) is not None:
         raise EngineError(reason)
-
-
-def _dropout_layers(variant: Variant) -> list[str]:
-    pool = ["pool_dropout"] if "pool" in variant.dropout else []
-    hidden = [f"dense{number}_dropout" for number in range(1, len(variant.hidden) + 1)]
-    return pool + (hidden if "hidden" in variant.dropout else [])

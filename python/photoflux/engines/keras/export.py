@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from photoflux.data.shape import Shape
 from photoflux.engines.keras.models import build_model, set_weights
 from photoflux.errors import RunError
 from photoflux.model.variants import Variant
@@ -18,16 +19,16 @@ from photoflux.system import atomic
 def export(request: dict[str, Any]) -> dict[str, Any]:
     """Write the model to ``path``, in Keras' own format or by Keras' own ONNX exporter, and rename it once."""
     variant, path = Variant.from_dict(request["variant"]), Path(request["path"])
-    channels, height, width = request["shape"]
+    shape = Shape(*request["shape"])
     keras.backend.clear_session()
-    weights = read_weights_of(request["weights"], variant, channels, height, width, request["classes"])
-    model = build_model(variant, channels, height, width, request["classes"])
+    weights = read_weights_of(request["weights"], variant, shape, request["classes"])
+    model = build_model(variant, shape, request["classes"])
     set_weights(model, weights)
     try:
         # Both exporters go by the suffix.
         with atomic.writing_file(path, suffix=path.suffix) as temporary:
             if request["format"] == "onnx":
-                model(np.zeros((1, height, width, channels), np.float32))  # the exporter wants a model that was called
+                model(np.zeros((1, *shape.hwc), np.float32))  # the exporter wants a model that was called
                 model.export(temporary, format="onnx", verbose=False)
             else:
                 model.save(temporary)

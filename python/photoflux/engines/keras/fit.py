@@ -83,7 +83,7 @@ class KerasFit:
         prepared, settings = request.prepared, request.settings
         self.request = request
         self.classes = len(prepared.classes)
-        self.shape = (prepared.channels, prepared.height, prepared.width)
+        self.shape = prepared.shape
         self.validation = prepared.indices("validation")
         if not len(self.validation):
             raise DataError(
@@ -91,9 +91,9 @@ class KerasFit:
             )
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed_of_32_bits(settings.seed))
-        self.model = build_model(request.variant, *self.shape, self.classes)
+        self.model = build_model(request.variant, self.shape, self.classes)
         if request.initial is not None:
-            set_weights(self.model, read_weights_of(request.initial, request.variant, *self.shape, self.classes))
+            set_weights(self.model, read_weights_of(request.initial, request.variant, self.shape, self.classes))
         self.steps = Steps(self.model, request.variant, self.classes, settings.learning_rate)
         self.epochs = Epochs(prepared, settings)
         self.good = get_weights(self.model)
@@ -157,7 +157,7 @@ class KerasFit:
         return means
 
     def _write(self, weights: dict[str, np.ndarray]) -> None:
-        metadata = metadata_of(self.request.variant, *self.shape, self.classes)
+        metadata = metadata_of(self.request.variant, self.shape, self.classes)
         write_weights(self.request.weights, weights, metadata)
 
     def _diverged(self, total: float, where: str) -> None:

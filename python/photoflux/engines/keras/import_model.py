@@ -18,6 +18,7 @@ import h5py
 import keras
 import numpy as np
 
+from photoflux.data.shape import Shape
 from photoflux.engines.keras.models import build_model, get_weights, named_variables, set_weights
 from photoflux.errors import RunError, side_by_side
 from photoflux.model.variants import Variant
@@ -49,13 +50,13 @@ def import_model(request: dict[str, Any]) -> dict[str, Any]:
     if request["shape"] is None:
         ours, shape, classes = _of_model(path, variant, request["scaled"])
     else:
-        shape, classes = tuple(request["shape"]), request["classes"]
+        shape, classes = Shape(*request["shape"]), request["classes"]
         ours = _of_weights(path, variant, shape, classes, request["scaled"])
-    write_weights(request["weights"], get_weights(ours), metadata_of(variant, *shape, classes))
+    write_weights(request["weights"], get_weights(ours), metadata_of(variant, shape, classes))
     return {"shape": list(shape), "classes": classes}
 
 
-def _of_model(path: Path, variant: Variant, scaled: bool) -> tuple[keras.Model, tuple[int, int, int], int]:
+def _of_model(path: Path, variant: Variant, scaled: bool) -> tuple[keras.Model, Shape, int]:
     _refuse_strangers(path)
     try:
         theirs = keras.models.load_model(path, safe_mode=True, compile=False)
@@ -64,7 +65,7 @@ def _of_model(path: Path, variant: Variant, scaled: bool) -> tuple[keras.Model, 
     shape = _image_shape(path, theirs)
     layers = [layer for layer in _flat(theirs) if type(layer).__name__ not in INERT]
     classes = _classes_of(path, layers)
-    ours = build_model(variant, *shape, classes)
+    ours = build_model(variant, shape, classes)
     _compare_layers(path, variant, layers, ours, scaled)
     carriers = [layer for layer in layers if layer.weights]
     values = [np.array(variable) for layer in carriers for variable in (layer.kernel, layer.bias)]
@@ -127,7 +128,7 @@ def _flat(model: keras.Model) -> Iterator[keras.Layer]:
             yield layer
 
 
-def _image_shape(path: Path, model: keras.Model) -> tuple[int, int, int]:
+def _image_shape(path: Path, model: keras.Model) -> Shape:
     shape = model.input_shape if model.built and len(model.inputs) == len(model.outputs) == 1 else None
     if not isinstance(shape, tuple) or len(shape) not in (3, 4) or None in shape[1:]:
         raise RunError(
@@ -136,7 +137,7 @@ def _image_shape(path: Path, model: keras.Model) -> tuple[int, int, int]:
             "To a model of flat vectors give a keras.Input of images and a Flatten layer, and save it again."
         )
     height, width, *channels = shape[1:]
-    return (channels or [1])[0], height, width
+    return Shape((channels or [1])[0], height, width)
 
 
 def _classes_of(path: Path, layers: list[keras.Layer]) -> int:
@@ -213,12 +214,11 @@ def _check_scaling(path: Path, rescaling: bool, scaled: bool) -> None:
 
 
 def _compare_logits(
-    path: Path, theirs: keras.Model, layers: list[keras.Layer], ours: keras.Model, shape: tuple[int, ...], scaled: bool
+    path: Path, theirs: keras.Model, layers: list[keras.Layer], ours: keras.Model, shape: Shape, scaled: bool
 ) -> None:
     """Prove that both compute the same: logits on noise, black and white; their activation is taken off for it."""
-    channels, height, width = shape
     count = theirs.input_shape[0] or PROOF_IMAGES
-    images = np.random.default_rng(0).integers(0, 256, (count, height, width, channels)).astype(np.float32)
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape.hwc)).astype(np.float32)
     images[0] = 0
     images[-1] = 255
     layers[-1].activation = keras.activations.linear
@@ -233,7 +233,7 @@ def _compare_logits(
         )
 
 
-def _of_weights(path: Path, variant: Variant, shape: tuple[int, int, int], classes: int, scaled: bool) -> keras.Model:
+def _of_weights(path: Path, variant: Variant, shape: Shape, classes: int, scaled: bool) -> keras.Model:
     found: list[tuple[str, tuple[int, ...]]] = []
     groups: set[str] = set()
 
@@ -251,19 +251,18 @@ def _of_weights(path: Path, variant: Variant, shape: tuple[int, int, int], class
             f"{path} cannot be read as Keras weights: {_first_line(error)} A .weights.h5 file is what "
             "`model.save_weights('model.weights.h5')` of Keras 3 writes."
         ) from error
-    expected = expected_shapes(variant, *shape, classes)
+    expected = expected_shapes(variant, shape, classes)
     if [size for _, size in found] != list(expected.values()):
-        channels, height, width = shape
         # The names differ by nature, so a row is marked for its shapes.
         pairs = zip_longest(found, expected.items(), fillvalue=("", None))
         rows = [(_entry(*left), _entry(*right), left[1] == right[1]) for left, right in pairs]
         raise RunError(
-            f"{path} does not fit the variant {variant.name} on images of {height}×{width}, {channels} channels, with "
-            f"{classes} classes:\n" + side_by_side(rows, "in the file", "expected")
+            f"{path} does not fit the variant {variant.name} on images of {shape.height}×{shape.width}, "
+            f"{shape.channels} channels, with {classes} classes:\n" + side_by_side(rows, "in the file", "expected")
         )
     _check_scaling(path, "rescaling" in groups, scaled)
     # Without Dropout, whose random state would have to be in the file.
-    ours = build_model(variant, *shape, classes, masks=())
+    ours = build_model(variant, shape, classes, masks=())
     try:
         ours.load_weights(path)
     except Exception as error:

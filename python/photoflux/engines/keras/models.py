@@ -8,71 +8,63 @@ import keras
 import numpy as np
 from keras import layers
 
+from photoflux.data.shape import Shape
+from photoflux.model.layers import WINDOW, Layer
+from photoflux.model.layers import layers as layers_of
 from photoflux.model.variants import Variant
-from photoflux.model.weights import CONV_FILTERS, KERNEL, expected_shapes, outputs_of
 
 
-def build_model(
-    variant: Variant, channels: int, height: int, width: int, classes: int, masks: Collection[str] | None = None
-) -> keras.Model:
-    """Build a variant for an image size and a number of classes, with fresh Glorot-uniform kernels and zero biases.
+def build_model(variant: Variant, shape: Shape, classes: int, masks: Collection[str] | None = None) -> keras.Model:
+    """Build a variant for a shape of images and a number of classes, with Glorot-uniform kernels and zero biases.
 
     Parameters
     ----------
     variant : Variant
-        The recipe.
-    channels, height, width : int
-        Size of the images; the model takes them as (N, H, W, C), 0 to 255.
+        What to build.
+    shape : Shape
+        Of the images; the model takes them as (N, H, W, C), 0 to 255.
     classes : int
         Number of classes.
     masks : collection of str, optional
         None: Dropout layers as the variant says. Otherwise the names of the dropout layers that multiply by a mask,
         each a further input of the model in this order; the other dropout layers are left out.
     """
-    pixels = keras.Input((height, width, channels), name="pixels")
+    x = pixels = keras.Input(shape.hwc, name="pixels")
     factors: dict[str, keras.KerasTensor] = {}
-
-    def dropout(x: keras.KerasTensor, name: str, rate: float | None) -> keras.KerasTensor:
-        if rate is None:
-            return x
-        if masks is None:
-            return layers.Dropout(rate, name=name)(x)
-        if name not in masks:
-            return x
-        factors[name] = keras.Input(x.shape[1:], name=f"{name}_mask")
-        return layers.Multiply(name=name)([x, factors[name]])
-
-    def regularizer(group: str) -> keras.regularizers.Regularizer | None:
-        coefficients = variant.penalty.get(group, {})
-        if coefficients.keys() >= {"l1", "l2"}:
-            return keras.regularizers.L1L2(coefficients["l1"], coefficients["l2"])
-        if "l1" in coefficients:
-            return keras.regularizers.L1(coefficients["l1"])
-        return keras.regularizers.L2(coefficients["l2"]) if "l2" in coefficients else None
-
-    x = layers.Rescaling(1.0 / 255, name="rescale")(pixels)
-    if variant.architecture == "photo_cnn":
-        for number, filters in enumerate(CONV_FILTERS, 1):
-            x = layers.Conv2D(
-                filters,
-                (KERNEL, KERNEL),
-                padding="same",
-                activation="relu",
-                kernel_regularizer=regularizer("conv"),
-                name=f"conv{number}",
-            )(x)
-            if number == 1:
-                x = layers.MaxPooling2D((2, 2), name="pool")(x)
-                x = dropout(x, "pool_dropout", variant.dropout.get("pool"))
-    x = layers.Flatten(name="flatten")(x)
-    for number, units in enumerate(variant.hidden, 1):
-        x = layers.Dense(units, activation="relu", kernel_regularizer=regularizer("hidden"), name=f"dense{number}")(x)
-        x = dropout(x, f"dense{number}_dropout", variant.dropout.get("hidden"))
-    x = layers.Dense(outputs_of(classes), kernel_regularizer=regularizer("output"), name="output")(x)
+    for layer in layers_of(variant, shape, classes):
+        if layer.kind != "dropout" or masks is None:
+            x = _keras_layer(layer)(x)
+        elif layer.name in masks:
+            factors[layer.name] = keras.Input(layer.shape, name=f"{layer.name}_mask")
+            x = layers.Multiply(name=layer.name)([x, factors[layer.name]])
     inputs = pixels if masks is None else [pixels, *(factors[name] for name in masks)]
-    model = keras.Model(inputs, x, name=variant.name)
-    _check_shapes(model, expected_shapes(variant, channels, height, width, classes))
-    return model
+    return keras.Model(inputs, x, name=variant.name)
+
+
+def _keras_layer(layer: Layer) -> keras.Layer:
+    weighted = {"activation": "relu" if layer.relu else None, "kernel_regularizer": _regularizer(layer.penalty)}
+    match layer.kind:
+        case "rescaling":
+            return layers.Rescaling(1.0 / 255, name=layer.name)
+        case "convolution":
+            return layers.Conv2D(layer.kernel[-1], layer.kernel[:2], padding="same", name=layer.name, **weighted)
+        case "max pooling":
+            return layers.MaxPooling2D((WINDOW, WINDOW), name=layer.name)
+        case "dropout":
+            return layers.Dropout(layer.rate, name=layer.name)
+        case "flatten":
+            return layers.Flatten(name=layer.name)
+        case "dense":
+            return layers.Dense(layer.kernel[-1], name=layer.name, **weighted)
+    raise AssertionError(f"no Keras layer for a layer of the kind {layer.kind}")
+
+
+def _regularizer(penalty: Mapping[str, float]) -> keras.regularizers.Regularizer | None:
+    if penalty.keys() >= {"l1", "l2"}:
+        return keras.regularizers.L1L2(penalty["l1"], penalty["l2"])
+    if "l1" in penalty:
+        return keras.regularizers.L1(penalty["l1"])
+    return keras.regularizers.L2(penalty["l2"]) if "l2" in penalty else None
 
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -91,8 +83,3 @@ def set_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
     """Give the model the weights of those names."""
     for name, variable in named_variables(model).items():
         variable.assign(weights[name])
-
-
-def _check_shapes(model: keras.Model, expected: Mapping[str, tuple[int, ...]]) -> None:
-    found = {name: tuple(variable.shape) for name, variable in named_variables(model).items()}
-    assert found == expected, f"the Keras layers and the table of shapes disagree: {found} against {expected}"

@@ -10,6 +10,7 @@ import numpy as np
 import safetensors.numpy
 import tensorflow as tf
 
+from photoflux.data.shape import Shape
 from photoflux.engines.keras.models import build_model, set_weights
 from photoflux.engines.keras.steps import to_pixels
 from photoflux.model.variants import Variant
@@ -30,25 +31,25 @@ class Predictor:
     def logits(self, request: dict[str, Any]) -> dict[str, Any]:
         """Write the logits of ``images`` in the file ``arrays`` to the file ``answer``."""
         images = safetensors.numpy.load_file(request["arrays"])["images"]
-        self._load(request, *images.shape[1:])
+        self._load(request, Shape.of(images))
         size = request["batch_size"]
         parts = [self._forward(images[start : start + size]).numpy() for start in range(0, len(images), size)]
         safetensors.numpy.save_file({"logits": np.concatenate(parts)}, request["answer"])
         return {}
 
-    def _load(self, request: dict[str, Any], channels: int, height: int, width: int) -> None:
+    def _load(self, request: dict[str, Any], shape: Shape) -> None:
         path = Path(request["weights"])
         state = path.stat() if path.is_file() else None
         file = (state.st_mtime_ns, state.st_size, state.st_ino) if state else None
-        key = (repr(request["variant"]), request["classes"], channels, height, width, path.absolute(), file)
+        key = (repr(request["variant"]), request["classes"], shape, path.absolute(), file)
         if key == self._key:
             return
         self.forget()
         keras.backend.clear_session()
         variant, classes = Variant.from_dict(request["variant"]), request["classes"]
-        weights = read_weights_of(path, variant, channels, height, width, classes)
-        model = build_model(variant, channels, height, width, classes)
+        weights = read_weights_of(path, variant, shape, classes)
+        model = build_model(variant, shape, classes)
         set_weights(model, weights)
-        signature = [tf.TensorSpec([None, channels, height, width], tf.uint8)]
+        signature = [tf.TensorSpec([None, *shape], tf.uint8)]
         self._forward = tf.function(lambda images: model(to_pixels(images), training=False), input_signature=signature)
         self._key = key

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from photoflux.model.layers import outputs_of
 from photoflux.model.variants import Variant
-from photoflux.model.weights import outputs_of
 
 
 class Measured(NamedTuple):

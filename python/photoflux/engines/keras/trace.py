@@ -11,6 +11,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from photoflux.data.prepared import open_prepared
+from photoflux.data.shape import Shape
 from photoflux.engines.keras.fit import early_stopping
 from photoflux.engines.keras.models import build_model, get_weights, named_variables, set_weights
 from photoflux.engines.keras.steps import Measured, gradients, to_pixels
@@ -27,10 +28,10 @@ def trace(request: Request) -> Request:
     images, labels = arrays["images"], arrays["labels"]
     masks = {name.removeprefix("mask/"): value for name, value in arrays.items() if name.startswith("mask/")}
     variant, classes = Variant.from_dict(request["variant"]), request["classes"]
-    channels, height, width = images.shape[2:]
+    shape = Shape.of(images)
     keras.backend.clear_session()
-    weights = read_weights_of(request["weights"], variant, channels, height, width, classes)
-    model = build_model(variant, channels, height, width, classes, masks=masks)
+    weights = read_weights_of(request["weights"], variant, shape, classes)
+    model = build_model(variant, shape, classes, masks=masks)
     set_weights(model, weights)
     optimizer = keras.optimizers.Adam(request["learning_rate"])
     optimizer.build(model.trainable_variables)

@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from photoflux.data.shape import Shape
 from photoflux.engines.proof import Augmentation
 from photoflux.errors import DataError, DivergedError, RunError, SettingError
+from photoflux.model.layers import layers, outputs_of, penalty_of
 from photoflux.model.variants import variants
-from photoflux.model.weights import expected_shapes, metadata_of, outputs_of, read_weights, write_weights
+from photoflux.model.weights import expected_shapes, metadata_of, read_weights, write_weights
 from small import PAIR_IDS, PAIRS, data_loss, dense_logits, prepare, random_weights, settings, write_random
 
 
@@ -18,14 +20,15 @@ def test_every_variant_fits_and_reports_what_its_weights_give(keras, variant, da
     classes, path = len(prepared.classes), tmp_path / "w.safetensors"
     fit = keras.fit(variant, prepared, settings(epochs=4, learning_rate=0.003), path)
     weights, metadata = read_weights(path)
-    assert {name: value.shape for name, value in weights.items()} == expected_shapes(variant, 3, 8, 8, classes)
-    assert metadata == metadata_of(variant, 3, 8, 8, classes)
+    assert {name: value.shape for name, value in weights.items()} == expected_shapes(variant, prepared.shape, classes)
+    assert metadata == metadata_of(variant, prepared.shape, classes)
 
     assert [row.epoch for row in fit.history] == [1, 2, 3, 4]
     assert fit.history[-1].validation_total < fit.history[0].train_total
     kept = fit.history[fit.kept_epoch - 1]
     # float32 sums of up to 1e5 terms against float64 ones
-    assert kept.validation_penalty == pytest.approx(variant.penalty_of(weights), rel=1e-5)
+    penalty = penalty_of(layers(variant, prepared.shape, classes), weights)
+    assert kept.validation_penalty == pytest.approx(penalty, rel=1e-5)
     assert kept.validation_total == pytest.approx(kept.validation_loss + kept.validation_penalty, rel=1e-12)
     assert (kept.train_penalty > 0) == bool(variant.penalty)
 
@@ -52,7 +55,7 @@ def test_training_columns_are_means_over_images(keras, binary, tmp_path):
     logits = keras.logits(variant, tmp_path / "w", binary.images[chosen], 2)
     (row,) = fit.history
     assert row.train_loss == pytest.approx(data_loss(variant, logits, binary.labels[chosen]), rel=1e-5)
-    assert row.train_penalty == pytest.approx(variant.penalty_of(weights), rel=1e-5)
+    assert row.train_penalty == pytest.approx(penalty_of(layers(variant, binary.shape, 2), weights), rel=1e-5)
     assert row.train_accuracy == pytest.approx(np.mean((logits[:, 0] > 0) == binary.labels[chosen]), abs=1e-12)
     assert [(at.epoch, at.epochs, at.batch, at.batches) for at in totals] == [(1, 1, i, 3) for i in range(1, 4)]
     assert [at.images for at in totals] == [12, 12, 8]
@@ -68,7 +71,7 @@ def test_the_last_short_batch_is_used(keras, three, tmp_path):
 
 def test_weights_come_back_bit_equal_and_logits_follow_the_formula(keras, tmp_path):
     variant, path = variants()["mlp"], tmp_path / "w"
-    weights = write_random(path, variant, (3, 6, 5), 4)
+    weights = write_random(path, variant, Shape(3, 6, 5), 4)
     assert all(np.array_equal(value, weights[name]) for name, value in read_weights(path)[0].items())
     images = np.random.default_rng(1).integers(0, 256, (7, 3, 6, 5), dtype=np.uint8)
     # float32 products of 512 terms against NumPy's
@@ -252,7 +255,7 @@ def test_pixels_are_those_of_the_dataset(keras, binary):
 
 def test_weights_of_another_model_are_refused_with_both_shapes(keras, tmp_path):
     path = tmp_path / "w"
-    write_random(path, variants()["dense_l2"], (3, 6, 6), 3)
+    write_random(path, variants()["dense_l2"], Shape(3, 6, 6), 3)
     images = np.zeros((1, 3, 6, 6), np.uint8)
     with pytest.raises(RunError, match=r"≠ output\.kernel \(128, 3\) +output\.kernel \(128, 4\)"):
         keras.logits(variants()["dense_l2"], path, images, 4)
@@ -264,10 +267,10 @@ def test_weights_of_another_model_are_refused_with_both_shapes(keras, tmp_path):
 
 def test_a_weights_file_that_changed_is_read_again(keras, tmp_path):
     variant, path, images = variants()["dense_l2"], tmp_path / "w", np.full((2, 3, 6, 6), 90, np.uint8)
-    write_random(path, variant, (3, 6, 6), 3)
+    write_random(path, variant, Shape(3, 6, 6), 3)
     first = keras.logits(variant, path, images, 3)
-    changed = random_weights(variant, (3, 6, 6), 3, seed=1)
-    write_weights(path, changed, metadata_of(variant, 3, 6, 6, 3))
+    changed = random_weights(variant, Shape(3, 6, 6), 3, seed=1)
+    write_weights(path, changed, metadata_of(variant, Shape(3, 6, 6), 3))
     second = keras.logits(variant, path, images, 3)
     assert not np.allclose(first, second)
     np.testing.assert_allclose(second, dense_logits(changed, images, 1), rtol=1e-4, atol=1e-5)

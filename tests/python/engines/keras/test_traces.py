@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from photoflux.data.shape import Shape
 from photoflux.engines.proof import TraceRequest
 from photoflux.errors import SettingError
+from photoflux.model.layers import penalty_of
 from photoflux.model.variants import Variant, variants
 from photoflux.model.weights import metadata_of, write_weights
 from small import PAIR_IDS, PAIRS, data_loss, write_random
+
+SHAPE = Shape(3, 6, 6)
 
 
 def trace_request(variant: Variant, classes: int, path: Path, masks=None, steps: int = 2) -> TraceRequest:
@@ -23,7 +27,7 @@ def trace_request(variant: Variant, classes: int, path: Path, masks=None, steps:
 @pytest.mark.parametrize(("variant", "data"), PAIRS, ids=PAIR_IDS)
 def test_trace_of_every_variant(keras, variant, data, tmp_path):
     path, classes = tmp_path / "w", {"binary": 2, "three": 3}[data]
-    weights = write_random(path, variant, (3, 6, 6), classes)
+    weights = write_random(path, variant, SHAPE, classes)
     request = trace_request(variant, classes, path)
     numbers = keras.trace(request)
     kinds = ("initial", "gradient", "first", "moment1", "moment2", "final")
@@ -38,7 +42,7 @@ def test_trace_of_every_variant(keras, variant, data, tmp_path):
     np.testing.assert_allclose(numbers["logits"], expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(numbers["activation/output"], numbers["logits"])
     assert numbers["loss"][0] == pytest.approx(data_loss(variant, numbers["logits"], request.labels[0]), rel=1e-5)
-    assert numbers["penalty"][0] == pytest.approx(variant.penalty_of(weights), rel=1e-5)
+    assert numbers["penalty"][0] == pytest.approx(penalty_of(request.layers, weights), rel=1e-5)
     np.testing.assert_array_equal(numbers["total"], numbers["loss"] + numbers["penalty"])
     for name, value in weights.items():
         gradient = numbers[f"gradient/{name}"]
@@ -56,7 +60,7 @@ def test_trace_of_every_variant(keras, variant, data, tmp_path):
 @pytest.mark.parametrize("variant", [v for v in variants().values() if v.penalty], ids=lambda v: v.name)
 def test_the_penalty_adds_its_own_gradient(keras, variant, tmp_path):
     path = tmp_path / "w"
-    weights = write_random(path, variant, (3, 6, 6), 3)
+    weights = write_random(path, variant, SHAPE, 3)
     with_penalty = keras.trace(trace_request(variant, 3, path, steps=1))
     without = keras.trace(trace_request(dataclasses.replace(variant, penalty={}), 3, path, steps=1))
     assert without["penalty"] == 0
@@ -76,15 +80,15 @@ def test_the_penalty_adds_its_own_gradient(keras, variant, tmp_path):
 def test_trace_gradient_against_finite_differences(keras, tmp_path, name, loss, classes):
     variant = dataclasses.replace(variants()[name], loss=loss)
     path = tmp_path / "w"
-    weights = write_random(path, variant, (3, 6, 6), classes)
+    weights = write_random(path, variant, SHAPE, classes)
     request = trace_request(variant, classes, path, steps=1)
     numbers = keras.trace(request)
 
     def total(change: dict[str, np.ndarray]) -> float:
         moved = {key: value + change.get(key, 0) for key, value in weights.items()}
-        write_weights(path, moved, metadata_of(variant, 3, 6, 6, classes))
+        write_weights(path, moved, metadata_of(variant, SHAPE, classes))
         logits = keras.logits(variant, path, request.images[0], classes)
-        return data_loss(variant, logits, request.labels[0]) + variant.penalty_of(moved)
+        return data_loss(variant, logits, request.labels[0]) + penalty_of(request.layers, moved)
 
     for key in ("output.kernel", "output.bias", "dense1.kernel"):
         gradient = numbers[f"gradient/{key}"].astype(np.float64)
@@ -96,7 +100,7 @@ def test_trace_gradient_against_finite_differences(keras, tmp_path, name, loss, 
 
 def test_trace_multiplies_by_the_masks(keras, tmp_path):
     variant, path = variants()["dense_dropout"], tmp_path / "w"
-    weights = write_random(path, variant, (3, 6, 6), 3)
+    weights = write_random(path, variant, SHAPE, 3)
     mask = (np.random.default_rng(2).random((1, 4, 64)) < 0.5).astype(np.float32) * 2
     request = trace_request(variant, 3, path, {"dense2_dropout": mask}, steps=1)
     x = request.images[0].transpose(0, 2, 3, 1).reshape(4, -1) / 255
@@ -110,7 +114,7 @@ def test_trace_multiplies_by_the_masks(keras, tmp_path):
 
 def test_trace_masks_of_a_photo_variant(keras, tmp_path):
     variant, path = variants()["dropout"], tmp_path / "w"
-    write_random(path, variant, (3, 6, 6), 2)
+    write_random(path, variant, SHAPE, 2)
     masks = {"dense1_dropout": np.ones((1, 4, 128), np.float32), "pool_dropout": np.ones((1, 4, 3, 3, 16), np.float32)}
     plain = keras.trace(trace_request(variant, 2, path, steps=1))
     ones = keras.trace(trace_request(variant, 2, path, masks, steps=1))

@@ -1,0 +1,45 @@
+"""The architectures: what stands before the hidden Dense layers, and which groups a penalty or dropout may name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Block:
+    """A layer of an architecture's body; `group` is what a variant calls its kernel, or its dropout rate."""
+
+    name: str
+    kind: Literal["convolution", "max pooling", "dropout"]
+    group: str = ""
+    filters: int = 0
+
+
+# Every architecture begins with the rescaling, and ends with the flattening, the hidden Dense layers and the output.
+# A convolution is 3×3 with `same` zero padding and ReLU; a pooling takes the largest of 2×2.
+ARCHITECTURES: Mapping[str, Sequence[Block]] = {
+    "photo_cnn": (
+        Block("conv1", "convolution", "conv", 16),
+        Block("pool", "max pooling"),
+        Block("pool_dropout", "dropout", "pool"),
+        Block("conv2", "convolution", "conv", 32),
+        Block("conv3", "convolution", "conv", 64),
+    ),
+    "dense": (),
+}
+
+
+def penalty_groups(architecture: str, hidden: Sequence[int]) -> list[str]:
+    """Return the groups of kernels of an architecture with these hidden layers, first layer to last."""
+    return _groups(architecture, "convolution") + ["hidden"] * bool(hidden) + ["output"]
+
+
+def dropout_groups(architecture: str, hidden: Sequence[int]) -> list[str]:
+    """Return the groups of dropout layers of an architecture with these hidden layers, first layer to last."""
+    return _groups(architecture, "dropout") + ["hidden"] * bool(hidden)
+
+
+def _groups(architecture: str, kind: str) -> list[str]:
+    return list(dict.fromkeys(block.group for block in ARCHITECTURES[architecture] if block.kind == kind))
