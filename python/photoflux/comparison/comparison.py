@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from photoflux.comparison.decision import CRITERION, Decision
 from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import PARTS, Standing
 from photoflux.errors import RunError
+from photoflux.reporting.page import Table, notebook_html
 from photoflux.reporting.sentences import Sentence, text_of
 from photoflux.system.atomic import write_text
 from photoflux.system.names import as_json, user_path
@@ -84,12 +84,12 @@ class Comparison:
     def __str__(self) -> str:
         from rich import box
         from rich.console import Console
-        from rich.table import Table
+        from rich.table import Table as TextTable
 
         text = io.StringIO()
         console = Console(file=text, width=WIDTH, highlight=False, color_system=None)
         console.print(self.heading, soft_wrap=True)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = TextTable(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("variant", no_wrap=True)
         for title in self.titles:
             table.add_column(title, justify="right")
@@ -167,12 +167,8 @@ class Comparison:
             raise RunError(f"{self.path / NAME} cannot be written: {error}.") from error
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(title)}</th>" for title in ("variant", *self.titles))
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows())
-        return (
-            f"<p>{escape(self.heading)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<p>{escape(self.reasons)}</p>"
-        )
+        table = Table(["variant", *self.titles], self.rows(), range(1, len(self.titles) + 1))
+        return notebook_html(self.heading, [table], conclusion=self.reasons)
 
 
 def load_comparison(path: str | Path) -> Comparison:

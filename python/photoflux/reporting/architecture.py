@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from photoflux.model.layers import Layer
 from photoflux.model.summary import Summary, penalty_text, size_text
 from photoflux.reporting.i18n import ENGLISH, Translator
-from photoflux.reporting.styling import BLUE, GREEN, GREY, ORANGE, PURPLE, TEXT, figure, style, svg_of
+from photoflux.reporting.styling import BLUE, GREEN, GREY, ORANGE, PURPLE, TEXT, figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,11 +83,6 @@ def draw_architecture(summary: Summary, tr: Translator = ENGLISH) -> Figure:
         lines.append(tr("thick outline: a penalty on the kernel"))
     axes.text(MARGIN, height - 0.5, "\n".join(lines), va="top", fontsize=9, linespacing=1.4)
     return drawn
-
-
-def architecture_svg(summary: Summary, tr: Translator = ENGLISH) -> str:
-    """Return what `draw_architecture` draws as an SVG element for a page."""
-    return svg_of(draw_architecture(summary, tr))
 
 
 def _across(layer: Layer) -> int:

@@ -1,12 +1,15 @@
-"""What a notebook shows of our objects; attached to their classes here, where pages are made."""
+"""What a notebook shows of a run, a summary and an operating point; attached to their classes here, above them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 
 from photoflux.model.summary import COLUMNS, TEXTS, Summary, row_of
-from photoflux.reporting.architecture import architecture_svg
-from photoflux.reporting.run_page import run_html
+from photoflux.reporting import tables
+from photoflux.reporting.i18n import ENGLISH
+from photoflux.reporting.page import Table, notebook_html
+from photoflux.reporting.run_page import architecture, curves
 from photoflux.runs.run import Run
 from photoflux.thresholds.operating_point import OperatingPoint
 
@@ -17,6 +20,12 @@ def attach() -> None:
         setattr(kind, "_repr_html_", html)  # noqa: B010 (mypy does not know the attribute)
 
 
+def run_html(run: Run) -> str:
+    """Return the table of a run's parts and small learning curves."""
+    drawings = [replace(drawing, title="") for drawing in curves(run, ENGLISH, (3.6, 2.7))]
+    return notebook_html(str(run).splitlines()[0], [tables.parts(run, ENGLISH)], drawings=drawings)
+
+
 def operating_point_html(found: OperatingPoint) -> str:
     """Return an operating point as a block of text."""
     return f"<pre>{escape(str(found))}</pre>"
@@ -24,16 +33,6 @@ def operating_point_html(found: OperatingPoint) -> str:
 
 def summary_html(summary: Summary) -> str:
     """Return a summary as a table, its totals and the figure of the architecture."""
-
-    def cells(tag: str, texts: tuple[str, ...]) -> str:
-        right = ' style="text-align:right"'
-        return "".join(
-            f"<{tag}{right if number >= TEXTS else ''}>{escape(text)}</{tag}>" for number, text in enumerate(texts)
-        )
-
-    rows = "".join(f"<tr>{cells('td', row_of(layer))}</tr>" for layer in summary.layers)
-    sums = "".join(f"<li>{escape(name)}: {escape(value)}</li>" for name, value in summary.totals())
-    return (
-        f"<p>{escape(summary.heading)}</p><table><thead><tr>{cells('th', COLUMNS)}</tr></thead>"
-        f"<tbody>{rows}</tbody></table><ul>{sums}</ul>{architecture_svg(summary)}"
-    )
+    table = Table(COLUMNS, [row_of(layer) for layer in summary.layers], range(TEXTS, len(COLUMNS)))
+    drawings = [architecture(summary, ENGLISH)]
+    return notebook_html(summary.heading, [table], facts=summary.totals(), drawings=drawings)

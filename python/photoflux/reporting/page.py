@@ -33,14 +33,15 @@ class Table:
         The cells, as many in each row as there are titles.
     numbers : collection of int
         Which columns hold numbers, and go to the right.
-    caption : str
-        Above it.
+    caption, note : str
+        Above and below it.
     """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     numbers: Sequence[int] = ()
     caption: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,19 @@ def environment(package: str = "photoflux.reporting", folder: str = "templates")
 def rendered(template: str, tr: Translator, **values: Any) -> str:
     """Return a template of this package with its values put in."""
     return environment().get_template(f"{template}.jinja").render(tr=tr, **values)
+
+
+def notebook_html(
+    heading: str,
+    tables: Sequence[Table],
+    *,
+    facts: Sequence[tuple[str, str]] = (),
+    conclusion: str = "",
+    drawings: Sequence[Drawing] = (),
+) -> str:
+    """Return what a notebook shows of an object: a heading, tables, names with values, a sentence and figures."""
+    values = {"heading": heading, "tables": tables, "facts": facts, "conclusion": conclusion, "drawings": drawings}
+    return rendered("notebook.html", ENGLISH, **values)
 
 
 def destination(folder: Path, path: str | Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""A run's report as HTML, and what a notebook shows of a run."""
+"""A run's report as HTML."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from photoflux.model.summary import Summary
 from photoflux.reporting import plots, tables
-from photoflux.reporting.architecture import architecture_svg
+from photoflux.reporting.architecture import draw_architecture
 from photoflux.reporting.examples import correct_examples, worst_errors
-from photoflux.reporting.i18n import Translator, translator
+from photoflux.reporting.i18n import Translator
 from photoflux.reporting.page import Drawing, drawing, rendered
 from photoflux.reporting.report_data import PARTS, ReportData, gather
 from photoflux.reporting.reproduce import prepare_command, train_command, why_not
@@ -31,7 +31,7 @@ def page_of(run: Run, tr: Translator) -> str:
         "verdict": verdict(run, tr),
         "rating": _rating(run),
         "figures": _key_figures(report_data, tr),
-        "curves": _curves(run, tr),
+        "curves": curves(run, tr),
         "parts": tables.parts(run, tr),
         "confusion": _confusion(run, tr) if has_test else None,
         "classes": tables.classes(run, tr) if has_test else None,
@@ -42,7 +42,7 @@ def page_of(run: Run, tr: Translator) -> str:
         "folders": tables.folders(report_data, tr),
         "errors": worst_errors(report_data, "test", tr) if "test" in report_data.scored else None,
         "correct": correct_examples(report_data, "test", tr) if "test" in report_data.scored else [],
-        "architecture": _architecture(layers, tr),
+        "architecture": architecture(layers, tr),
         "layers": tables.layers(layers, tr),
         "settings": tables.settings(run, tr),
         "data": tables.data(report_data, tr),
@@ -56,16 +56,6 @@ def page_of(run: Run, tr: Translator) -> str:
     if values["why_not"] is None:
         values["commands"] = [train_command(run), report_data.prepared and prepare_command(report_data.prepared)]
     return rendered("run.html", tr, **values)
-
-
-def run_html(run: Run) -> str:
-    """Return what a notebook shows of a run: the table of its parts and small learning curves."""
-    tr = translator()
-    curves = []
-    if run.history:
-        curves = [plots.curves(run.history, run.ended, column, tr, (3.6, 2.7)) for column in ("accuracy", "total")]
-    drawings = [drawing(figure, alt) for figure, alt in zip(curves, _alt_texts(tr), strict=False)]
-    return rendered("notebook.html", tr, head=str(run).splitlines()[0], parts=tables.parts(run, tr), curves=drawings)
 
 
 def _rating(run: Run) -> str:
@@ -99,20 +89,14 @@ def _key_figures(report_data: ReportData, tr: Translator) -> list[tuple[str, str
     return figures
 
 
-def _alt_texts(tr: Translator) -> tuple[str, str]:
-    return (
-        tr("Learning curve: accuracy of training and validation by epoch."),
-        tr("Learning curve: loss of training and validation by epoch."),
-    )
-
-
-def _curves(run: Run, tr: Translator) -> list[Drawing]:
+def curves(run: Run, tr: Translator, size: tuple[float, float] = (4.6, 3.3)) -> list[Drawing]:
+    """Draw the learning curves of accuracy and loss, sizes in inches; none if there is no history."""
     if not run.history:
         return []
-    titles = (tr("Accuracy"), tr("Loss"))
+    accuracy, loss = (plots.curves(run.history, run.ended, column, tr, size) for column in ("accuracy", "total"))
     return [
-        drawing(plots.curves(run.history, run.ended, column, tr), alt, title)
-        for column, alt, title in zip(("accuracy", "total"), _alt_texts(tr), titles, strict=True)
+        drawing(accuracy, tr("Learning curve: accuracy of training and validation by epoch."), tr("Accuracy")),
+        drawing(loss, tr("Learning curve: loss of training and validation by epoch."), tr("Loss")),
     ]
 
 
@@ -126,9 +110,10 @@ def _confusion(run: Run, tr: Translator) -> Drawing:
     return drawing(figure, alt, tr("Confusion matrix, test"), caption)
 
 
-def _architecture(layers: Summary, tr: Translator) -> Drawing:
+def architecture(layers: Summary, tr: Translator) -> Drawing:
+    """Draw the layers."""
     alt = tr("The layers of the model from the images to the output, with shapes and parameters.")
-    return Drawing(architecture_svg(layers, tr), alt)
+    return drawing(draw_architecture(layers, tr), alt)
 
 
 def _ranking(report_data: ReportData, tr: Translator) -> list[Drawing]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from photoflux.errors import RunError
-from photoflux.reporting.page import environment, write_page
+from photoflux.reporting.page import Table, environment, notebook_html, write_page
 from photoflux.system.names import user_path
-from photoflux.verification.checks import Check, Part
+from photoflux.verification.checks import Part
 from photoflux.verification.proof import BATCH, Proof
 
 WIDTH = 118
 PAGE = "verify.html"
+NUMBERS = ("largest", "relative", "tolerance")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Verification:
         console = Console(file=text, width=WIDTH, highlight=False, color_system=None)
         console.print(self.setting, soft_wrap=True)
         for proof in self.proofs:
-            console.print(_table(proof))
+            console.print(_text_table(proof))
             console.print(_note(proof), soft_wrap=True)
         console.print(self.verdict, soft_wrap=True)
         return text.getvalue().rstrip()
@@ -115,12 +116,22 @@ class Verification:
         RunError
             If it cannot be written.
         """
+        from photoflux.reporting.plots import plot_agreement
+
         page = made(folder) / PAGE
-        write_page(page, _template(PAGE).render(verification=self, curves=_curves))
+        proofs = [
+            (proof, plot_agreement(**vars(proof.curves)), checks_table(proof), parts_table(proof))
+            for proof in self.proofs
+        ]
+        template = environment("photoflux.verification", "").get_template(f"{PAGE}.jinja")
+        write_page(page, template.render(verification=self, proofs=proofs))
         return page
 
     def _repr_html_(self) -> str:
-        return str(_template("tables.html").module.tables(self))
+        from markupsafe import Markup
+
+        verdict = Markup("<strong>{}</strong>").format(self.verdict)
+        return notebook_html(self.setting, [checks_table(proof) for proof in self.proofs], conclusion=verdict)
 
 
 def made(folder: str | Path) -> Path:
@@ -139,61 +150,59 @@ def made(folder: str | Path) -> Path:
     return folder
 
 
-def _template(name: str) -> Any:
-    templates = environment("photoflux.verification", "")
-    templates.globals.update(where=where, difference=difference, relative=relative, tolerance=tolerance, note=_note)
-    return templates.get_template(f"{name}.jinja")
+def checks_table(proof: Proof) -> Table:
+    """Return a row for each check of a proof, with the comparison that is nearest to its tolerance."""
+    rows = [
+        [f"{number}. {check.name}", *_numbers(check.shown), check.why, _answer(check.passed)]
+        for number, check in enumerate(proof.checks, 1)
+    ]
+    caption = f"{proof.variant.name}: {'every check holds' if proof.passed else 'a check fails'}"
+    head = ["check", "where it differs most", *NUMBERS, "why this tolerance", ""]
+    return Table(head, rows, (2, 3, 4), caption, _note(proof))
 
 
-def where(part: Part) -> str:
-    """Return what a table says of where the difference is."""
-    return part.name if part.absolute else "nowhere"
+def parts_table(proof: Proof) -> Table:
+    """Return a row for each comparison of a proof."""
+    rows = [
+        [check.name if part is check.parts[0] else "", part.name, *_numbers(part)[1:], _answer(part.passed)]
+        for check in proof.checks
+        for part in check.parts
+    ]
+    return Table(["check", "compared", *NUMBERS, ""], rows, (2, 3, 4))
 
 
-def difference(part: Part) -> str:
-    """Return the largest difference as text."""
-    return "0" if part.absolute == 0 else f"{part.absolute:.2g}"
+def _numbers(part: Part) -> tuple[str, str, str, str]:
+    """Return where the difference is, and the largest, the relative one and the tolerance, as texts."""
+    return (
+        part.name if part.absolute else "nowhere",
+        f"{part.absolute:.2g}",
+        f"{part.relative:.1g}",
+        f"{part.tolerance:.2g}",
+    )
 
 
-def relative(part: Part) -> str:
-    """Return the relative difference as text."""
-    return "0" if part.relative == 0 else f"{part.relative:.1g}"
+def _answer(passed: bool) -> str:
+    from markupsafe import Markup
+
+    return "holds" if passed else Markup("<strong>fails</strong>")
 
 
-def tolerance(part: Part) -> str:
-    """Return the tolerance as text."""
-    return "0" if part.tolerance == 0 else f"{part.tolerance:.2g}"
-
-
-def _table(proof: Proof) -> Any:
+def _text_table(proof: Proof) -> Any:
     from rich import box
-    from rich.table import Table
+    from rich.table import Table as TextTable
 
-    table = Table(
+    table = TextTable(
         title=f"{proof.variant.name} ({proof.seconds:.0f} s)", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     table.add_column("check", ratio=2)
     table.add_column("where it differs most", ratio=1)
-    for name in ("largest", "relative", "tolerance"):
+    for name in NUMBERS:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("why this tolerance", ratio=2)
     table.add_column("", no_wrap=True)
-    for number, check in enumerate(proof.checks, 1):
-        table.add_row(*_row(number, check))
+    for check, row in zip(proof.checks, checks_table(proof).rows, strict=True):
+        table.add_row(*row[:-1], "holds" if check.passed else "FAILS")
     return table
-
-
-def _row(number: int, check: Check) -> tuple[str, ...]:
-    part = check.shown
-    return (
-        f"{number}. {check.name}",
-        where(part),
-        difference(part),
-        relative(part),
-        tolerance(part),
-        check.why,
-        "holds" if check.passed else "FAILS",
-    )
 
 
 def _note(proof: Proof) -> str:
@@ -203,10 +212,3 @@ def _note(proof: Proof) -> str:
         f"Gradient and step: {BATCH - proof.left_out} of {BATCH} images of the first batch; in the others "
         "an activation is within rounding of a kink of ReLU or max-pooling, where two right answers differ."
     )
-
-
-def _curves(proof: Proof) -> str:
-    from photoflux.reporting.plots import plot_agreement
-
-    curves = proof.curves
-    return plot_agreement(curves.ours, curves.theirs, curves.tolerance)

@@ -16,8 +16,9 @@ import photoflux
 from photoflux import RunError, SettingError, summary, variants
 from photoflux.engines.keras.engine import why_unavailable
 from photoflux.model.summary import bytes_text, size_text
-from photoflux.reporting.architecture import architecture_svg, draw_architecture
+from photoflux.reporting.architecture import draw_architecture
 from photoflux.reporting.i18n import translator
+from photoflux.reporting.styling import svg_of
 
 # Height and width, channels, classes: of the documents' data.
 MADE_FOR = {name: (180, 3, 2) for name in variants()} | {
@@ -223,8 +224,8 @@ def test_blocks_grow_with_their_shapes_and_marks_are_seen():
 
 
 def test_svg_for_a_page():
-    svg = architecture_svg(summary("mlp"), translator("fr"))
+    svg = svg_of(draw_architecture(summary("mlp"), translator("fr")))
     assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>")
     assert "couche dense, ReLU" in svg and "1\u202f573\u202f376 paramètres" in svg
-    assert svg == architecture_svg(summary("mlp"), translator("fr"))
+    assert svg == svg_of(draw_architecture(summary("mlp"), translator("fr")))
     assert size_text((3, 2)) == "3×2"
