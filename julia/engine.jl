@@ -11,7 +11,7 @@ Fit a variant and write the weights; those of a fit that diverged too.
 - `folder::String`: the prepared dataset.
 - `weights::String`: the file to write.
 - `initial`: as for `train`.
-- `on_batch`, `on_epoch`: called with the values after a batch, of `TOLD`, and with those of a row of the history.
+- `on_batch`, `on_epoch`: called with the values after a batch, of `BATCH_FIELDS`, and with those of a row of the history.
 
 # Returns
 - `Tuple{Int,String}`: the kept epoch, and how the fit ended.
@@ -19,10 +19,10 @@ Fit a variant and write the weights; those of a fit that diverged too.
 function engine_fit(spec::String, folder::String, weights::String, settings::String, initial, on_batch, on_epoch)
     @nospecialize initial on_batch on_epoch
     batch_done, epoch_done = Callback(on_batch), Callback(on_epoch)
-    keep(run) = write_weights(weights, run.model, run.input; metadata=weights_metadata(run))
+    keep(run) = write_weights(weights, run.model, layers(run); metadata=weights_metadata(run))
     run = try
         dispatch_barrier(train, variant_from_json(spec), open_dataset(folder); settings_from_json(settings)..., initial,
-            on_batch=so_far -> batch_done(so_far[TOLD]...), on_epoch=row -> epoch_done(row...))
+            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...))
     catch err
         err isa DivergedError && keep(err.run)
         rethrow()
@@ -32,7 +32,7 @@ function engine_fit(spec::String, folder::String, weights::String, settings::Str
 end
 
 # The fields of Python's BatchProgress, in its order.
-const TOLD = (:epoch, :epochs, :batch, :batches, :images, :loss, :accuracy)
+const BATCH_FIELDS = (:epoch, :epochs, :batch, :batches, :images, :loss, :accuracy)
 
 """
     engine_logits!(address, spec, weights, classes, images, input, n, batch_size)
@@ -47,14 +47,15 @@ Write the logits of images to an address: `outputs×n` of `Float32`, which are P
 function engine_logits!(address::Int, spec::String, weights::String, classes::Int, images::Int, width::Int, height::Int,
     channels::Int, n::Int, batch_size::Int)
     input = (width, height, channels)
-    model = dispatch_barrier(load_weights!, build_model(variant_from_json(spec), input, classes), weights, input)
+    list = layers(variant_from_json(spec), input, classes)
+    model = dispatch_barrier(load_weights!, build_model(list), weights, list)
     x = unsafe_wrap(Array, Ptr{UInt8}(images), (input..., n))
     z = unsafe_wrap(Array, Ptr{Float32}(address), (outputs(classes), n))
     copyto!(z, dispatch_barrier(logits, model, x; batch_size)::Matrix{Float32})
     return nothing
 end
 
-variant_from_json(text::AbstractString) = (row = dispatch_barrier(JSON.parse, text); dispatch_barrier(Variant, row["name"], row)::Variant)
+variant_from_json(text::AbstractString) = dispatch_barrier(Variant, dispatch_barrier(JSON.parse, text))::Variant
 settings_from_json(text::AbstractString) = NamedTuple(Symbol(k) => value for (k, value) in dispatch_barrier(JSON.parse, text))
 
 function package_version(name::AbstractString)

@@ -109,7 +109,7 @@ function evaluate_images(model, data, v, part, chosen, batch_size)
         confusion[truth + 1, decision + 1] += 1
     end
     loss = dispatch_barrier(mean_loss, loss_of(v.loss, K), z, targets(labels, K))::Float64
-    penalty = dispatch_barrier(Float64, dispatch_barrier(penalty_value, kernel_penalties(v, model), model))::Float64
+    penalty = dispatch_barrier(Float64, dispatch_barrier(penalty_value, kernel_penalties(layers(v, image_shape(data), K)), model))::Float64
     hits = [confusion[k, k] for k in 1:K]
     return (;
         loss,

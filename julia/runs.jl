@@ -18,7 +18,7 @@ function save_run(folder::AbstractString, run::Run)
         throw(ArgumentError("$folder exists and is not a run (it has no run.json); choose another folder."))
     end
     mkpath(folder)
-    write_weights(joinpath(folder, "weights.safetensors"), run.model, run.input; metadata=weights_metadata(run))
+    write_weights(joinpath(folder, "weights.safetensors"), run.model, layers(run); metadata=weights_metadata(run))
     write_seen(folder, run.seen)
     replace_file(joinpath(folder, "history.csv")) do io
         isempty(run.history) || println(io, join(keys(first(run.history)), ','))
@@ -79,10 +79,10 @@ function load_run(folder::AbstractString)
     end
     get(d, "format", nothing) == 1 ||
         throw(ArgumentError("$folder: run format $(repr(get(d, "format", nothing))); this PhotoFlux reads 1."))
-    v, data = Variant(d["variant"]["name"], d["variant"]), d["data"]
+    v, data = Variant(d["variant"]), d["data"]
     input = (Int(data["width"]), Int(data["height"]), Int(data["channels"]))
-    model = build_model(v, input, length(data["classes"]))
-    load_weights!(model, joinpath(folder, "weights.safetensors"), input)
+    list = layers(v, input, length(data["classes"]))
+    model = load_weights!(build_model(list), joinpath(folder, "weights.safetensors"), list)
     settings = NamedTuple(Symbol(k) => value for (k, value) in d["settings"])
     names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]), dispatch_barrier(about_of, data)...)
     history = read_history(joinpath(folder, "history.csv"))

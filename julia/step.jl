@@ -189,7 +189,7 @@ function as_gradient(sink::GradientSink, model::Chain)
     of_layer(name) = NamedTuple(
         field => get(sink.arrays, (name, field), nothing) for field in fieldnames(typeof(model[name])))
     names = keys(model)
-    return (; layers=NamedTuple{names}(map(name -> name in kernels(model) ? of_layer(name) : nothing, names)))
+    return (; layers=NamedTuple{names}(map(name -> has_kernel(model[name]) ? of_layer(name) : nothing, names)))
 end
 
 """

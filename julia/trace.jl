@@ -20,19 +20,18 @@ Run some steps from given weights on given batches and return every number, so t
 """
 function trace(v::Variant, weights::AbstractString, images, labels, classes; learning_rate, masks=Dict())
     input = size(images)[1:3]
-    model = build_model(v, input, classes)
-    load_weights!(model, weights, input)
-    bare = without_dropout(model)
-    optimiser = Optimisers.setup(KerasAdam(learning_rate), bare)
+    list = layers(v, input, classes)
+    model = load_weights!(build_model(list), weights, list)
+    undropped = without_dropout(model)
+    optimiser = Optimisers.setup(KerasAdam(learning_rate), undropped)
     named(prefix, pairs) = ["$prefix/$name" => copy(array) for (name, array) in pairs]
-    arrays(tree) = canonical_arrays(name -> (tree[name].weight, tree[name].bias), model, input)
-    numbers = named("initial", canonical_weights(model, input))
+    arrays(tree) = canonical_arrays(name -> (tree[name].weight, tree[name].bias), list)
+    numbers = named("initial", canonical_weights(model, list))
     losses, values = Float32[], Float32[]
     for step in axes(images, 5)
         chain = with_masks(model, Dict(name => selectdim(mask, ndims(mask), step) for (name, mask) in masks))
         x, y = Float32.(view(images, :, :, :, :, step)), targets(labels[:, step], classes)
-        penalties = kernel_penalties(v, chain)
-        result, gradient = total_gradient(chain, loss_of(v.loss, classes), penalties, x, y, ones(Float32, size(x, 4)))
+        result, gradient = total_gradient(chain, loss_of(v.loss, classes), kernel_penalties(list), x, y, ones(Float32, size(x, 4)))
         push!(losses, result.loss)
         push!(values, result.penalty)
         if step == 1
@@ -41,16 +40,16 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
             append!(numbers, named("gradient", arrays(gradient.layers)))
         end
         # Masks have no weights: without them, the gradient has the form of the optimiser's state.
-        Optimisers.update!(optimiser, bare, (; layers=gradient.layers[keys(bare)]))
+        Optimisers.update!(optimiser, undropped, (; layers=gradient.layers[keys(undropped)]))
         if step == 1
-            append!(numbers, named("first", canonical_weights(model, input)))
+            append!(numbers, named("first", canonical_weights(model, list)))
             for moment in 1:2
-                tree = map(layer -> map(leaf -> leaf.state[moment], layer[(:weight, :bias)]), optimiser.layers[Tuple(kernels(model))])
+                tree = map(layer -> map(leaf -> leaf.state[moment], layer[(:weight, :bias)]), optimiser.layers[Tuple(kernels(list))])
                 append!(numbers, named("moment$moment", arrays(tree)))
             end
         end
     end
-    append!(numbers, named("final", canonical_weights(model, input)))
+    append!(numbers, named("final", canonical_weights(model, list)))
     return append!(numbers, ["loss" => losses, "penalty" => values, "total" => losses .+ values])
 end
 
@@ -62,7 +61,7 @@ function activations(chain, x)
         for name in keys(chain)
             y = forward!(chain[name], y, buffers, name)
             # Images (w, h, c, B) are (c, w, h, B) in Keras' layout reversed. Flattening only renames.
-            name === :flatten || push!(pairs, "activation/$name" => ndims(y) == 4 ? permutedims(y, (3, 1, 2, 4)) : copy(y))
+            chain[name] === Flux.flatten || push!(pairs, "activation/$name" => ndims(y) == 4 ? permutedims(y, (3, 1, 2, 4)) : copy(y))
         end
     end
     return pairs

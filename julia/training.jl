@@ -34,6 +34,8 @@ struct Run
     seen::Seen
 end
 
+layers(run::Run) = layers(run.variant, run.input, length(run.classes))
+
 function Base.show(io::IO, ::MIME"text/plain", run::Run)
     print(io, "Run of \"", run.variant.name, "\" on ", run.data.name, ": ", length(run.history), " epochs")
     run.ended in (:epochs, :adopted) || print(io, " (ended by ", replace(string(run.ended), '_' => ' '), ")")
@@ -143,10 +145,9 @@ function train(
     on_batch=Returns(false),
     on_epoch=Returns(nothing),
 )
-    epochs >= 1 || throw(ArgumentError("`epochs` must be 1 or more; received: $epochs."))
-    batch_size >= 1 || throw(ArgumentError("`batch_size` must be 1 or more; received: $batch_size."))
-    isfinite(learning_rate) && learning_rate > 0 ||
-        throw(ArgumentError("`learning_rate` must be a finite number above 0; received: $learning_rate."))
+    require_whole("epochs", 1, epochs)
+    require_whole("batch_size", 1, batch_size)
+    require_positive("learning_rate", learning_rate)
     balance in BALANCES || throw(unknown_name("balance", balance, BALANCES))
     for part in (:train, :validation)
         isempty(indices(data, part)) && throw(ArgumentError("The $part part of $(data.name) has no images."))
@@ -167,13 +168,15 @@ end
 # The types of model and loss are known from here on.
 function fit(v, data, settings, initial, on_batch::Callback, on_epoch::Callback)
     K = length(data.classes)
-    model = build_model(v, image_shape(data), K; rng=derived_rng(settings.seed, "weights"))
-    return dispatch_barrier(fit!, model, loss_of(v.loss, K), v, data, settings, initial, on_batch, on_epoch)::Run
+    list = layers(v, image_shape(data), K)
+    model = build_model(list; rng=derived_rng(settings.seed, "weights"))
+    return dispatch_barrier(fit!, model, list, loss_of(v.loss, K), v, data, settings, initial, on_batch, on_epoch)::Run
 end
 
-function fit!(model, loss, v, data, settings, initial, on_batch, on_epoch)
+function fit!(model, list, loss, v, data, settings, initial, on_batch, on_epoch)
     (; epochs, batch_size, learning_rate) = settings
-    origin = start_from!(model, initial, image_shape(data))
+    origin = start_from!(model, list, initial)
+    penalties = kernel_penalties(list)
     seen = Seen(data, seen_before(initial))
     optimiser = Optimisers.setup(KerasAdam(learning_rate), model)
     stopping = v.patience === nothing ? nothing : EarlyStopping(v.patience)
@@ -191,7 +194,7 @@ function fit!(model, loss, v, data, settings, initial, on_batch, on_epoch)
     try
         for epoch in 1:epochs
             start = time()
-            training = train_epoch!(model, optimiser, loss, v, data, epoch, settings, on_batch, buffers)
+            training = train_epoch!(model, optimiser, loss, penalties, data, epoch, settings, on_batch, buffers)
             if training === :interrupted
                 ended = :interrupted
                 break
@@ -230,18 +233,18 @@ is_interrupt(err) = err isa InterruptException || err isa TaskFailedException &&
 seen_before(run::Run) = run.seen
 
 # Copies the weights that a fit starts from into the model; returns what a run says of where they came from.
-start_from!(model, ::Nothing, input) = nothing
+start_from!(model, list, ::Nothing) = nothing
 
-function start_from!(model, run::Run, input)
-    load_weights!(model, Dict(canonical_weights(run.model, run.input)), input; source="the weights of the run")
-    return (; path=nothing, fingerprint=fingerprint(model, input))
+function start_from!(model, list, run::Run)
+    load_weights!(model, Dict(canonical_weights(run.model, layers(run))), list; source="the weights of the run")
+    return (; path=nothing, fingerprint=fingerprint(model, list))
 end
 
-function start_from!(model, path::AbstractString, input)
+function start_from!(model, list, path::AbstractString)
     weights = abspath(isdir(path) ? joinpath(path, "weights.safetensors") : path)
-    load_weights!(model, weights, input)
+    load_weights!(model, weights, list)
     place = isfile(joinpath(dirname(weights), "run.json")) ? dirname(weights) : weights
-    return (; path=realpath(place), fingerprint=fingerprint(model, input))
+    return (; path=realpath(place), fingerprint=fingerprint(model, list))
 end
 
 history_row(epoch, seconds, training, validation) = (;
@@ -258,11 +261,10 @@ history_row(epoch, seconds, training, validation) = (;
 )
 
 # Returns the epoch's means over images and its last batch, or :interrupted. A loss that is not finite ends it.
-function train_epoch!(model, optimiser, loss, v, data, epoch, settings, on_batch, buffers)
+function train_epoch!(model, optimiser, loss, penalties, data, epoch, settings, on_batch, buffers)
     (; seed, batch_size, balance, epochs) = settings
     items = epoch_items(data, seed, epoch, balance)
     factors = class_weights(data, balance)
-    penalties = kernel_penalties(v, model)
     K = length(data.classes)
     start_dropout!(model, seed, epoch)
     sums, batches = Sums(), cld(length(items), batch_size)

@@ -1,10 +1,11 @@
 """
-    Variant
+    Variant(; name, architecture, hidden, penalty, dropout, patience, epochs = 20, batch_size = 32, image_size = 180,
+            learning_rate = 0.001, loss = "cross_entropy", made_for = "")
 
-A named recipe: architecture, penalty, dropout, early stopping, optimiser and loss. See [`variant`](@ref).
+A named recipe: architecture, penalty, dropout, early stopping, optimiser and loss. See [`variant`](@ref) for those of the table.
 
 # Fields
-- `name::String`
+- `name::String`: of letters, digits, `_` and `-`.
 - `architecture::String`: `"photo_cnn"` or `"dense"`.
 - `hidden::Vector{Int}`: units of the hidden Dense layers.
 - `penalty::Dict{String,Penalty}`: by group of kernels, `"conv"`, `"hidden"`, `"output"`; a group left out has none.
@@ -14,50 +15,116 @@ A named recipe: architecture, penalty, dropout, early stopping, optimiser and lo
 - `learning_rate::Float32`: Adam's step size.
 - `loss::String`: `"cross_entropy"` or `"squared_error"`.
 - `made_for::String`: the data for which its document made it.
+
+# Throws
+- `ArgumentError`: a value that cannot be used, such as a group that the architecture does not have.
+
+# Examples
+```jldoctest
+julia> Variant(name="mine", architecture="dense", hidden=[64], penalty=Dict("conv" => L2(0.01)))
+ERROR: ArgumentError: `penalty` of the architecture `dense` must be one of hidden, output; received: "conv".
+```
 """
-struct Variant
+Base.@kwdef struct Variant
     name::String
     architecture::String
     hidden::Vector{Int}
-    penalty::Dict{String,Penalty}
-    dropout::Dict{String,Float32}
-    patience::Union{Nothing,Int}
-    epochs::Int
-    batch_size::Int
-    image_size::Int
-    learning_rate::Float32
-    loss::String
-    made_for::String
+    penalty::Dict{String,Penalty} = Dict{String,Penalty}()
+    dropout::Dict{String,Float32} = Dict{String,Float32}()
+    patience::Union{Nothing,Int} = nothing
+    epochs::Int = 20
+    batch_size::Int = 32
+    image_size::Int = 180
+    learning_rate::Float32 = 0.001
+    loss::String = "cross_entropy"
+    made_for::String = ""
+
+    function Variant(name, architecture, hidden, penalty, dropout, patience, epochs, batch_size, image_size, learning_rate,
+        loss, made_for)
+        require(name isa AbstractString && occursin(r"^[\w-]+$", name), "name", "letters, digits, _ and -", name)
+        haskey(GROUPS_OF, architecture) || throw(unknown_name("architecture", architecture, sort!(collect(keys(GROUPS_OF)))))
+        require(hidden isa AbstractVector, "hidden", "a list of units", hidden)
+        require_whole("hidden", 1, hidden...)
+        for (field, given) in (:penalty => penalty, :dropout => dropout), group in keys(given)
+            known = GROUPS_OF[architecture][field]
+            group in known || throw(unknown_name("$field` of the architecture `$architecture", group, known))
+            require(group != "hidden" || !isempty(hidden), field, "without \"hidden\", as there are no hidden layers", given)
+        end
+        foreach(p -> require(p isa Penalty, "penalty", "a Penalty a group, such as L2(0.01)", p), values(penalty))
+        for rate in values(dropout)
+            require(rate isa Real && 0 <= rate && Float32(rate) < 1, "dropout", "a rate of 0 or more and below 1", rate)
+        end
+        patience === nothing || require_whole("patience", 1, patience)
+        require_whole("epochs", 1, epochs)
+        require_whole("batch_size", 1, batch_size)
+        require_whole("image_size", 2, image_size)
+        require_positive("learning_rate", learning_rate)
+        loss in LOSSES || throw(unknown_name("loss", loss, LOSSES))
+        # Copies, so that what was checked stays.
+        return new(name, architecture, Vector{Int}(hidden), Dict{String,Penalty}(penalty), Dict{String,Float32}(dropout), patience,
+            epochs, batch_size, image_size, learning_rate, loss, made_for)
+    end
 end
 
 const LOSSES = ("cross_entropy", "squared_error")
 
-# Accepts a row of the table and what `as_dict` of either language wrote.
+# The groups of kernels that can have a penalty, and of layers that dropout can follow, of each architecture (layers.jl).
+const GROUPS_OF = Dict(
+    "photo_cnn" => (; penalty=("conv", "hidden", "output"), dropout=("pool", "hidden")),
+    "dense" => (; penalty=("hidden", "output"), dropout=("hidden",)),
+)
+
+require(holds, argument, expected, received) =
+    holds || throw(ArgumentError("`$argument` must be $expected; received: $(repr(received))."))
+
+function require_whole(argument, least, values...)
+    foreach(n -> require(n isa Integer && !(n isa Bool) && n >= least, argument, "a whole number, $least or more", n), values)
+end
+
+require_positive(argument, x) =
+    require(x isa Real && isfinite(Float32(x)) && Float32(x) > 0, argument, "a finite number above 0", x)
+
+# What a row of the table must have, and what it may; also what `as_dict` of either language wrote.
+const ROW_FIELDS = ("architecture", "hidden", "epochs", "batch_size", "learning_rate", "image_size", "made_for")
+const OPTIONAL_FIELDS = ("name", "penalty", "dropout", "early_stopping", "patience", "loss")
+
+Variant(row::AbstractDict) = Variant(get(row, "name", ""), row)
+
 function Variant(name::AbstractString, row::AbstractDict)
-    stopping = get(row, "early_stopping", nothing)
-    return Variant(
-        name,
-        row["architecture"],
-        row["hidden"],
-        Dict{String,Penalty}(
-            group => penalty(; (Symbol(k) => λ for (k, λ) in λs)...) for (group, λs) in get(row, "penalty", Dict())
-        ),
-        Dict{String,Float32}(get(row, "dropout", Dict())),
-        stopping === nothing ? get(row, "patience", nothing) : stopping["patience"],
-        row["epochs"],
-        row["batch_size"],
-        row["image_size"],
-        row["learning_rate"],
-        get(row, "loss", "cross_entropy"),
-        row["made_for"],
-    )
+    for field in keys(row)
+        field in (ROW_FIELDS..., OPTIONAL_FIELDS...) ||
+            throw(unknown_name("field` of the variant `$name", field, (ROW_FIELDS..., OPTIONAL_FIELDS...)))
+    end
+    require(all(field -> haskey(row, field), ROW_FIELDS), "variant", "a table with $(join(ROW_FIELDS, ", "))", row)
+    fields = Dict{Symbol,Any}(Symbol(field) => value for (field, value) in row if field != "early_stopping")
+    fields[:penalty] = Dict(group => penalty_of(λs) for (group, λs) in table_of(row, "penalty"))
+    fields[:dropout] = table_of(row, "dropout")
+    stopping = table_of(row, "early_stopping")
+    if !isempty(stopping)
+        require(collect(keys(stopping)) == ["patience"], "early_stopping", "a table with patience", stopping)
+        fields[:patience] = stopping["patience"]
+    end
+    return Variant(; fields..., name)
+end
+
+function table_of(row, field)
+    given = get(row, field, Dict{String,Any}())
+    require(given isa AbstractDict, field, "a table", given)
+    return given
+end
+
+function penalty_of(λs)
+    expected = "a table of l1 and l2, each a finite number, 0 or more"
+    require(λs isa AbstractDict && all(λ -> λ isa Real, values(λs)), "penalty", expected, λs)
+    foreach(name -> name in ("l1", "l2") || throw(unknown_name("penalty", name, ("l1", "l2"))), keys(λs))
+    return penalty(; l1=get(λs, "l1", 0), l2=get(λs, "l2", 0))
 end
 
 const TABLE_FILE = joinpath(@__DIR__, "variants.toml")
 include_dependency(TABLE_FILE)
 
 # The names in the table's order, which a Dict would lose.
-const NAMES = [m.captures[1] for m in eachmatch(r"^\[(\w+)\]"m, read(TABLE_FILE, String))]
+const NAMES = [m.captures[1] for m in eachmatch(r"^\[([\w-]+)\]"m, read(TABLE_FILE, String))]
 const TABLE = let rows = TOML.parsefile(TABLE_FILE)
     [Variant(name, rows[name]) for name in NAMES]
 end
@@ -109,7 +176,6 @@ function variant(name::AbstractString; kwargs...)
 end
 
 function variant(v::Variant; l1=nothing, l2=nothing, loss=v.loss)
-    loss in LOSSES || throw(unknown_name("loss", loss, LOSSES))
     if (l1 !== nothing || l2 !== nothing) && isempty(v.penalty)
         throw(ArgumentError("The variant \"$(v.name)\" has no penalty, so `l1` and `l2` cannot be set."))
     end

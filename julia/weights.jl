@@ -7,67 +7,67 @@ const WEIGHTS_FORMAT = "photoflux-weights-1"
 const MAX_HEADER = 100_000_000
 
 """
-    canonical_weights(model, input)
+    canonical_weights(model, layers)
 
 Return the weights as they are stored: pairs of a name (`"conv1.kernel"`, `"conv1.bias"`, …) and an array of `Float32` in
 Keras' layout with the dimensions reversed, because Julia's arrays are column-major.
 
 # Arguments
 - `model::Chain`: of [`build_model`](@ref).
-- `input::NTuple{3,Int}`: width, height and channels of its images; tells the flatten order.
+- `layers::Vector{Layer}`: its [`layers`](@ref).
 """
-function canonical_weights(model::Chain, input)
-    return canonical_arrays(model, input) do name
-        model[name].weight, model[name].bias
-    end
-end
+canonical_weights(model::Chain, list) = canonical_arrays(name -> (model[name].weight, model[name].bias), list)
 
 # Also for what has the shape of the weights: gradients and moments.
-function canonical_arrays(arrays_of, model::Chain, input)
+function canonical_arrays(arrays_of, list)
     pairs = Pair{String,Array{Float32}}[]
-    for name in kernels(model)
+    for name in kernels(list)
         kernel, bias = arrays_of(name)
-        push!(pairs, "$name.kernel" => to_keras(model, name, kernel, input), "$name.bias" => Array(bias))
+        push!(pairs, "$name.kernel" => to_keras(kernel, flattened(list, name)), "$name.bias" => Array(bias))
     end
     return pairs
 end
 
-# Flux's (kw, kh, in, out) ↔ reversed Keras (out, in, kw, kh); the first Dense after a convolution counts its inputs in
+# What is flattened before this layer, (width, height, channels); nothing where it is not the one behind the flattening.
+function flattened(list, name)
+    behind = findfirst(layer -> layer.kind == "flatten", list) + 1
+    return list[behind].name === name ? list[behind - 2].shape : nothing
+end
+
+# Flux's (kw, kh, in, out) ↔ reversed Keras (out, in, kw, kh); the Dense layer behind the flattening counts its inputs in
 # the order (w, h, c) in Flux and (c, w, h) in reversed Keras.
-function to_keras(model, name, kernel, input)
+function to_keras(kernel, shape)
     kernel = Array{Float32}(kernel)
     ndims(kernel) == 4 && return permutedims(kernel, (4, 3, 1, 2))
-    shape = flat_shape(model, name, input)
     shape === nothing && return kernel
-    w, h, c = shape
-    units = size(kernel, 1)
-    return reshape(permutedims(reshape(kernel, units, w, h, c), (1, 4, 2, 3)), units, :)
+    return reshape(permutedims(reshape(kernel, :, shape...), (1, 4, 2, 3)), size(kernel))
 end
 
-function to_flux(model, name, stored, input)
+function to_flux(stored, shape)
     ndims(stored) == 4 && return permutedims(stored, (3, 4, 2, 1))
-    shape = flat_shape(model, name, input)
     shape === nothing && return stored
     w, h, c = shape
-    units = size(stored, 1)
-    return reshape(permutedims(reshape(stored, units, c, w, h), (1, 3, 4, 2)), units, :)
+    return reshape(permutedims(reshape(stored, :, c, w, h), (1, 3, 4, 2)), size(stored))
 end
 
-# Width, height and channels of what is flattened before this layer, if it is the layer behind the flattening.
-function flat_shape(model, name, (w, h, c))
-    behind = findfirst(==(:flatten), keys(model)) + 1
-    keys(model)[behind] === name || return nothing
-    return :pool in keys(model) ? (w ÷ 2, h ÷ 2, size(model[:conv3].weight, 4)) : (w, h, c)
+# Names and shapes of the weights as Keras has them.
+function stored_shapes(list)
+    shapes = Pair{String,Dims}[]
+    for (; name, weight) in filter(layer -> !isempty(layer.weight), list)
+        kernel = length(weight) == 4 ? weight[[2, 1, 3, 4]] : reverse(weight)
+        push!(shapes, "$name.kernel" => kernel, "$name.bias" => kernel[end:end])
+    end
+    return shapes
 end
 
 """
-    write_weights(path, model, input; metadata = Dict())
+    write_weights(path, model, layers; metadata = Dict())
 
 Write a model's weights as safetensors in Keras' layout: to a temporary file first, then renamed.
 
 # Arguments
 - `path::AbstractString`
-- `model::Chain`, `input::NTuple{3,Int}`: as in [`canonical_weights`](@ref).
+- `model::Chain`, `layers::Vector{Layer}`: of [`build_model`](@ref) and [`layers`](@ref).
 - `metadata::AbstractDict`: strings for the file's header, such as the variant's name.
 
 # Returns
@@ -76,8 +76,8 @@ Write a model's weights as safetensors in Keras' layout: to a temporary file fir
 # Throws
 - `SystemError`: the file cannot be written; an older file of that name is left as it was.
 """
-function write_weights(path::AbstractString, model::Chain, input; metadata=Dict{String,String}())
-    return write_arrays(path, canonical_weights(model, input); metadata=merge(Dict("format" => WEIGHTS_FORMAT), metadata))
+function write_weights(path::AbstractString, model::Chain, list::Vector{Layer}; metadata=Dict{String,String}())
+    return write_arrays(path, canonical_weights(model, list); metadata=merge(Dict("format" => WEIGHTS_FORMAT), metadata))
 end
 
 function write_arrays(path, pairs; metadata=Dict{String,String}())
@@ -186,14 +186,13 @@ function tensor_entry(entry, name, available, ::Type{T}, wrong) where {T}
 end
 
 """
-    load_weights!(model, arrays, input; source = "the weights")
+    load_weights!(model, arrays, layers; source = "the weights")
 
 Copy stored weights into a model.
 
 # Arguments
-- `model::Chain`: of [`build_model`](@ref).
+- `model::Chain`, `layers::Vector{Layer}`: of [`build_model`](@ref) and [`layers`](@ref).
 - `arrays::AbstractDict`: of [`read_weights`](@ref); or the path of a weights file.
-- `input::NTuple{3,Int}`: width, height and channels of the model's images.
 - `source::AbstractString`: what the error names.
 
 # Returns
@@ -202,17 +201,21 @@ Copy stored weights into a model.
 # Throws
 - `DimensionMismatch`: other names or shapes than the model's, as in a file of another variant; both are listed.
 """
-function load_weights!(model::Chain, arrays::AbstractDict, input; source="the weights")
-    expected = [name => shape_in_keras(array) for (name, array) in canonical_weights(model, input)]
+function load_weights!(model::Chain, arrays::AbstractDict, list::Vector{Layer}; source="the weights")
+    expected = stored_shapes(list)
     found = Dict(name => shape_in_keras(array) for (name, array) in arrays)
     if Dict(expected) != found
         throw(DimensionMismatch("$source do not fit this model:\n" * side_by_side(found, expected)))
     end
-    for name in kernels(model)
-        copyto!(model[name].weight, to_flux(model, name, arrays["$name.kernel"], input))
+    for name in kernels(list)
+        copyto!(model[name].weight, to_flux(arrays["$name.kernel"], flattened(list, name)))
         copyto!(model[name].bias, arrays["$name.bias"])
     end
     return model
+end
+
+function load_weights!(model::Chain, path::AbstractString, list::Vector{Layer})
+    return load_weights!(model, first(read_weights(path)), list; source="the weights in $path")
 end
 
 # Two lists of names and shapes as a table, a mark before each row whose sides do not agree.
@@ -227,16 +230,12 @@ function side_by_side(found, expected)
 end
 
 """
-    fingerprint(model, input)
+    fingerprint(model, layers)
 
 Return the sha256 of a model's weights as they are stored ([`canonical_weights`](@ref)), first layer to last, kernel
 before bias.
 """
-function fingerprint(model::Chain, input)
-    arrays = last.(canonical_weights(model, input))
+function fingerprint(model::Chain, list)
+    arrays = last.(canonical_weights(model, list))
     return bytes2hex(sha256(reduce(vcat, (reinterpret(UInt8, htol.(vec(array))) for array in arrays))))
-end
-
-function load_weights!(model::Chain, path::AbstractString, input)
-    return load_weights!(model, first(read_weights(path)), input; source="the weights in $path")
 end

@@ -23,13 +23,14 @@ export train, evaluate, predict, load_run, save_run, Run
 export variant, variants, Variant
 export PreparedDataset, open_dataset, indices
 export NoPenalty, L1, L2, ElasticNet, KerasAdam
-export build_model, read_weights, write_weights, load_weights!
+export layers, build_model, read_weights, write_weights, load_weights!
 
 # The source is in `julia/`; Julia 1.10 looks for the entry here and knows no `entryfile`.
 include("../julia/barrier.jl")
 include("../julia/random.jl")
 include("../julia/penalties.jl")
 include("../julia/variants.jl")
+include("../julia/layers.jl")
 include("../julia/vectors.jl")
 include("../julia/products.jl")
 include("../julia/pooling.jl")

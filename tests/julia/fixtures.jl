@@ -20,6 +20,8 @@ input_of(v) = v.architecture == "photo_cnn" ? (12, 10, 3) : (7, 6, 1)
 # Every variant with its own kind of data.
 data_of(v; classes=2, kwargs...) = tiny_data(; classes, size=input_of(v), kwargs...)
 
+layers_of(v; classes=2) = layers(v, input_of(v), classes)
+
 small_model(v; classes=2, seed=3) = build_model(v, input_of(v), classes; rng=Xoshiro(seed))
 
 pixels(v, n; seed=5) = 255 .* rand(Xoshiro(seed), Float32, input_of(v)..., n)

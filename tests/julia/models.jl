@@ -6,7 +6,7 @@ using PhotoFlux: kernels, outputs, without_dropout
     @test size(z) == (classes == 2 ? 1 : 5, 3)
     @test eltype(z) == Float32
     @test all(array -> eltype(array) == Float32, Flux.trainables(model))
-    @test all(name -> iszero(model[name].bias), kernels(model))
+    @test all(name -> iszero(model[name].bias), kernels(layers_of(v; classes)))
     dropouts = [model[name].p for name in keys(model) if model[name] isa Flux.Dropout]
     expected = v.architecture == "photo_cnn" ? [get(v.dropout, "pool", 0); get(v.dropout, "hidden", 0)] :
                fill(get(v.dropout, "hidden", 0), length(v.hidden))
@@ -54,9 +54,9 @@ end
 
 @testset "without_dropout shares the weights and leaves the model alone" begin
     model = Flux.trainmode!(small_model(variant("dropout")))
-    bare = without_dropout(model)
-    @test all(a === b for (a, b) in zip(Flux.trainables(model), Flux.trainables(bare)))
-    @test !any(layer isa Flux.Dropout for layer in bare.layers)
+    undropped = without_dropout(model)
+    @test all(a === b for (a, b) in zip(Flux.trainables(model), Flux.trainables(undropped)))
+    @test !any(layer isa Flux.Dropout for layer in undropped.layers)
     @test model[:dense1_dropout].active
 end
 

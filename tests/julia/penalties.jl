@@ -52,8 +52,8 @@ const EXPECTED = Dict(
 @testset "penalty of $(v.name)" for v in variants()
     model = small_model(v)
     foreach(array -> array .+= 0.1f0, Flux.trainables(model))  # biases too: they must not count
-    value = penalty_value(kernel_penalties(v, model), model)
-    weights = Dict(name => Float64.(model[name].weight) for name in PhotoFlux.kernels(model))
+    value = penalty_value(kernel_penalties(layers_of(v)), model)
+    weights = Dict(name => Float64.(model[name].weight) for name in PhotoFlux.kernels(layers_of(v)))
     @test value isa Float32
     @test value ≈ get(EXPECTED, v.name, Returns(0.0))(weights) rtol = 17 * eps(Float32)
 end
@@ -66,4 +66,14 @@ end
     # The terms are at most quadratic, so the quotient is exact but for rounding of sums of some 100, over 2h.
     difference(i) = (e = zero(wide); e[i] = h; (p(wide + e) - p(wide - e)) / 2h)
     @test all(i -> isapprox(slopes[i], difference(i); atol=1e-6), (1, 50, 180))
+end
+
+# Where JLArrays is installed: arrays as on another device, which refuse to be read one element at a time.
+if Base.find_package("JLArrays") !== nothing
+    @eval using JLArrays: JLArray
+    @testset "of arrays of another device, $p" for p in (NoPenalty(), L1(0.3), L2(0.3), ElasticNet(0.1, 0.2))
+        there = JLArray(w)
+        @test p(there) ≈ p(w) rtol = 2e-5
+        @test Array(add_gradient!(zero(there), p, there)) == add_gradient!(zero(w), p, w)
+    end
 end

@@ -55,7 +55,7 @@ mktempdir() do root
 
     @testset "damaged" begin
         dense = train("dense_l2", data_of(variant("dense_l2")); epochs=1)
-        write_weights(joinpath(folder, "weights.safetensors"), dense.model, dense.input)
+        write_weights(joinpath(folder, "weights.safetensors"), dense.model, layers(dense))
         @test_throws DimensionMismatch load_run(folder)
         write(joinpath(folder, "run.json"), "{\"format\": 7}")
         @test_throws "run format 7" load_run(folder)

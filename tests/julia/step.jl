@@ -1,4 +1,4 @@
-using PhotoFlux: Buffers, is_written_out, kernel_penalties, loss_of, maxpool2, run_forward, stages, targets, total_gradient, train_step!, with_one_blas_thread, without_dropout
+using PhotoFlux: Buffers, is_written_out, kernel_penalties, kernels, loss_of, maxpool2, run_forward, stages, targets, total_gradient, train_step!, with_one_blas_thread, without_dropout
 using LinearAlgebra: BLAS
 using PhotoFlux.Flux: Zygote
 
@@ -19,7 +19,7 @@ end
     z, back = Zygote.pullback(m -> m(x), model)
     expected = only(back(PhotoFlux.data_loss_gradient(loss, z, y, reshape(weights, 1, :))))
     @test result.logits ≈ z rtol = 1e-4
-    for name in PhotoFlux.kernels(model), field in (:weight, :bias)
+    for name in kernels(layers(v, input, 3)), field in (:weight, :bias)
         a, b = getfield(gradient.layers[name], field), getfield(expected.layers[name], field)
         @test size(a) == size(b)
         @test maximum(abs, a .- b) <= (9 * 64 + images * prod(input)) * eps(Float32) * maximum(abs, b)
@@ -88,7 +88,7 @@ end
     model = build_model(v, input, 2; rng=Xoshiro(1))
     optimiser = Optimisers.setup(KerasAdam(), model)
     loss, x, y, weights = batch_of(v, input, images)
-    penalties, buffers = kernel_penalties(v, model), Buffers()
+    penalties, buffers = kernel_penalties(layers(v, input, 2)), Buffers()
     step() = train_step!(model, optimiser, loss, penalties, x, y, weights, buffers)
     step()
     @test (@allocated step()) < 1_000_000

@@ -4,27 +4,27 @@ using PhotoFlux: augmented, canonical_weights, stopping_epochs, trace
 mktempdir() do root
     @testset "$(v.name)" for v in (variant("l1"), variant("dropout"))
         model = small_model(v)
-        path = write_weights(joinpath(root, "w"), model, input_of(v))
+        path = write_weights(joinpath(root, "w"), model, layers_of(v))
         images, labels = rand(Xoshiro(1), UInt8, input_of(v)..., 4, 3), Int32[0 1 1; 1 0 1; 0 0 1; 1 1 0]
         numbers = Dict(trace(v, path, images, labels, 2; learning_rate=0.01))
-        bare = PhotoFlux.without_dropout(model)
-        state = Optimisers.setup(KerasAdam(0.01), bare)
-        penalties = PhotoFlux.kernel_penalties(v, bare)
+        undropped = PhotoFlux.without_dropout(model)
+        state = Optimisers.setup(KerasAdam(0.01), undropped)
+        penalties = PhotoFlux.kernel_penalties(layers_of(v))
         for step in 1:3
             x, y = Float32.(images[:, :, :, :, step]), PhotoFlux.targets(labels[:, step], 2)
-            result = PhotoFlux.train_step!(bare, state, PhotoFlux.loss_of(v.loss, 2), penalties, x, y, ones(Float32, 4))
+            result = PhotoFlux.train_step!(undropped, state, PhotoFlux.loss_of(v.loss, 2), penalties, x, y, ones(Float32, 4))
             @test numbers["loss"][step] == result.loss
             # A penalty's terms are added in another order where the update is made in the same pass.
             @test numbers["total"][step] ≈ result.loss + result.penalty rtol = 8eps(Float32)
             step == 1 && @test numbers["logits"] == result.logits
         end
-        @test all(numbers["final/$name"] == array for (name, array) in canonical_weights(bare, input_of(v)))
+        @test all(numbers["final/$name"] == array for (name, array) in canonical_weights(undropped, layers_of(v)))
         @test numbers["first/conv1.kernel"] != numbers["final/conv1.kernel"]
     end
 
     @testset "masks take the place of dropout" begin
         v = variant("dropout")
-        path = write_weights(joinpath(root, "w"), small_model(v), input_of(v))
+        path = write_weights(joinpath(root, "w"), small_model(v), layers_of(v))
         images, labels = rand(Xoshiro(1), UInt8, input_of(v)..., 2, 1), Int32[0; 1;;]
         run(masks) = Dict(trace(v, path, images, labels, 2; learning_rate=0.01, masks))
         pool, dense = ones(Float32, 16, 6, 5, 2, 1), ones(Float32, 128, 2, 1)

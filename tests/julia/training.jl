@@ -28,21 +28,22 @@ end
 @testset "gradient of the total, $(v.name)" for v in variants()
     model = PhotoFlux.without_dropout(small_model(v))
     x, y = pixels(v, 5), targets(Int32[0, 1, 1, 0, 1], 2)
-    result, gradient = total_gradient(model, loss_of("cross_entropy", 2), kernel_penalties(v, model), x, y, ones(Float32, 5))
-    coefficient(group, p) = p isa NoPenalty ? (0, 0) : PhotoFlux.coefficients(p)
+    result, gradient = total_gradient(model, loss_of("cross_entropy", 2), kernel_penalties(layers_of(v)), x, y, ones(Float32, 5))
     function written(m)
         z = m(x)
         loss = sum(max.(z, 0) .- z .* y .+ log1p.(exp.(-abs.(z)))) / 5
-        for name in PhotoFlux.kernels(m)
-            λ₁, λ₂ = coefficient(name, get(v.penalty, PhotoFlux.penalty_group(name), NoPenalty()))
+        for name in keys(m)
+            group = startswith(string(name), "conv") ? "conv" : startswith(string(name), "dense") ? "hidden" : string(name)
+            haskey(v.penalty, group) || continue
+            λ₁, λ₂ = PhotoFlux.coefficients(v.penalty[group])
             w = m[name].weight
-            loss += Float32(λ₁) * sum(abs, w) + Float32(λ₂) * sum(w .^ 2)
+            loss += λ₁ * sum(abs, w) + λ₂ * sum(w .^ 2)
         end
         return loss
     end
     expected = only(Zygote.gradient(written, model))
     @test result.loss + result.penalty ≈ written(model) rtol = 1e-5
-    for name in PhotoFlux.kernels(model), field in (:weight, :bias)
+    for name in PhotoFlux.kernels(layers_of(v)), field in (:weight, :bias)
         a, b = getfield(gradient.layers[name], field), getfield(expected.layers[name], field)
         @test a ≈ b rtol = 1e-4 atol = 1e-7
     end
@@ -131,20 +132,20 @@ end
     @test_throws "mine" quick(v; on_batch=_ -> error("mine"))
 end
 
-# Where it strikes is chance; a row that was kept and not told showed in one of four.
+# Where it strikes is chance; a row that was kept and not reported showed in one of four.
 Sys.iswindows() || @testset "a real Ctrl-C, at any time" begin
     v = variant("dense_l2")
     data = data_of(v)
     Base.exit_on_sigint(false)
     for delay in 0.02:0.02:0.4
-        told = Int[]
+        rows = Int[]
         function tell(row)
-            push!(told, row.epoch)
+            push!(rows, row.epoch)
             row.epoch == 1 && run(`sh -c "sleep $delay; kill -INT $(getpid())"`; wait=false)
         end
         result = train(v, data; epochs=100_000, batch_size=10, on_epoch=tell)
         @test result.ended === :interrupted
-        @test told == [row.epoch for row in result.history]
+        @test rows == [row.epoch for row in result.history]
     end
     Base.exit_on_sigint(true)
 end
@@ -173,7 +174,7 @@ end
             @test all(isapprox.(arrays(run.model), arrays(source.model); atol=1e-9))
             @test run.history[1].validation_loss ≈ evaluate(source, data; part=:validation).loss rtol = 1e-5
             @test run.initial.path == (initial isa Run ? nothing : realpath(folder))
-            @test run.initial.fingerprint == PhotoFlux.fingerprint(source.model, source.input)
+            @test run.initial.fingerprint == PhotoFlux.fingerprint(source.model, layers(source))
             back = load_run(save_run(joinpath(root, "more"), run))
             @test back.initial == run.initial
             @test occursin("from", sprint(show, MIME("text/plain"), back))
@@ -201,10 +202,11 @@ end
 
 @testset "values that cannot be used" begin
     v = variant("dense_l2")
-    @test_throws "`epochs` must be 1 or more; received: 0" quick(v; epochs=0)
-    @test_throws "`batch_size` must be 1 or more; received: 0" train(v, data_of(v); batch_size=0)
+    @test_throws "`epochs` must be a whole number, 1 or more; received: 0" quick(v; epochs=0)
+    @test_throws "`batch_size` must be a whole number, 1 or more; received: 0" train(v, data_of(v); batch_size=0)
     @test_throws "`learning_rate` must be" quick(v; learning_rate=-1)
     @test_throws "`learning_rate` must be" quick(v; learning_rate=NaN)
+    @test_throws "`learning_rate` must be a finite number above 0; received: 1.0e-60" quick(v; learning_rate=1e-60)
     @test_throws "Did you mean weights?" quick(v; balance="wieghts")
     @test_throws "`variant` must be one of" train("l3", data_of(v))
     @test_throws "there is no folder" train("l2", "no/such/folder")

@@ -34,6 +34,72 @@ end
     @test_throws "must be one of cross_entropy, squared_error" variant("l2"; loss="mse")
 end
 
+# A variant with all that can be named, and the same with one value that cannot be.
+const GOOD = (; name="mine-1", architecture="photo_cnn", hidden=[8], penalty=Dict("conv" => L1(0.1)), dropout=Dict("pool" => 0.5),
+    patience=3, epochs=1, batch_size=1, image_size=2, learning_rate=1, loss="squared_error", made_for="a test")
+
+@testset "a variant of one's own" begin
+    v = Variant(; GOOD...)
+    @test (v.name, v.dropout["pool"], v.learning_rate, v.patience) == ("mine-1", 0.5f0, 1.0f0, 3)
+    plain = Variant(; name="mine", architecture="dense", hidden=[])
+    @test (plain.epochs, plain.batch_size, plain.learning_rate, plain.loss) == (20, 32, 0.001f0, "cross_entropy")
+    @test isempty(plain.penalty) && isempty(plain.dropout) && plain.patience === nothing
+    @test size(build_model(plain, (4, 3, 1), 2)[:output].weight) == (1, 12)
+end
+
+@testset "a variant that cannot be built is refused, $given" for (given, message) in (
+    (; name="") => "`name` must be letters, digits, _ and -; received: \"\"",
+    (; name="a b") => "`name` must be",
+    (; name="../a") => "`name` must be",
+    (; architecture="cnn") => "`architecture` must be one of dense, photo_cnn; received: \"cnn\"",
+    (; architecture="photo_cn") => "Did you mean photo_cnn?",
+    (; hidden=[8, 0]) => "`hidden` must be a whole number, 1 or more; received: 0",
+    (; hidden=8) => "`hidden` must be a list of units; received: 8",
+    (; penalty=Dict("dense" => L2(0.1))) =>
+        "`penalty` of the architecture `photo_cnn` must be one of conv, hidden, output; received: \"dense\"",
+    (; penalty=Dict("hiden" => L2(0.1))) => "Did you mean hidden?",
+    (; penalty=Dict("conv" => 0.1)) => "`penalty` must be a Penalty a group, such as L2(0.01); received: 0.1",
+    (; penalty=Dict("hidden" => L2(0.1)), hidden=[]) => "`penalty` must be without \"hidden\", as there are no hidden layers",
+    (; dropout=Dict("conv" => 0.5)) => "`dropout` of the architecture `photo_cnn` must be one of pool, hidden; received: \"conv\"",
+    (; architecture="dense", dropout=Dict("pool" => 0.5), penalty=Dict()) => "`dropout` of the architecture `dense`",
+    (; architecture="dense") => "`penalty` of the architecture `dense` must be one of hidden, output; received: \"conv\"",
+    (; dropout=Dict("pool" => 1)) => "`dropout` must be a rate of 0 or more and below 1; received: 1",
+    (; dropout=Dict("pool" => 1 - 1e-9)) => "`dropout` must be a rate",
+    (; dropout=Dict("pool" => -0.1)) => "`dropout` must be a rate",
+    (; dropout=Dict("pool" => NaN)) => "`dropout` must be a rate",
+    (; patience=0) => "`patience` must be a whole number, 1 or more; received: 0",
+    (; epochs=0) => "`epochs` must be a whole number, 1 or more; received: 0",
+    (; epochs=1.5) => "`epochs` must be a whole number, 1 or more; received: 1.5",
+    (; batch_size=0) => "`batch_size` must be",
+    (; image_size=1) => "`image_size` must be a whole number, 2 or more; received: 1",
+    (; learning_rate=0) => "`learning_rate` must be a finite number above 0; received: 0",
+    (; learning_rate=Inf) => "`learning_rate` must be",
+    (; learning_rate="fast") => "`learning_rate` must be",
+    (; loss="mse") => "`loss` must be one of cross_entropy, squared_error; received: \"mse\"",
+)
+    @test_throws ArgumentError Variant(; GOOD..., given...)
+    @test_throws message Variant(; GOOD..., given...)
+end
+
+@testset "a row of another form is refused, $changed" for (changed, message) in (
+    Dict("pentaly" => Dict()) => "`field` of the variant `mine` must be one of",
+    Dict("pentaly" => Dict()) => "Did you mean penalty?",
+    Dict("epochs" => missing) => "`variant` must be a table with architecture, hidden, epochs,",
+    Dict("penalty" => Dict("conv" => Dict("l3" => 0.1))) => "`penalty` must be one of l1, l2; received: \"l3\"",
+    Dict("penalty" => Dict("conv" => Dict("l1" => -1))) => "`l1` must be a finite number, 0 or more; received: -1",
+    Dict("penalty" => Dict("conv" => 0.1)) => "`penalty` must be a table of l1 and l2, each a finite number, 0 or more; received: 0.1",
+    Dict("penalty" => Dict("conv" => Dict("l1" => "x"))) => "`penalty` must be a table of l1 and l2",
+    Dict("penalty" => 0.1) => "`penalty` must be a table; received: 0.1",
+    Dict("early_stopping" => Dict("patients" => 5)) => "`early_stopping` must be a table with patience",
+    Dict("early_stopping" => Dict("patience" => 0)) => "`patience` must be a whole number, 1 or more",
+    Dict("name" => "a/b") => "`name` must be",
+)
+    row = merge(as_dict(variant("l1")), Dict("name" => "mine"), changed)
+    filter!(pair -> last(pair) !== missing, row)
+    @test_throws ArgumentError Variant(row)
+    @test_throws message Variant(row)
+end
+
 @testset "there and back through a dictionary, $(v.name)" for v in variants()
     back = Variant(v.name, as_dict(v))
     @test all(getfield(back, f) == getfield(v, f) for f in fieldnames(Variant))

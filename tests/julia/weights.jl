@@ -1,8 +1,8 @@
 using PhotoFlux: canonical_weights, write_arrays
 
 function reloaded(v, model, path)
-    write_weights(path, model, input_of(v))
-    return load_weights!(small_model(v; seed=99), path, input_of(v))
+    write_weights(path, model, layers_of(v))
+    return load_weights!(small_model(v; seed=99), path, layers_of(v))
 end
 
 mktempdir() do root
@@ -17,7 +17,7 @@ mktempdir() do root
         v = variant("baseline")
         w, h, _ = input_of(v)
         model = small_model(v)
-        stored, metadata = read_weights(write_weights(path, model, input_of(v); metadata=Dict("variant" => "baseline")))
+        stored, metadata = read_weights(write_weights(path, model, layers_of(v); metadata=Dict("variant" => "baseline")))
         @test metadata == Dict("variant" => "baseline", "format" => "photoflux-weights-1")
         @test Set(keys(stored)) == Set("$l.$k" for l in ("conv1", "conv2", "conv3", "dense1", "output") for k in ("kernel", "bias"))
         # Keras' kernel[y, x, in, out] is reversed here.
@@ -44,7 +44,7 @@ mktempdir() do root
 
     @testset "a bad file is a clear error" begin
         v = variant("baseline")
-        good = read(write_weights(path, small_model(v), input_of(v)))
+        good = read(write_weights(path, small_model(v), layers_of(v)))
         bad(bytes) = (write(path, bytes); path)
         with_header(json) = bad([reinterpret(UInt8, [UInt64(ncodeunits(json))]); codeunits(json); zeros(UInt8, 16)])
         @test_throws "There is no weights file" read_weights(joinpath(root, "none"))
@@ -65,12 +65,12 @@ mktempdir() do root
     end
 
     @testset "weights of another variant" begin
-        write_weights(path, small_model(variant("mlp")), input_of(variant("mlp")))
+        write_weights(path, small_model(variant("mlp")), layers_of(variant("mlp")))
         model = small_model(variant("baseline"))
         before = arrays(model)
-        @test_throws "do not fit this model:\n    in the file" load_weights!(model, path, (12, 10, 3))
-        @test_throws r"≠ –\s+conv1\.kernel \(3, 3, 3, 16\)" load_weights!(model, path, (12, 10, 3))
-        @test_throws r"≠ dense2\.kernel \(512, 256\)\s+–" load_weights!(model, path, (12, 10, 3))
+        @test_throws "do not fit this model:\n    in the file" load_weights!(model, path, layers("baseline", (12, 10, 3), 2))
+        @test_throws r"≠ –\s+conv1\.kernel \(3, 3, 3, 16\)" load_weights!(model, path, layers("baseline", (12, 10, 3), 2))
+        @test_throws r"≠ dense2\.kernel \(512, 256\)\s+–" load_weights!(model, path, layers("baseline", (12, 10, 3), 2))
         @test arrays(model) == before
     end
 

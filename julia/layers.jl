@@ -1,0 +1,112 @@
+"""
+    Layer
+
+A layer of a model, for one image: an entry of the list that [`layers`](@ref) returns.
+
+# Fields
+- `name::Symbol`: in the `Chain` and in weights files.
+- `kind::String`: `"rescaling"`, `"convolution"`, `"max pooling"`, `"dropout"`, `"flatten"` or `"dense"`.
+- `shape::Dims`: of its output, (width, height, channels) or (units,).
+- `weight::Dims`: of its kernel in Flux' layout, (width, height, inputs, outputs) or (outputs, inputs); empty where it has none.
+  The bias has as many entries as there are outputs.
+- `relu::Bool`: whether ReLU follows.
+- `penalty::Penalty`: of the kernel.
+- `rate::Float32`: the share of its inputs that a `"dropout"` layer sets to 0 in training.
+"""
+Base.@kwdef struct Layer
+    name::Symbol
+    kind::String
+    shape::Dims
+    weight::Dims = ()
+    relu::Bool = false
+    penalty::Penalty = NoPenalty()
+    rate::Float32 = 0
+end
+
+"""
+    layers(variant, input, classes)
+
+Return the layers of a variant, first to last. Models, weights files and penalties are made from this list.
+
+# Arguments
+- `variant::Union{AbstractString,Variant}`
+- `input::NTuple{3,Int}`: width, height and channels of an image.
+- `classes::Int`: 2 or more; 2 means one logit (the log-odds of the second class), more a logit a class.
+
+# Returns
+- `Vector{Layer}`, see [`PhotoFlux.Layer`](@ref).
+
+# Throws
+- `ArgumentError`: a size or a number of classes that is too small, or an unknown variant.
+
+# Examples
+```jldoctest
+julia> last(layers("dense_l2", (28, 28, 1), 10)).weight
+(10, 128)
+```
+"""
+layers(name::AbstractString, input, classes) = layers(variant(name), input, classes)
+
+function layers(v::Variant, input::NTuple{3,Integer}, classes::Integer)
+    width, height, channels = input
+    if min(width, height) < 2 || channels < 1
+        throw(ArgumentError("`input` must be (width ≥ 2, height ≥ 2, channels ≥ 1); received: $input."))
+    end
+    classes >= 2 || throw(ArgumentError("`classes` must be 2 or more; received: $classes."))
+    list = [Layer(; name=:rescale, kind="rescaling", shape=input)]
+    if v.architecture == "photo_cnn"
+        add_convolution!(list, v, :conv1, 16)
+        push!(list, Layer(; name=:pool, kind="max pooling", shape=(width ÷ 2, height ÷ 2, 16)))
+        add_dropout!(list, v, :pool_dropout, "pool")
+        add_convolution!(list, v, :conv2, 32)
+        add_convolution!(list, v, :conv3, 64)
+    end
+    push!(list, Layer(; name=:flatten, kind="flatten", shape=(prod(last(list).shape),)))
+    for (i, units) in enumerate(v.hidden)
+        add_dense!(list, v, Symbol(:dense, i), units, "hidden")
+        add_dropout!(list, v, Symbol(:dense, i, :_dropout), "hidden")
+    end
+    return add_dense!(list, v, :output, outputs(classes), "output"; relu=false)
+end
+
+"""
+    outputs(classes)
+
+Return the number of logits: 1 for two classes, else one a class.
+"""
+outputs(classes::Integer) = classes == 2 ? 1 : Int(classes)
+
+penalty_of_group(v, group) = get(v.penalty, group, NoPenalty())
+
+function add_convolution!(list, v, name, filters)
+    width, height, channels = last(list).shape
+    return push!(list, Layer(; name, kind="convolution", shape=(width, height, filters), weight=(3, 3, channels, filters),
+        relu=true, penalty=penalty_of_group(v, "conv")))
+end
+
+function add_dense!(list, v, name, units, group; relu=true)
+    weight = (units, only(last(list).shape))
+    return push!(list, Layer(; name, kind="dense", shape=(units,), weight, relu, penalty=penalty_of_group(v, group)))
+end
+
+function add_dropout!(list, v, name, group)
+    rate = get(v.dropout, group, 0.0f0)
+    return iszero(rate) ? list : push!(list, Layer(; name, kind="dropout", last(list).shape, rate))
+end
+
+"""
+    kernels(layers)
+
+Return the names of the layers that have a kernel and a bias, first to last.
+"""
+kernels(list::Vector{Layer}) = [layer.name for layer in list if !isempty(layer.weight)]
+
+"""
+    kernel_penalties(layers)
+
+Return the penalised kernels: pairs of a layer's name and its [`Penalty`](@ref).
+"""
+function kernel_penalties(list::Vector{Layer})
+    # Of one type whatever the penalties, so that what takes them is compiled once.
+    return Pair{Symbol,Penalty}[layer.name => layer.penalty for layer in list if !(layer.penalty isa NoPenalty)]
+end
