@@ -14,6 +14,7 @@ from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.weights import expected_shapes, metadata_of, write_weights
 from photoflux.runs import run as runs
+from photoflux.runs.description import RunData, RunMetrics
 from photoflux.runs.run import Run
 
 SHAPE = Shape(3, 12, 10)
@@ -39,9 +40,8 @@ def a_run(folder: Path, v: Variant, classes: int, shape: Shape = SHAPE) -> Run:
     for name, size in expected_shapes(v, shape, classes).items():
         limit = np.sqrt(6 / (np.prod(size[:-2]) * (size[-2] + size[-1]))) if len(size) > 1 else 0.1
         weights[name] = rng.uniform(-limit, limit, size).astype(np.float32)
-    data = {"name": "d", "path": None, "fingerprint": "", "classes": [f"c{k}" for k in range(classes)]}
-    data |= {"positive": None, **shape._asdict()}
-    run = Run(folder, "keras", v, Settings(1, 32, 0.001), data, [], 0, "interrupted", 0.0, {}, {})
+    data = RunData("d", "", [f"c{k}" for k in range(classes)], shape)
+    run = Run(folder, "keras", v, Settings(1, 32, 0.001), data, [], 0, "interrupted", 0.0, RunMetrics(), {})
     with runs.writing(folder) as temporary:
         write_weights(temporary / run.weights.name, weights, metadata_of(v, shape, classes))
         runs.write_description(temporary, run)

@@ -307,7 +307,7 @@ def predict(
         If the run cannot be read, a path does not exist, or arrays do not fit.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    channels, height, width = (int(run.data[key]) for key in ("channels", "height", "width"))
+    channels, height, width = run.shape
     with Display(progress) as display:
         if isinstance(images, np.ndarray):
             batch = check_array(images, channels, height, width)

@@ -179,7 +179,7 @@ def train(
     values: dict[str, Any] = {
         "engine": run.engine,
         "variant": run.variant.name,
-        "data": run.data["name"],
+        "data": run.data.name,
         "run": str(run.path),
         "epochs": len(run.history),
         "kept_epoch": run.kept_epoch,
@@ -188,9 +188,8 @@ def train(
         "rejected": sum(prepared_rejected),
         "notes": run.notes,
         **{
-            part: {name: run.metrics[part][name] for name in brief if name in run.metrics[part]}
-            for part in ("train", "validation", "test")
-            if part in run.metrics
+            part: {name: value for name, value in metrics.items() if name in brief}
+            for part, metrics in run.metrics.as_dict().items()
         },
     }
     emit(as_json, values, str(run))
@@ -295,10 +294,9 @@ def export(
     """Write a run as a model that Keras or an ONNX runtime opens without PhotoFlux."""
     opened = api.load_run(run)
     written = api.export(opened, path, format)
-    shape = [opened.data[key] for key in ("height", "width", "channels")]
-    values = {"run": str(run), "path": str(written), "input": [None, *shape], "classes": opened.classes}
-    size = "×".join(map(str, shape))
-    text = f"{written}: takes N×{size} images (H×W×C, 0 to 255), returns logits; classes: {', '.join(opened.classes)}"
+    shape, listed = opened.shape, ", ".join(opened.classes)
+    values = {"run": str(run), "path": str(written), "input": [None, *shape.hwc], "classes": opened.classes}
+    text = f"{written}: takes N×{shape} images (H×W×C, 0 to 255), returns logits; classes: {listed}"
     emit(as_json, values, text)
     return DONE
 
@@ -331,7 +329,12 @@ def import_keras(
         channels=channels,
         scaled=scaled,
     )
-    values = {"run": str(run.path), "variant": run.variant.name, "classes": run.classes, "metrics": run.metrics}
+    values = {
+        "run": str(run.path),
+        "variant": run.variant.name,
+        "classes": run.classes,
+        "metrics": run.metrics.as_dict(),
+    }
     emit(as_json, values, str(run))
     return DONE
 

@@ -77,8 +77,8 @@ def test_a_run_of_one_language_is_scored_alike_by_the_other(flux, folder, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = done.stdout.split("\n")[:2]
     run = photoflux.load_run(theirs)
-    assert (run.data["seed"], run.settings.seed) == (7, 42)
-    assert run.data["fingerprint"] == ours.data["fingerprint"]
+    assert (run.data.seed, run.settings.seed) == (7, 42)
+    assert run.data.fingerprint == ours.data.fingerprint
     # Without data: it is prepared from the folder that the run names.
     own = photoflux.evaluate(run, progress=False)
     other = photoflux.prepare(other_folder, seed=8, progress=False)

@@ -17,7 +17,7 @@ from photoflux.data.sources.demo import write_demo_folder
 from photoflux.model.history import EpochRow
 from photoflux.model.settings import Settings
 from photoflux.runs import run as runs
-from photoflux.runs import training
+from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
 from photoflux.runs.evaluation import score
 from photoflux.runs.run import Run, load_run
 
@@ -90,7 +90,7 @@ def save_run(folder, prepared, *, name="l1", wrong=0.3, seed=0, **changes):
     """Write a run whose logits are drawn, a share of them on the wrong side."""
     rng = np.random.default_rng(seed)
     recipe, classes = variant(name), len(prepared.classes)
-    metrics, logits = {"train": {"loss": 0.1, "penalty": 0.125, "total": 0.225, "accuracy": 0.7}}, {}
+    metrics, logits = {}, {}
     for part in ("validation", "test"):
         chosen = prepared.indices(part)
         labels = prepared.labels[chosen]
@@ -101,18 +101,18 @@ def save_run(folder, prepared, *, name="l1", wrong=0.3, seed=0, **changes):
         )
         logits[part] = logits[part].astype(np.float32)
         folders = np.asarray(prepared.folder_labels())[chosen]
-        metrics[part] = score(recipe, logits[part], labels, classes, 0.125, folders.tolist()).as_dict()
+        metrics[part] = score(recipe, logits[part], labels, classes, 0.125, folders.tolist())
     run = Run(
         path=folder,
         engine="keras",
         variant=recipe,
         settings=Settings(30, 32, 0.001),
-        data=training.description_of(prepared),
+        data=RunData.of(prepared),
         history=epoch_rows(0.9, 0.5, 0.7, 0.8),
         kept_epoch=2,
         ended="early_stopping",
         seconds=61.0,
-        metrics=metrics,
+        metrics=RunMetrics(TrainMetrics(0.1, 0.125, 0.225, 0.7), **metrics),
         versions={"keras": "3.1", "photoflux": "0.1.0"},
     )
     run = dataclasses.replace(run, **changes)

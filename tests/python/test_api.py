@@ -49,7 +49,7 @@ def test_a_run_is_trained_evaluated_and_applied(trained, engine, arrays):
     assert trained.engine == engine
     assert len(trained.history) == 6
     assert trained.history[-1].train_total < trained.history[0].train_total
-    assert trained.metrics["test"]["accuracy"] >= 0.9
+    assert trained.metrics.test.accuracy >= 0.9
     files = {"run.json", "history.csv", "weights.safetensors", "seen.safetensors", "logits.safetensors"}
     files |= {"report.html", "curves.png", "confusion.png"}
     assert {p.name for p in trained.path.iterdir()} == files
@@ -59,8 +59,8 @@ def test_a_run_is_trained_evaluated_and_applied(trained, engine, arrays):
     read = photoflux.load_run(trained.path)
     assert read.history == trained.history
     again = photoflux.evaluate(read, progress=False)
-    assert again.accuracy == trained.metrics["test"]["accuracy"]
-    assert again.loss == pytest.approx(trained.metrics["test"]["loss"], rel=1e-6, abs=1e-9)
+    assert again.accuracy == trained.metrics.test.accuracy
+    assert again.loss == pytest.approx(trained.metrics.test.loss, rel=1e-6, abs=1e-9)
     predictions = photoflux.predict(read, x, progress=False)
     assert np.mean([int(p.label) == label for p, label in zip(predictions, y, strict=True)]) >= 0.9
     assert all(sum(p.probabilities.values()) == pytest.approx(1, rel=1e-6) for p in predictions)
@@ -68,10 +68,10 @@ def test_a_run_is_trained_evaluated_and_applied(trained, engine, arrays):
 
 def test_evaluation_is_the_training_logs(trained):
     last = trained.history[-1]
-    validation = trained.metrics["validation"]
+    validation = trained.metrics.validation
     # The same sums in batches of another size, in Float32: a logit of size 10 or so is off by some 10·eps.
-    assert validation["total"] == pytest.approx(last.validation_total, rel=1e-5, abs=1e-6)
-    assert validation["accuracy"] == last.validation_accuracy
+    assert validation.total == pytest.approx(last.validation_total, rel=1e-5, abs=1e-6)
+    assert validation.accuracy == last.validation_accuracy
 
 
 def test_what_one_engine_trained_the_other_predicts(trained, arrays, flux, keras):
@@ -119,7 +119,7 @@ def test_folders_of_images(engine, tmp_path):
     (source / "Photo" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     run = photoflux.train("l2", source, engine=engine, epochs=1, image_size=16, out=tmp_path / "run", progress=False)
     assert run.classes == ["not Photo", "Photo"]
-    assert set(run.metrics["test"]["folders"]) == {"Photo", "Painting", "Schematics", "Sketch", "Text"}
+    assert set(run.metrics.test.folders) == {"Photo", "Painting", "Schematics", "Sketch", "Text"}
     predictions = photoflux.predict(run, source / "Photo", progress=False)
     assert len(predictions) == 13
     assert [Path(p.path).name for p in predictions if p.rejected] == ["broken.jpg"]
@@ -138,7 +138,7 @@ def test_early_stopping_keeps_the_best_epoch(engine, arrays, tmp_path):
     )  # fmt: skip
     totals = [row.validation_total for row in run.history]
     assert run.kept_epoch == int(np.argmin(totals)) + 1
-    assert run.metrics["validation"]["total"] == pytest.approx(min(totals), rel=1e-5, abs=1e-6)
+    assert run.metrics.validation.total == pytest.approx(min(totals), rel=1e-5, abs=1e-6)
     if run.ended == "early_stopping":
         assert len(run.history) == run.kept_epoch + 5
 

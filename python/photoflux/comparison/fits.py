@@ -125,10 +125,11 @@ def _scored(fit: Fit, run: Run, engine: Engine, display: Display) -> Run:
 
 
 def _line(fit: Fit, run: Run) -> str:
-    m = run.metrics["validation"]
+    m = run.metrics.validation
+    assert m is not None
     return (
         f"{fit.recipe.name}, seed {fit.settings.seed}: {len(run.history)} epochs, {run.seconds:.0f} s, "
-        f"validation loss {m['loss']:.4f}, balanced accuracy {m['balanced_accuracy']:.4f}"
+        f"validation loss {m.loss:.4f}, balanced accuracy {m.balanced_accuracy:.4f}"
     )
 
 
@@ -157,7 +158,7 @@ def _kept(fit: Fit, path: Path, engine: Engine) -> Run | None:
         "variant": run.variant,
         **dataclasses.asdict(run.settings),
         "engine": run.engine,
-        "data": run.data["fingerprint"],
+        "data": run.data.fingerprint,
     }
     for name, value in expected.items():
         if found[name] != value:

@@ -17,6 +17,7 @@ from photoflux.reporting.report_data import PARTS
 from photoflux.reporting.run_report import report
 from photoflux.runs import run as runs
 from photoflux.runs.dataset import dataset_of
+from photoflux.runs.evaluation import Metrics
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
 from photoflux.runs.scoring import logits_of, metrics_of
@@ -126,7 +127,9 @@ def finish(
     finisher = _Finisher(run, display)
     if interruption is not None:
         finisher.interrupt(interruption)
-    scored = finisher.make("Scores", lambda: _score(run, engine, prepared, PARTS)) if prepared is not None else False
+    scored = (
+        finisher.make("Scores", lambda: _score(finisher, engine, prepared, PARTS)) if prepared is not None else False
+    )
     run = finisher.run = finisher.save(scored)
     finisher.changed = False
     _draw(finisher)
@@ -169,7 +172,7 @@ def complete(run: Run, engine: Callable[[], Engine], display: Display) -> Run:
     if prepared is not None:
         missing = [part for part in PARTS if not has_scores(run, prepared, part)]
         if missing:
-            scored = finisher.make("Scores", lambda: _score(run, engine, prepared, missing))
+            scored = finisher.make("Scores", lambda: _score(finisher, engine, prepared, missing))
     _draw(finisher, only_missing=not scored)
     run = finisher.save(scored)
     if finisher.interrupted:
@@ -192,7 +195,7 @@ def has_scores(run: Run, prepared: PreparedDataset, part: str) -> bool:
     except RunError:
         return False
     # Julia leaves the logits of an earlier run in its folder.
-    return part in run.metrics and len(logits) == len(chosen) and bool(np.isfinite(logits).all())
+    return part in run.metrics.by_part() and len(logits) == len(chosen) and bool(np.isfinite(logits).all())
 
 
 def _data_of(run: Run, display: Display) -> PreparedDataset | None:
@@ -201,18 +204,22 @@ def _data_of(run: Run, display: Display) -> PreparedDataset | None:
     One that is gone is prepared again only where there is something to score: whoever needs it for more says so.
     """
     try:
-        if not all(part in run.metrics for part in PARTS) or not (run.path / runs.LOGITS).is_file():
+        if not all(part in run.metrics.by_part() for part in PARTS) or not (run.path / runs.LOGITS).is_file():
             return dataset_of(run, display)
-        prepared = open_prepared(run.data["path"] or "")
+        prepared = open_prepared(run.data.path or "")
     except DataError:
         return None
-    return prepared if prepared.fingerprint == run.data["fingerprint"] else None
+    return prepared if prepared.fingerprint == run.data.fingerprint else None
 
 
-def _score(run: Run, engine: Engine | Callable[[], Engine], prepared: PreparedDataset, parts: Sequence[str]) -> None:
+def _score(
+    finisher: _Finisher, engine: Engine | Callable[[], Engine], prepared: PreparedDataset, parts: Sequence[str]
+) -> None:
+    run = finisher.run
     read_weights_of(run.weights, run.variant, prepared.shape, len(prepared.classes))  # before an engine starts
     chosen: Engine = engine() if callable(engine) else engine
-    logits = {}
+    logits: dict[str, np.ndarray] = {}
+    scored: dict[str, Metrics] = {}
     for part in PARTS:
         indices = scored_positions(run, prepared, part)
         if not len(indices):
@@ -221,9 +228,10 @@ def _score(run: Run, engine: Engine | Callable[[], Engine], prepared: PreparedDa
             logits[part] = logits_of(chosen, run.variant, run.weights, prepared, indices)
             metrics = metrics_of(run.variant, run.weights, prepared, indices, logits[part])
             left_out = len(prepared.indices(part)) - len(indices)
-            run.metrics[part] = dataclasses.replace(metrics, part=part, left_out=left_out).as_dict()
+            scored[part] = dataclasses.replace(metrics, part=part, left_out=left_out)
         else:
             logits[part] = run.logits(part)
+    finisher.run = dataclasses.replace(run, metrics=run.metrics.updated(scored))
     if logits:
         write_arrays(run.path / runs.LOGITS, logits)
 
@@ -235,20 +243,20 @@ def _draw(finisher: _Finisher, only_missing: bool = False) -> None:
         return not (only_missing and (run.path / name).is_file())
 
     if run.history and wanted(CURVES):
-        title = f"{run.variant.name} on {run.data['name']} (engine {run.engine}, seed {run.settings.seed})"
+        title = f"{run.variant.name} on {run.data.name} (engine {run.engine}, seed {run.settings.seed})"
         finisher.make(CURVES, lambda: plots.plot_curves(run.history, run.ended, title, run.path / CURVES))
-    if "test" in run.metrics and wanted(CONFUSION):
-        test = run.metrics["test"]
-        caption = f"{run.variant.name} on {run.data['name']}: test accuracy {test['accuracy']:.3f}"
+    test = run.metrics.test
+    if test is not None and wanted(CONFUSION):
+        caption = f"{run.variant.name} on {run.data.name}: test accuracy {test.accuracy:.3f}"
         finisher.make(
-            CONFUSION, lambda: plots.plot_confusion(test["confusion"], run.classes, caption, run.path / CONFUSION)
+            CONFUSION, lambda: plots.plot_confusion(test.confusion, run.classes, caption, run.path / CONFUSION)
         )
 
 
 def draw_calibration(run: Run, calibration: Calibration) -> list[str]:
     """Draw ``calibration.png``, and return a note if that fails: a threshold holds without a picture."""
     path = run.path / "calibration.png"
-    title = f"{run.variant.name} on {run.data['name']}: are its probabilities right?"
+    title = f"{run.variant.name} on {run.data.name}: are its probabilities right?"
     try:
         plots.plot_calibration(calibration, title, path)
     except Exception as error:

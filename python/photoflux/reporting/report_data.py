@@ -90,7 +90,7 @@ def gather(run: Run, tr: Translator) -> ReportData:
     missing: list[str] = []
     prepared, files = _dataset(run, tr, missing)
     scored = {}
-    if "test" not in run.metrics:
+    if run.metrics.test is None:
         missing[:] = [_without_scores(run, prepared, tr)]
     elif prepared is not None:
         for part in PARTS:
@@ -120,8 +120,8 @@ def _logits(run: Run, part: str, images: int) -> np.ndarray | None:
 
 
 def _dataset(run: Run, tr: Translator, missing: list[str]) -> tuple[PreparedDataset | None, list[dict[str, str]]]:
-    path = run.data["path"]
-    if path is None and run.data.get("made_from") is None:
+    path = run.data.path
+    if path is None and run.data.made_from is None:
         missing.append(tr("The run does not say where its prepared dataset is, so no image of it is shown."))
         return None, []
     try:

@@ -19,7 +19,7 @@ def why_not(run: Run, tr: Translator) -> str | None:
     if run.ended == "adopted":
         place = (run.initial or {}).get("path") or tr("a run in memory")
         return tr.sentence("No command repeats it: it was adopted from {place}.", place=place)
-    if run.data["path"] is None:
+    if run.data.path is None:
         return tr("No command repeats it: it does not say where its prepared dataset is.")
     if _variant_options(run.variant) is None:
         return tr("No command repeats it: its recipe was made in Python.")
@@ -37,7 +37,7 @@ def train_command(run: Run) -> str:
     options |= {name: value for name, value in asdict(run.settings).items() if value != defaults[name]}
     if run.initial is not None:
         options["initial"] = run.initial["path"]
-    return _joined(["photoflux", "train", run.variant.name, run.data["path"]], {"engine": run.engine, **options})
+    return _joined(["photoflux", "train", run.variant.name, str(run.data.path)], {"engine": run.engine, **options})
 
 
 def prepare_command(prepared: PreparedDataset) -> str | None:

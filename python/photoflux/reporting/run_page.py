@@ -23,7 +23,6 @@ def page_of(run: Run, tr: Translator) -> str:
     """Return a run's report as HTML."""
     report_data = gather(run, tr)
     layers = summary_of_run(run)
-    has_test = "test" in run.metrics
     many = len(run.classes) > 2
     values: dict[str, Any] = {
         "run": run,
@@ -33,9 +32,9 @@ def page_of(run: Run, tr: Translator) -> str:
         "figures": _key_figures(report_data, tr),
         "curves": curves(run, tr),
         "parts": tables.parts(run, tr),
-        "confusion": _confusion(run, tr) if has_test else None,
-        "classes": tables.classes(run, tr) if has_test else None,
-        "confused": tables.confused(run, tr) if has_test else None,
+        "confusion": _confusion(run, tr),
+        "classes": tables.classes(run, tr),
+        "confused": tables.confused(run, tr),
         "ranking": [] if many else _ranking(report_data, tr),
         "threshold": tables.threshold(run, tr),
         "calibration": _calibration(report_data, tr),
@@ -60,9 +59,9 @@ def page_of(run: Run, tr: Translator) -> str:
 
 def _rating(run: Run) -> str:
     """Return whether the run is better than always answering the largest class."""
-    if "test" not in run.metrics:
+    if run.metrics.test is None:
         return ""
-    counts = np.asarray(run.metrics["test"]["confusion"])
+    counts = np.asarray(run.metrics.test.confusion)
     low, high = interval(int(np.trace(counts)), int(counts.sum()))
     largest = counts.sum(axis=1).max() / counts.sum()
     return "good" if low > largest else "bad" if high < largest else ""
@@ -71,18 +70,18 @@ def _rating(run: Run) -> str:
 def _key_figures(report_data: ReportData, tr: Translator) -> list[tuple[str, str]]:
     """Return the figures that are looked at first."""
     run, figures = report_data.run, []
-    if "test" in run.metrics:
-        test = run.metrics["test"]
+    test = run.metrics.test
+    if test is not None:
         figures += [
-            (tr("test accuracy"), tr.percent(test["accuracy"])),
-            (tr("balanced accuracy"), tr.percent(test["balanced_accuracy"])),
-            (tr("test loss"), tr.number(test["loss"])),
+            (tr("test accuracy"), tr.percent(test.accuracy)),
+            (tr("balanced accuracy"), tr.percent(test.balanced_accuracy)),
+            (tr("test loss"), tr.number(test.loss)),
         ]
-        if run.data["positive"] is not None:
+        if run.data.positive is not None:
             name = run.classes[1]
             figures += [
-                (tr.sentence("recall of “{name}”", name=name), tr.percent(test["recall"][1])),
-                (tr.sentence("precision of “{name}”", name=name), tr.percent(test["precision"][1])),
+                (tr.sentence("recall of “{name}”", name=name), tr.percent(test.recall[1])),
+                (tr.sentence("precision of “{name}”", name=name), tr.percent(test.precision[1])),
             ]
     if run.history:
         figures.append((tr("epoch kept"), tr.sentence("{kept} of {done}", kept=run.kept_epoch, done=len(run.history))))
@@ -100,8 +99,10 @@ def curves(run: Run, tr: Translator, size: tuple[float, float] = (4.6, 3.3)) -> 
     ]
 
 
-def _confusion(run: Run, tr: Translator) -> Drawing:
-    figure = plots.confusion_matrix(run.metrics["test"]["confusion"], run.classes, tr)
+def _confusion(run: Run, tr: Translator) -> Drawing | None:
+    if run.metrics.test is None:
+        return None
+    figure = plots.confusion_matrix(run.metrics.test.confusion, run.classes, tr)
     alt = tr("Confusion matrix of the test part; the table of classes has its sums.")
     caption = tr(
         "Rows: the true class. Columns: what it was taken for. The stronger the colour of a cell, the larger its share "

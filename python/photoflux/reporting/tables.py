@@ -11,6 +11,7 @@ from photoflux.reporting.i18n import Translator
 from photoflux.reporting.page import Table
 from photoflux.reporting.report_data import ReportData
 from photoflux.reporting.sentences import regularisation
+from photoflux.runs.evaluation import Metrics
 from photoflux.runs.run import Run
 from photoflux.system.names import printable
 
@@ -27,20 +28,22 @@ def parts(run: Run, tr: Translator) -> Table:
     """Return loss, penalty and accuracy of each part."""
     titles = ("part", "loss", "penalty", "total", "accuracy", "balanced accuracy")
     rows = []
-    for part, metrics in run.metrics.items():
-        losses = [tr.number(metrics[name], ".4f") for name in ("loss", "penalty", "total")]
-        shares = [metrics["accuracy"], metrics.get("balanced_accuracy")]
+    for part, metrics in run.metrics.by_part().items():
+        losses = [tr.number(loss, ".4f") for loss in (metrics.loss, metrics.penalty, metrics.total)]
+        shares = [metrics.accuracy, metrics.balanced_accuracy if isinstance(metrics, Metrics) else None]
         rows.append([tr(part), *losses, *("–" if share is None else tr.percent(share) for share in shares)])
     return Table([tr(title) for title in titles], rows, range(1, len(titles)))
 
 
-def classes(run: Run, tr: Translator) -> Table:
-    """Return precision and recall of each class on the test part."""
-    test = run.metrics["test"]
+def classes(run: Run, tr: Translator) -> Table | None:
+    """Return precision and recall of each class on the test part; None if that was not scored."""
+    test = run.metrics.test
+    if test is None:
+        return None
     rows = [
         [name, tr.number(sum(counts), ","), tr.percent(precision), tr.percent(recall)]
         for name, counts, precision, recall in zip(
-            run.classes, test["confusion"], test["precision"], test["recall"], strict=True
+            run.classes, test.confusion, test.precision, test.recall, strict=True
         )
     ]
     head = [tr(title) for title in ("class", "images", "precision", "recall")]
@@ -49,7 +52,9 @@ def classes(run: Run, tr: Translator) -> Table:
 
 def confused(run: Run, tr: Translator) -> Table | None:
     """Return the pairs of classes that are confused most on the test part; None for two classes, or no error."""
-    counts, names = run.metrics["test"]["confusion"], run.classes
+    if run.metrics.test is None:
+        return None
+    counts, names = run.metrics.test.confusion, run.classes
     pairs = [(counts[i][j], i, j) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]]
     if len(names) == 2 or not pairs:
         return None
@@ -67,7 +72,7 @@ def folders(report_data: ReportData, tr: Translator) -> Table | None:
     Counts are there without the dataset too; with it, and a threshold in the run, a column says what that would take.
     """
     run = report_data.run
-    positive, found = run.data["positive"], run.metrics.get("test", {}).get("folders", {})
+    positive, found = run.data.positive, {} if run.metrics.test is None else run.metrics.test.folders
     if positive is None or len(found) < 2:
         return None
     titles = ["folder", "images", "taken for “{name}”", "share taken for it", "errors"]
@@ -159,15 +164,14 @@ def layers(summary: Summary, tr: Translator) -> Table:
 def data(report_data: ReportData, tr: Translator) -> list[tuple[str, str]]:
     """Return what the run was trained on: names and values."""
     run, prepared = report_data.run, report_data.prepared
-    size = "×".join(str(run.data[key]) for key in ("height", "width", "channels"))
     rows = [
-        (tr("name"), run.data["name"]),
-        (tr("prepared dataset"), run.data["path"] or tr("not known")),
-        (tr("fingerprint"), run.data["fingerprint"] or tr("not known")),
-        (tr("images (height × width × channels)"), size),
+        (tr("name"), run.data.name),
+        (tr("prepared dataset"), run.data.path or tr("not known")),
+        (tr("fingerprint"), run.data.fingerprint or tr("not known")),
+        (tr("images (height × width × channels)"), str(run.shape)),
     ]
-    if run.data["positive"] is not None:
-        rows.append((tr("positive class"), run.data["positive"]))
+    if run.data.positive is not None:
+        rows.append((tr("positive class"), run.data.positive))
     if prepared is not None:
         left_out = len(prepared.rejected)
         said = tr("none")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from photoflux.model.history import overfitting_starts
 from photoflux.reporting.i18n import Translator
+from photoflux.runs.evaluation import Metrics
 from photoflux.runs.run import Run
 
 LEVEL = 0.95
@@ -21,7 +20,7 @@ def verdict(run: Run, tr: Translator) -> list[str]:
     tr : Translator
         The language.
     """
-    test = run.metrics.get("test")
+    test = run.metrics.test
     paragraphs = [] if test is None else [_score(run, test, tr), _classes(run, test, tr)]
     if run.history:
         paragraphs.append([*_ending(run, tr), *_overfitting(run, tr)])
@@ -42,17 +41,17 @@ def interval(right: int, of: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def _score(run: Run, test: dict[str, Any], tr: Translator) -> list[str]:
-    sizes = [sum(row) for row in test["confusion"]]
-    images, right = sum(sizes), sum(row[i] for i, row in enumerate(test["confusion"]))
+def _score(run: Run, test: Metrics, tr: Translator) -> list[str]:
+    sizes = [sum(row) for row in test.confusion]
+    images, right = sum(sizes), sum(row[i] for i, row in enumerate(test.confusion))
     low, high = interval(right, images)
     largest = max(sizes) / images
     values = {
         "images": images,
-        "accuracy": test["accuracy"],
+        "accuracy": test.accuracy,
         "low": low,
         "high": high,
-        "balanced": test["balanced_accuracy"],
+        "balanced": test.balanced_accuracy,
         "largest": largest,
         "name": run.classes[sizes.index(max(sizes))],
     }
@@ -73,33 +72,33 @@ def _score(run: Run, test: dict[str, Any], tr: Translator) -> list[str]:
     return sentences
 
 
-def _classes(run: Run, test: dict[str, Any], tr: Translator) -> list[str]:
+def _classes(run: Run, test: Metrics, tr: Translator) -> list[str]:
     """Say what it finds of the positive class, and which hidden class it takes for it most often."""
-    positive = run.data["positive"]
+    positive = run.data.positive
     if positive is None:
-        worst = min(range(len(run.classes)), key=lambda i: test["recall"][i])
+        worst = min(range(len(run.classes)), key=lambda i: test.recall[i])
         template = "The class that it recognises least is “{name}”: {recall:.1%} of its images."
-        return [tr.sentence(template, name=run.classes[worst], recall=test["recall"][worst])]
+        return [tr.sentence(template, name=run.classes[worst], recall=test.recall[worst])]
     template = (
         "It finds {recall:.1%} of the images of “{name}” (recall), and {precision:.1%} of what it takes for “{name}” "
         "are (precision)."
     )
-    sentences = [tr.sentence(template, recall=test["recall"][1], precision=test["precision"][1], name=positive)]
-    if not any(row[1] for row in test["confusion"]):
+    sentences = [tr.sentence(template, recall=test.recall[1], precision=test.precision[1], name=positive)]
+    if not any(row[1] for row in test.confusion):
         template = "It takes no image for “{name}”, and so finds none of the {images}."
-        sentences = [tr.sentence(template, name=positive, images=sum(test["confusion"][1]))]
+        sentences = [tr.sentence(template, name=positive, images=sum(test.confusion[1]))]
     chosen = run.threshold or {}
     kept = chosen.get("test")
     if kept and kept["recall"]["value"] is not None and kept["precision"]["value"] is not None:
         template = "From the run's threshold of {score:.3g} on it finds {recall:.1%}, and {precision:.1%} are."
         shares = {"recall": kept["recall"]["value"], "precision": kept["precision"]["value"]}
         sentences.append(tr.sentence(template, score=chosen["score"], **shares))
-    others = {name: row for name, row in test["folders"].items() if name != positive}
+    others = {name: row for name, row in test.folders.items() if name != positive}
     if len(others) < 2:
         return sentences
     name, row = min(others.items(), key=lambda item: item[1]["accuracy"])
     if row["accuracy"] == 1:
-        if any(row[1] for row in test["confusion"]):
+        if any(row[1] for row in test.confusion):
             sentences.append(tr.sentence("No image of the other folders is taken for “{positive}”.", positive=positive))
         return sentences
     template = "Of the other folders “{name}” is taken for “{positive}” most often: {wrong} of {images} ({share:.1%})."

@@ -33,7 +33,7 @@ def dataset_of(run: Run, display: Display) -> PreparedDataset:
     DataError
         If it is gone, or is another, and cannot be prepared again; the message says why and what can be done.
     """
-    path, source = run.data["path"], run.data.get("made_from")
+    path, source = run.data.path, run.data.made_from
     if path is None and source is None:
         raise DataError(
             f"The run {printable(run.path)} does not say where its prepared dataset is. Give the data to evaluate it "
@@ -47,7 +47,7 @@ def dataset_of(run: Run, display: Display) -> PreparedDataset:
         except DataError:
             gone = f"The prepared dataset of the run {printable(run.path)} is not usable at {printable(path)} any more"
         else:
-            if prepared.fingerprint == run.data["fingerprint"]:
+            if prepared.fingerprint == run.data.fingerprint:
                 return prepared
             changed = True
             gone = (
@@ -65,10 +65,10 @@ def dataset_of(run: Run, display: Display) -> PreparedDataset:
         prepared = prepare_again(source, display.step)
     except DataError as error:
         raise _error(changed)(f"{gone}, and it cannot be prepared again from {name}. {error}") from error
-    if prepared.fingerprint != run.data["fingerprint"]:
+    if prepared.fingerprint != run.data.fingerprint:
         raise DatasetChangedError(
             f"{gone}, and {name} is no longer what the run was trained on: prepared again with the same settings it "
-            f"has another fingerprint, with {len(prepared)} images where there were {run.data.get('images', '?')}. "
+            f"has another fingerprint, with {len(prepared)} images where there were {run.data.images or '?'}. "
             "Images were added, removed or changed since. `photoflux evaluate RUN --data FOLDER` scores those that the "
             "run has not seen; or train again."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -57,6 +57,29 @@ class Metrics:
     def as_dict(self) -> dict[str, Any]:
         """Return the metrics as plain JSON-ready values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
+        """Return what `as_dict` gave; an earlier PhotoFlux wrote none of those with a default.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError, AttributeError
+            If a value is missing or is not of its kind.
+        """
+        numbers = ("loss", "penalty", "total", "accuracy", "balanced_accuracy")
+        return cls(
+            **{name: float(values[name]) for name in numbers},
+            images=int(values["images"]),
+            confusion=[[int(count) for count in row] for row in values["confusion"]],
+            precision=[float(share) for share in values["precision"]],
+            recall=[float(share) for share in values["recall"]],
+            folders={name: dict(row) for name, row in values.get("folders", {}).items()},
+            part=str(values.get("part", "")),
+            left_out=int(values.get("left_out", 0)),
+            notes=[str(note) for note in values.get("notes", [])],
+            rejected=int(values.get("rejected", 0)),
+        )
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

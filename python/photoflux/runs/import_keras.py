@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from photoflux.data.prepared import PreparedDataset, open_prepared
 from photoflux.data.shape import Shape
@@ -16,9 +15,10 @@ from photoflux.model.variants import Variant
 from photoflux.model.variants import variant as variant_of
 from photoflux.model.weights import read_weights_of
 from photoflux.runs import run as runs
+from photoflux.runs.description import RunData, RunMetrics
 from photoflux.runs.run import Run
 from photoflux.runs.seen import adopted, write_seen
-from photoflux.runs.training import description_of, origin_of
+from photoflux.runs.training import origin_of
 from photoflux.system.names import user_path
 
 UNKNOWN = (
@@ -107,7 +107,7 @@ def import_run(file: KerasFile, engine: KerasEngine, folder: Path) -> Run:
             kept_epoch=0,
             ended="adopted",
             seconds=0.0,
-            metrics={},
+            metrics=RunMetrics(),
             versions=engine.versions(),
             initial=origin_of(file.path, read_weights_of(weights, variant, found, count)),
             notes=[] if file.prepared is None else [UNKNOWN],
@@ -170,7 +170,7 @@ def _shape_of_weights(
 
 def _described(
     model: Path, prepared: PreparedDataset | None, names: list[str] | None, shape: Shape, count: int
-) -> dict[str, Any]:
+) -> RunData:
     if prepared is not None:
         if (len(prepared.classes), prepared.shape) != (count, shape):
             raise DataError(
@@ -178,15 +178,8 @@ def _described(
                 f"{'×'.join(map(str, shape))} (C×H×W); the dataset has {len(prepared.classes)} and "
                 f"{'×'.join(map(str, prepared.shape))}. Prepare it again with --image-size, or give another."
             )
-        return description_of(prepared)
+        return RunData.of(prepared)
     names = names or [str(number) for number in range(count)]
     if len(names) != count:
         raise SettingError(f"`classes` must be {count} names, as many as {model} has classes; received: {names!r}.")
-    return {
-        "name": "no data",
-        "path": None,
-        "fingerprint": "",
-        "classes": names,
-        "positive": names[1] if names[0] == f"not {names[1]}" else None,
-        **shape._asdict(),
-    }
+    return RunData("no data", "", names, shape, positive=names[1] if names[0] == f"not {names[1]}" else None)

@@ -20,6 +20,8 @@ from photoflux.model.history import EpochRow
 from photoflux.model.settings import Settings
 from photoflux.model.summary import Summary, summary_of
 from photoflux.model.variants import Variant
+from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
+from photoflux.runs.evaluation import Metrics
 from photoflux.system import atomic
 from photoflux.system.claims import Busy, claim
 from photoflux.system.names import as_json, file_stem, printable, user_path
@@ -48,12 +50,8 @@ class Run:
         The recipe, with the penalty and loss that were used.
     settings : Settings
         Epochs, batch size, learning rate, seed, balance.
-    data : dict
-        ``name``, ``path``, ``fingerprint``, ``classes``, ``positive``, ``channels``, ``height``, ``width``, and
-        ``groups``: the sha256 of the file of groups that its split kept together, None or absent if there was none;
-        ``split``: "given" if the folder's own parts are the split; and ``notes``, what is to be known of the dataset.
-        ``seed`` is that of its split, ``images`` how many it has, and ``made_from`` what it was prepared from (see
-        `photoflux.data.preparation.prepare_again`); absent where an earlier PhotoFlux wrote the run.
+    data : RunData
+        The prepared dataset: its name, place, classes, the shape of its images, and what it was prepared from.
     history : list of EpochRow
         A row per finished epoch.
     kept_epoch : int
@@ -62,9 +60,8 @@ class Run:
         ``"epochs"``, ``"early_stopping"``, ``"interrupted"``, ``"diverged"``, or ``"adopted"`` (not trained here).
     seconds : float
         How long the fit took.
-    metrics : dict
-        For ``train``, ``validation`` and ``test`` what `photoflux.runs.evaluation.Metrics` describes; ``train`` holds
-        the kept epoch's running means (dropout on) only.
+    metrics : RunMetrics
+        ``train``, ``validation`` and ``test``, each None where it was not computed: ``run.metrics.test.accuracy``.
     versions : dict
         Of what computed it.
     created : str
@@ -85,12 +82,12 @@ class Run:
     engine: str
     variant: Variant
     settings: Settings
-    data: dict[str, Any]
+    data: RunData
     history: list[EpochRow]
     kept_epoch: int
     ended: str
     seconds: float
-    metrics: dict[str, dict[str, Any]]
+    metrics: RunMetrics
     versions: dict[str, str]
     created: str = ""
     initial: dict[str, Any] | None = None
@@ -106,12 +103,12 @@ class Run:
     @property
     def classes(self) -> list[str]:
         """The class names, in the order of the labels."""
-        return list(self.data["classes"])
+        return list(self.data.classes)
 
     @property
     def shape(self) -> Shape:
         """Channels, height and width of the images."""
-        return Shape(*(int(self.data[key]) for key in Shape._fields))
+        return self.data.shape
 
     def logits(self, part: str) -> np.ndarray:
         """Return the logits of the validation or test part, (N, outputs) float32, in the order of its images.
@@ -134,9 +131,29 @@ class Run:
                 "Train it again with `photoflux train`."
             ) from error
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``run.json`` says: plain JSON-ready values."""
+        return {
+            "format": FORMAT,
+            "engine": self.engine,
+            "variant": self.variant.as_dict(),
+            "settings": asdict(self.settings),
+            "data": self.data.as_dict(),
+            "versions": self.versions,
+            "kept_epoch": self.kept_epoch,
+            "ended": self.ended,
+            "seconds": self.seconds,
+            "metrics": self.metrics.as_dict(),
+            "created": self.created,
+            "initial": self.initial,
+            "threshold": self.threshold,
+            "temperature": self.temperature,
+            "notes": self.notes,
+        }
+
     def __str__(self) -> str:
         words = {"early_stopping": ", stopped early", "interrupted": ", interrupted", "diverged": ", diverged"}
-        head = f"Run {printable(self.path)}: {self.variant.name} on {printable(self.data['name'])}, "
+        head = f"Run {printable(self.path)}: {self.variant.name} on {printable(self.data.name)}, "
         head += f"engine {self.engine}, "
         head += "adopted" if self.ended == "adopted" else f"{len(self.history)} epochs{words.get(self.ended, '')}"
         if self.initial is not None:
@@ -144,24 +161,16 @@ class Run:
         if self.kept_epoch and len(self.history) > 1:
             head += f", epoch {self.kept_epoch} kept"
         lines = [head] + [
-            f"  {part:<10}  loss {m['loss']:.4f}  penalty {m['penalty']:.4f}  accuracy {m['accuracy']:.4f}"
-            + (f"  balanced {m['balanced_accuracy']:.4f}" if "balanced_accuracy" in m else "")
-            for part, m in self.metrics.items()
+            f"  {part:<10}  loss {m.loss:.4f}  penalty {m.penalty:.4f}  accuracy {m.accuracy:.4f}"
+            + (f"  balanced {m.balanced_accuracy:.4f}" if isinstance(m, Metrics) else "")
+            for part, m in self.metrics.by_part().items()
         ]
-        if self.data.get("split") == "given":
+        if self.data.split == "given":
             lines.append("  split       the folder's own parts")
         if self.threshold is not None:
             lines.append("  threshold   {score:.6g}, for a {promise} of {value:g} or more".format(**self.threshold))
         lines += [f"  note        {note}" for note in self.notes]
         return "\n".join(lines)
-
-
-def train_metrics(history: list[EpochRow], kept_epoch: int) -> dict[str, Any]:
-    """Return the training part's row of ``metrics``: the kept epoch's running means."""
-    if not history:
-        return {}
-    row = history[max(kept_epoch, 1) - 1]
-    return {name: getattr(row, f"train_{name}") for name in ("loss", "penalty", "total", "accuracy")}
 
 
 @contextmanager
@@ -292,24 +301,8 @@ def write_description(folder: Path, run: Run) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(asdict(row) for row in run.history)
-    values = {
-        "format": FORMAT,
-        "engine": run.engine,
-        "variant": run.variant.as_dict(),
-        "settings": asdict(run.settings),
-        "data": run.data,
-        "versions": run.versions,
-        "kept_epoch": run.kept_epoch,
-        "ended": run.ended,
-        "seconds": run.seconds,
-        "metrics": run.metrics,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "initial": run.initial,
-        "threshold": run.threshold,
-        "temperature": run.temperature,
-        "notes": run.notes,
-    }
-    atomic.write_text(folder / "run.json", _as_json(values))
+    saved = replace(run, created=datetime.now(UTC).isoformat(timespec="seconds"))
+    atomic.write_text(folder / "run.json", _as_json(saved.as_dict()))
 
 
 def _as_json(values: dict[str, Any]) -> str:
@@ -333,7 +326,8 @@ def amend(run: Run, **values: Any) -> Run:
     RunError
         If the file cannot be read or written.
     """
-    path = run.path / "run.json"
+    path, amended = run.path / "run.json", replace(run, **values)
+    entries = {name: value for name, value in amended.as_dict().items() if name in values}
     with ExitStack() as stack:
         try:
             stack.enter_context(claim(run.path, wait=AMEND_SECONDS))
@@ -344,10 +338,10 @@ def amend(run: Run, **values: Any) -> Run:
         except OSError:
             pass  # where no claim can be written beside a run, no fit can replace it
         try:
-            atomic.write_text(path, _as_json(json.loads(path.read_text(encoding="utf-8")) | values))
+            atomic.write_text(path, _as_json(json.loads(path.read_text(encoding="utf-8")) | entries))
         except (OSError, ValueError) as error:
             raise RunError(f"{path} could not be changed: {error}. It is as it was.") from error
-    return replace(run, **values)
+    return amended
 
 
 def load_run(path: str | Path) -> Run:
@@ -373,8 +367,8 @@ def load_run(path: str | Path) -> Run:
             raise RunError(
                 f"{folder} has run format {values.get('format')!r}; this PhotoFlux reads {FORMAT}. Update photoflux."
             )
-        history, data = read_history(folder / "history.csv"), {"positive": None, "path": None, **values["data"]}
-        kept, threshold = values["kept_epoch"], values.get("threshold")
+        history, kept = read_history(folder / "history.csv"), values["kept_epoch"]
+        metrics, threshold = values.get("metrics"), values.get("threshold")
         if threshold is not None:
             # Refused here, not in the middle of a prediction.
             threshold |= {"score": float(threshold["score"]), "value": float(threshold["value"])}
@@ -384,12 +378,13 @@ def load_run(path: str | Path) -> Run:
             engine=values["engine"],
             variant=Variant.from_dict(values["variant"]),
             settings=Settings(**values["settings"]),
-            data=data,
+            data=RunData.from_dict(values["data"]),
             history=history,
             kept_epoch=kept,
             ended=values["ended"],
             seconds=values["seconds"],
-            metrics=values.get("metrics", {"train": train_metrics(history, kept)}),
+            # Julia writes none.
+            metrics=RunMetrics(TrainMetrics.of(history, kept)) if metrics is None else RunMetrics.from_dict(metrics),
             versions=values["versions"],
             created=values.get("created", ""),
             initial=values.get("initial"),

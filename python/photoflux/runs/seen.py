@@ -190,10 +190,10 @@ def seen_by(run: Run) -> Seen:
         return _unknown("it was adopted from another program's file")
     before = NOTHING if run.initial is None else _seen_before(run.initial)
     try:
-        prepared = open_prepared(run.data["path"] or "")
+        prepared = open_prepared(run.data.path or "")
     except DataError:
         prepared = None
-    if prepared is None or prepared.fingerprint != run.data["fingerprint"]:
+    if prepared is None or prepared.fingerprint != run.data.fingerprint:
         return united(before, _unknown(f"{printable(run.path)} does not say it, and its dataset is gone"))
     return united(seen_in(prepared), before)
 

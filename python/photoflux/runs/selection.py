@@ -80,7 +80,7 @@ def select(run: Run, data: Source | None, part: str | None, display: Display) ->
     if part is not None and part not in (*SPLITS, ALL):
         raise unknown_name("part", part, (*SPLITS, ALL))
     prepared, whole = (dataset_of(run, display), False) if data is None else _opened(run, data, display)
-    if prepared.fingerprint == run.data["fingerprint"]:
+    if prepared.fingerprint == run.data.fingerprint:
         return _own(run, prepared, part or "test")
     _check_fits(run, prepared)
     if whole and part not in (None, ALL):
@@ -141,7 +141,7 @@ def _selection(
     if unknown:
         notes.append(f"It is not known which images the model has seen, so some of these may be among them: {unknown}.")
     notes += missing_classes(run.classes, prepared.labels[chosen])
-    rejected = 0 if prepared.fingerprint == run.data["fingerprint"] else len(prepared.rejected)
+    rejected = 0 if prepared.fingerprint == run.data.fingerprint else len(prepared.rejected)
     return Selection(prepared, part, chosen, left_out, notes, rejected)
 
 
@@ -154,22 +154,22 @@ def _opened(run: Run, data: Source, display: Display) -> tuple[PreparedDataset, 
         return prepare_source(data), False
     d = run.data
     prepared = _as_the_run_did(run, data, kind, display)
-    if prepared is not None and prepared.fingerprint == d["fingerprint"]:
+    if prepared is not None and prepared.fingerprint == d.fingerprint:
         return prepared, False
     if prepared is None and kind in ("demo", *_PUBLISHED):
         prepared = prepare_source(
             data,
-            positive=d["positive"],
-            image_size=d["height"] if d["height"] == d["width"] else None,
-            seed=d.get("seed", run.settings.seed),
+            positive=d.positive,
+            image_size=d.shape.height if d.shape.height == d.shape.width else None,
+            seed=run.settings.seed if d.seed is None else d.seed,
             on_progress=display.step,
         )
     if prepared is None:
         prepared = prepare_unsplit(
             data,  # type: ignore[arg-type]  # only a path or arrays are left
             classes=run.classes,
-            positive=d["positive"],
-            shape=(d["channels"], d["height"], d["width"]),
+            positive=d.positive,
+            shape=d.shape,
             on_progress=display.step,
         )
     # What there is to be said of a dataset that has no parts is said of the score.
@@ -182,7 +182,7 @@ def _as_the_run_did(run: Run, data: Any, kind: str, display: Display) -> Prepare
 
     None if it is another source, or cannot be prepared so any more.
     """
-    settings = dict(run.data.get("made_from") or {})
+    settings = dict(run.data.made_from or {})
     place = settings.pop("path", None)
     if settings.pop("kind", None) != kind:
         return None
@@ -196,19 +196,13 @@ def _as_the_run_did(run: Run, data: Any, kind: str, display: Display) -> Prepare
 
 
 def _fits(run: Run, prepared: PreparedDataset) -> bool:
-    return _form(run.classes, *(run.data[key] for key in ("channels", "height", "width"))) == _form(
-        prepared.classes, prepared.channels, prepared.height, prepared.width
-    )
-
-
-def _form(classes: list[str], *shape: int) -> tuple[list[str], tuple[int, ...]]:
-    return [composed(name) for name in classes], shape
+    same_names = [composed(name) for name in run.classes] == [composed(name) for name in prepared.classes]
+    return same_names and run.shape == prepared.shape
 
 
 def _check_fits(run: Run, prepared: PreparedDataset) -> None:
     if not _fits(run, prepared):
-        expected = (run.classes, run.data["channels"], run.data["height"], run.data["width"])
-        found = (prepared.classes, prepared.channels, prepared.height, prepared.width)
+        expected, found = (run.classes, *run.shape), (prepared.classes, *prepared.shape)
         raise DataError(
             f"The dataset {printable(prepared.name)} does not fit the run {printable(run.path)}: expected classes "
             f"{expected[0]}, images of {expected[1]}×{expected[2]}×{expected[3]} (C×H×W); found {found[0]}, "

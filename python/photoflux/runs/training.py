@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.weights import fingerprint_of, read_weights_of
 from photoflux.runs import run as runs
+from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
 from photoflux.runs.seen import fitted, notes_of, seen_with, write_seen
@@ -124,12 +124,12 @@ def fit_and_save(
                 engine=engine.name,
                 variant=recipe,
                 settings=settings,
-                data=description_of(prepared),
+                data=RunData.of(prepared),
                 history=fit.history,
                 kept_epoch=fit.kept_epoch,
                 ended=fit.ended if failure is None else "diverged",
                 seconds=seconds,
-                metrics={"train": runs.train_metrics(fit.history, fit.kept_epoch)} if fit.history else {},
+                metrics=RunMetrics(TrainMetrics.of(fit.history, fit.kept_epoch)),
                 versions=versions,
                 initial=origin,
                 notes=notes,
@@ -148,21 +148,3 @@ def origin_of(source: Path, weights: Mapping[str, np.ndarray]) -> dict[str, str]
     """Return what a run says of where its first weights came from: a run's folder or a file, and their fingerprint."""
     place = source.parent if (source.parent / "run.json").is_file() else source
     return {"path": str(place.resolve()), "fingerprint": fingerprint_of(weights)}
-
-
-def description_of(prepared: PreparedDataset) -> dict[str, Any]:
-    """Return what a run says of its data."""
-    return {
-        "name": prepared.name,
-        "path": str(prepared.path.resolve()),
-        "fingerprint": prepared.fingerprint,
-        "seed": prepared.meta["seed"],
-        "images": len(prepared),
-        "made_from": prepared.meta.get("made_from"),
-        "groups": prepared.meta.get("groups"),
-        "split": prepared.meta.get("split", "made"),
-        "notes": prepared.warnings,
-        "classes": prepared.classes,
-        "positive": prepared.positive,
-        **prepared.shape._asdict(),
-    }

@@ -145,7 +145,7 @@ def scored_parts(run: Run, display: Display) -> dict[str, tuple[np.ndarray, np.n
     RunError
         If the run has no logits that are its own.
     """
-    if run.data["path"] is None and run.data.get("made_from") is None:
+    if run.data.path is None and run.data.made_from is None:
         raise DataError(
             f"The run {run.path} does not say where its prepared dataset is. Train it with `photoflux train`."
         )
@@ -163,7 +163,7 @@ def scored_parts(run: Run, display: Display) -> dict[str, tuple[np.ndarray, np.n
         if len(labels):
             logits = run.logits(part)
             # Julia writes no metrics, and leaves the logits of an earlier run in its folder.
-            if part not in run.metrics or len(logits) != len(labels) or not np.isfinite(logits).all():
+            if part not in run.metrics.by_part() or len(logits) != len(labels) or not np.isfinite(logits).all():
                 raise RunError(
                     f"The logits of the {part} part in {run.path} are not those of this run and its dataset, or not "
                     "finite. Train it again with `photoflux train`."
@@ -183,7 +183,7 @@ def _notes(run: Run) -> list[str]:
         notes.append(
             "the fit began from other weights: if those were trained on validation images, the promise is void."
         )
-    if run.data.get("groups"):
+    if run.data.groups:
         notes.append("images of a group are alike, so there are fewer independent ones than were counted.")
     return notes
 

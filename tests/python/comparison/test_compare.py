@@ -56,7 +56,7 @@ def test_every_variant_has_every_seed(found, second):
         standing = next(row for row in found.standings if row.variant.name == name)
         for part in ("validation", "test"):
             for measure in ("loss", "accuracy", "balanced_accuracy"):
-                mean = np.mean([run.metrics[part][measure] for run in runs])
+                mean = np.mean([getattr(getattr(run.metrics, part), measure) for run in runs])
                 # Two sums of the same Float32 logits in another order, both in float64.
                 assert standing.parts[part][measure].mean == pytest.approx(mean, rel=1e-9)
         assert standing.numbers["seconds"].mean == pytest.approx(np.mean([run.seconds for run in runs]))

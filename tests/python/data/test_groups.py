@@ -314,10 +314,10 @@ def test_a_run_keeps_the_split_that_its_groups_made(keras, scans: Path, tmp_path
     table = write_csv(tmp_path / "g.csv", by_hand(scans))
     settings = {"engine": "keras", "epochs": 1, "image_size": 8, "out": tmp_path / "run"}
     run = photoflux.train("dense_l2", scans, groups=table, **settings)
-    assert run.data["groups"] == read_groups(table).sha256
+    assert run.data.groups == read_groups(table).sha256
     for data in (None, scans):
         metrics = photoflux.evaluate(photoflux.load_run(run.path), data)
-        assert metrics.as_dict()["confusion"] == run.metrics["test"]["confusion"]
+        assert metrics.as_dict()["confusion"] == run.metrics.test.confusion
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -44,12 +44,12 @@ def test_every_command_takes_every_name(engine: str, request: pytest.FixtureRequ
     assert [os.fsencode(p.path) for p in predictions if p.rejected] == [os.fsencode(source) + b"/Photo/no\ti\xffmage"]
     assert photoflux.report(again, hostile(tmp_path, b"p\xe9ge.html"), lang="fr").is_file()
     second = photoflux.train(
-        "l2", run.data["path"], engine=engine, epochs=1, initial=run, out=hostile(tmp_path, b"2\xe9"), progress=False
+        "l2", run.data.path, engine=engine, epochs=1, initial=run, out=hostile(tmp_path, b"2\xe9"), progress=False
     )
     assert second.initial is not None and os.fsencode(second.initial["path"]) == os.fsencode(run.path)
-    assert np.isfinite(second.metrics["test"]["loss"])
+    assert np.isfinite(second.metrics.test.loss)
     if engine == "keras":
         exported = photoflux.export(run, hostile(tmp_path, b"m\xe9\n.keras"))
-        adopted = photoflux.import_keras(exported, "l2", hostile(tmp_path, b"a\xe9"), data=run.data["path"])
-        assert adopted.metrics["test"]["loss"] == pytest.approx(run.metrics["test"]["loss"], rel=1e-4)
+        adopted = photoflux.import_keras(exported, "l2", hostile(tmp_path, b"a\xe9"), data=run.data.path)
+        assert adopted.metrics.test.loss == pytest.approx(run.metrics.test.loss, rel=1e-4)
     capsys.readouterr().out.encode("utf-8")

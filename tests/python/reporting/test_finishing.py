@@ -126,7 +126,7 @@ def test_what_fails_after_the_last_epoch_is_a_note_and_is_made_again(
     assert content(tmp_path / "r") == EVERYTHING
     again = check_whole(tmp_path / "r")
     assert again.notes == ([note] if fault == "report" else [])
-    assert set(again.metrics) == {"train", "validation", "test"}
+    assert set(again.metrics.by_part()) == {"train", "validation", "test"}
 
 
 @pytest.mark.parametrize("place", [fault[0] for fault in FAULTS.values()] + ["photoflux.runs.run.amend"])
@@ -246,11 +246,11 @@ def test_names_that_are_not_utf_8(fake, tmp_path):
     assert content(out) == EVERYTHING
     read = check_whole(out)
     assert read.classes == [odd, "b"]
-    assert set(read.metrics["test"]["folders"]) == {odd, "b"}
+    assert set(read.metrics.test.folders) == {odd, "b"}
     assert odd in (out / "report.html").read_text(encoding="utf-8") or "caf\\" in (out / "report.html").read_text()
     str(read).encode()
     json.dumps(json.loads((out / "run.json").read_bytes())).encode()
-    assert photoflux.load_run(out).data["path"] == str(prepared.path)
+    assert photoflux.load_run(out).data.path == str(prepared.path)
 
 
 def test_a_figure_is_whole_or_not_there(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from photoflux.data.prepared import open_prepared
 from photoflux.reporting.i18n import ENGLISH, translator
 from photoflux.reporting.report_data import gather
 from photoflux.runs import run as runs
+from photoflux.runs.description import RunMetrics
 from photoflux.runs.run import summary_of_run as layers_of
 
 
@@ -53,21 +54,19 @@ def test_every_figure_is_there_and_described(page):
 
 def test_the_numbers_are_the_runs(page, run):
     read, tr = page
-    test, text = run.metrics["test"], read.text
-    for part, row in run.metrics.items():
+    test, text = run.metrics.test, read.text
+    for part, row in run.metrics.as_dict().items():
         place = text.index(tr(part), text.index(tr("part")))
         found = text[place + 1 : place + 6]
         losses = [tr.number(row[name], ".4f") for name in ("loss", "penalty", "total")]
         balanced = tr.percent(row["balanced_accuracy"]) if "balanced_accuracy" in row else "–"
         assert found == [*losses, tr.percent(row["accuracy"]), balanced]
-    for name, counts, precision, recall in zip(
-        run.classes, test["confusion"], test["precision"], test["recall"], strict=True
-    ):
+    for name, counts, precision, recall in zip(run.classes, test.confusion, test.precision, test.recall, strict=True):
         place = text.index(tr.number(sum(counts), ","), text.index(tr("By class")))
         if text[place - 1] == name:
             assert text[place + 1 : place + 3] == [tr.percent(precision), tr.percent(recall)]
     places = [i for i, found in enumerate(text) if found == tr("share taken for it")]
-    for name, row in test["folders"].items():
+    for name, row in test.folders.items():
         start = text.index(name, places[0])
         taken = row["accuracy"] if name == "Photo" else 1 - row["accuracy"]
         assert text[start + 1] == str(row["images"])
@@ -106,8 +105,8 @@ def test_no_english_is_left_in_french(run, tmp_path, scans, Page):
         run,
         ended="adopted",
         history=[],
-        metrics={},
-        data=run.data | {"path": None, "made_from": None},
+        metrics=RunMetrics(),
+        data=dataclasses.replace(run.data, path=None, made_from=None),
         initial={"path": "m", "fingerprint": "f"},
     )
     for number, shown in enumerate((run, empty)):
@@ -237,7 +236,7 @@ def test_many_classes(scans, tmp_path, Page, write_run):
     prepared = photoflux.prepare((x, y), tmp_path / "prepared", progress=False)
     run = write_run(tmp_path / "r", prepared, name="dense_l2", wrong=0.5)
     read = Page(photoflux.report(run).read_text(encoding="utf-8"))
-    confusion = np.array(run.metrics["test"]["confusion"])
+    confusion = np.array(run.metrics.test.confusion)
     np.fill_diagonal(confusion, 0)
     place = read.text.index("share of the true class", read.text.index("Confused most often"))
     i, j = (int(text) for text in read.text[place + 1 : place + 3])
@@ -245,7 +244,7 @@ def test_many_classes(scans, tmp_path, Page, write_run):
     # Accuracy, loss, confusion, two of calibration and architecture; no threshold, no positive class.
     assert len(read.of("svg")) == 6
     assert "folders" not in [attrs.get("id") for attrs in read.of("section")]
-    worst = int(np.argmin(run.metrics["test"]["recall"]))
+    worst = int(np.argmin(run.metrics.test.recall))
     assert f"The class that it recognises least is “{worst}”" in " ".join(read.text)
 
 
@@ -275,6 +274,6 @@ def test_a_notebook_shows_parts_and_curves(run, Page):
     read = Page(html)
     assert "<html" not in html
     assert len(read.of("svg")) == 2
-    assert ENGLISH.percent(run.metrics["test"]["accuracy"]) in read.text
-    bare = dataclasses.replace(run, history=[], metrics={}, ended="adopted")
+    assert ENGLISH.percent(run.metrics.test.accuracy) in read.text
+    bare = dataclasses.replace(run, history=[], metrics=RunMetrics(), ended="adopted")
     assert Page(bare._repr_html_()).of("svg") == []

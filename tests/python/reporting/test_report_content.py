@@ -23,6 +23,8 @@ from photoflux.reporting.i18n import ENGLISH
 from photoflux.reporting.report_data import gather
 from photoflux.reporting.reproduce import train_command, why_not
 from photoflux.reporting.verdict import interval, verdict
+from photoflux.runs.description import RunMetrics
+from photoflux.runs.evaluation import Metrics
 
 
 def test_thumbnails_are_bounded():
@@ -98,31 +100,40 @@ def scores(confusion, folders):
     recall = np.diag(counts) / counts.sum(axis=1)
     precision = np.diag(counts) / counts.sum(axis=0)
     accuracy = np.trace(counts) / counts.sum()
-    return {
-        "loss": 0.5, "penalty": 0.0, "total": 0.5, "accuracy": accuracy, "balanced_accuracy": recall.mean(),
-        "confusion": confusion, "precision": precision.tolist(), "recall": recall.tolist(), "folders": folders,
-    }  # fmt: skip
+    return Metrics(
+        0.5,
+        0.0,
+        0.5,
+        accuracy,
+        recall.mean(),
+        int(counts.sum()),
+        confusion,
+        precision.tolist(),
+        recall.tolist(),
+        folders,
+    )
 
 
 def test_the_verdict_on_the_test_part(run):
     folders = {"Photo": {"images": 100, "accuracy": 0.9}, "Text": {"images": 200, "accuracy": 0.995}}
     folders["Sketch"] = {"images": 200, "accuracy": 0.9}
-    better = dataclasses.replace(run, metrics={"test": scores([[379, 21], [10, 90]], folders)})
+    better = dataclasses.replace(run, metrics=RunMetrics(test=scores([[379, 21], [10, 90]], folders)))
     said = verdict(better, ENGLISH)
     assert "Of the 500 images of the test part, which it had not seen, it classifies 93.8\u202f% rightly" in said[0]
     assert "more than always answering “not Photo”, which would be right for 80.0\u202f%" in said[0]
     assert "It finds 90.0\u202f% of the images of “Photo” (recall), and 81.1\u202f% of what it takes for" in said[1]
     assert "“Sketch” is taken for “Photo” most often: 20 of 200 (10.0\u202f%)" in said[1]
-    same = dataclasses.replace(run, metrics={"test": scores([[390, 10], [90, 10]], folders)})
+    same = dataclasses.replace(run, metrics=RunMetrics(test=scores([[390, 10], [90, 10]], folders)))
     assert "No difference is detected from always answering “not Photo”" in verdict(same, ENGLISH)[0]
-    worse = dataclasses.replace(run, metrics={"test": scores([[200, 200], [20, 80]], folders)})
+    worse = dataclasses.replace(run, metrics=RunMetrics(test=scores([[200, 200], [20, 80]], folders)))
     assert "That is less than always answering “not Photo”" in verdict(worse, ENGLISH)[0]
 
 
 def test_a_model_that_takes_nothing_for_the_class(run):
     folders = {name: {"images": 100, "accuracy": float(name != "Photo")} for name in ("Photo", "Text", "Sketch")}
-    counts = scores([[200, 0], [100, 1]], folders) | {"confusion": [[200, 0], [100, 0]], "precision": [0.67, 0.0]}
-    said = verdict(dataclasses.replace(run, metrics={"test": counts}), ENGLISH)
+    found = scores([[200, 0], [100, 1]], folders)
+    none = dataclasses.replace(found, confusion=[[200, 0], [100, 0]], precision=[0.67, 0.0])
+    said = verdict(dataclasses.replace(run, metrics=RunMetrics(test=none)), ENGLISH)
     assert said[1] == "It takes no image for “Photo”, and so finds none of the 100."
 
 

@@ -167,10 +167,16 @@ def test_an_adopted_run_is_honest(theirs, tmp_path):
     model = theirs / "sequential.keras"
     run = photoflux.import_keras(model, "dropout", tmp_path / "run", classes=["not Photo", "Photo"], progress=False)
     read = photoflux.load_run(run.path)
-    assert (read.engine, read.ended, read.kept_epoch, read.history, read.metrics) == ("keras", "adopted", 0, [], {})
+    assert (read.engine, read.ended, read.kept_epoch, read.history, read.metrics.by_part()) == (
+        "keras",
+        "adopted",
+        0,
+        [],
+        {},
+    )
     assert read.settings.epochs == 0
-    assert read.data["path"] is None
-    assert read.data["positive"] == "Photo"
+    assert read.data.path is None
+    assert read.data.positive == "Photo"
     assert read.initial["path"] == str(model.resolve())
     assert len(read.initial["fingerprint"]) == 64
     assert str(read).endswith(f"adopted from {model.resolve()}")
@@ -191,9 +197,9 @@ def test_with_its_data_an_adopted_run_is_scored_and_goes_on(theirs, tmp_path):
     model = theirs / "sequential.keras"
     run = photoflux.import_keras(model, "baseline", tmp_path / "run", data=prepared.path, progress=False)
     assert run.classes == prepared.classes
-    assert set(run.metrics) == {"validation", "test"}
+    assert set(run.metrics.by_part()) == {"validation", "test"}
     assert (run.path / "confusion.png").is_file()
-    assert photoflux.evaluate(run, progress=False).accuracy == run.metrics["test"]["accuracy"]
+    assert photoflux.evaluate(run, progress=False).accuracy == run.metrics.test.accuracy
     assert any("not known which images the model was trained on" in note for note in run.notes)
     foreign = photoflux.evaluate(run, prepared_for(tmp_path / "other", 2, seed=3), part="train", progress=False)
     assert "it was adopted from" in " ".join(foreign.notes)

@@ -46,8 +46,8 @@ def test_a_fit_starts_from_the_weights_of_a_run(source, engine, prepared, tmp_pa
         old, new = read_weights(source.weights)[0], read_weights(run.weights)[0]
         assert all(np.abs(new[name] - old[name]).max() < 1e-9 for name in old)
         # The same weights on the same images: nothing but the order of the sums may differ.
-        assert run.history[0].validation_loss == pytest.approx(source.metrics["validation"]["loss"], rel=1e-5)
-        assert run.history[0].validation_penalty != source.metrics["validation"]["penalty"]
+        assert run.history[0].validation_loss == pytest.approx(source.metrics.validation.loss, rel=1e-5)
+        assert run.history[0].validation_penalty != source.metrics.validation.penalty
         ordered = read_weights_of(source.weights, source.variant, source.shape, 2)
         assert run.initial == {"path": str(source.path.resolve()), "fingerprint": fingerprint_of(ordered)}
         assert photoflux.load_run(run.path).initial == run.initial
@@ -75,7 +75,7 @@ def test_what_one_engine_trained_the_other_goes_on_from(source, engine, prepared
     )  # fmt: skip
     assert run.engine == other
     # Two libraries' float32 sums of some 2,000 terms.
-    assert run.history[0].validation_loss == pytest.approx(source.metrics["validation"]["loss"], rel=1e-4)
+    assert run.history[0].validation_loss == pytest.approx(source.metrics.validation.loss, rel=1e-4)
 
 
 def test_interrupted_at_once_it_holds_what_it_started_from(source, engine, prepared, request, tmp_path):

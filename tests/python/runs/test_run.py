@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 
 from photoflux import RunError, load_run, variant
+from photoflux.data.shape import Shape
 from photoflux.model.history import EpochRow
 from photoflux.model.settings import Settings
 from photoflux.runs import run as runs
+from photoflux.runs.description import RunData, RunMetrics
 from photoflux.runs.run import Run
 
 
 def a_run(folder: Path) -> Run:
     rows = [EpochRow(i, 0.5, 1 / i, 0.1, 1 / i + 0.1, 0.5, 1.5, 0.1, 1.6, 0.25) for i in (1, 2)]
-    data = {"name": "d", "path": None, "fingerprint": "f", "classes": ["a", "b"], "positive": None}
-    data |= {"channels": 3, "height": 8, "width": 9}
+    data = RunData("d", "f", ["a", "b"], Shape(3, 8, 9))
     settings = Settings(2, 32, 0.001)
-    return Run(folder, "flux", variant("l1"), settings, data, rows, 2, "epochs", 1.0, {}, {"julia": "1.12"})
+    return Run(folder, "flux", variant("l1"), settings, data, rows, 2, "epochs", 1.0, RunMetrics(), {"julia": "1.12"})
 
 
 def write(folder: Path) -> Run:

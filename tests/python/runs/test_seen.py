@@ -117,21 +117,21 @@ def copies(source, dest, save):
 
 def test_the_file_names_every_image_once_by_file_and_by_pixels(scans, tmp_path):
     run = trained(scans, tmp_path / "run")
-    prepared = photoflux.prepare(run.data["path"], progress=False)
+    prepared = photoflux.prepare(run.data.path, progress=False)
     seen = read_seen(run.path)
     for part in ("train", "validation"):
         ids = identities(prepared, prepared.indices(part))
         assert np.unique(ids).tolist() == getattr(seen, part).tolist()
         rows = [prepared.files()[position]["sha256"] for position in prepared.indices(part)]
         assert [f"{number:016x}" for number in ids[:, 0].tolist()] == [text[:16] for text in rows]
-    assert run.data["seed"] == 42 and run.data["made_from"]["path"] == str(scans)
+    assert run.data.seed == 42 and run.data.made_from["path"] == str(scans)
     assert seen.unknown == "" and not seen.left_out
 
 
 def test_images_added_after_training_do_not_bring_trained_ones_into_the_score(scans, tmp_path, capsys):
     """Three scans a class were added; of a new split's 18 test images 10 had been trained on."""
     run = trained(scans, tmp_path / "run")
-    prepared = photoflux.prepare(run.data["path"], progress=False)
+    prepared = photoflux.prepare(run.data.path, progress=False)
     more = write_demo_folder(tmp_path / "more", images_per_class=3, seed=77)
     for path in more.glob("*/*"):
         shutil.copy(path, scans / path.parent.name / f"new-{path.name}")
@@ -150,15 +150,14 @@ def test_the_run_s_own_folder_keeps_the_split_that_it_was_trained_with(scans, tm
     run = trained(scans, tmp_path / "run")
     own = score(run)
     assert own.part == "test" and own.left_out == 0
-    for data in (scans, str(scans), os.path.relpath(scans), run.data["path"]):
+    for data in (scans, str(scans), os.path.relpath(scans), run.data.path):
         assert score(run, data).as_dict() == own.as_dict()
         assert (
-            score(run, data, part="train").images
-            == run.data["images"] - own.images - score(run, part="validation").images
+            score(run, data, part="train").images == run.data.images - own.images - score(run, part="validation").images
         )
     moved = scans.rename(tmp_path / "moved")
     found = score(run, moved)
-    assert (found.part, found.images, found.left_out) == ("all", own.images, run.data["images"] - own.images)
+    assert (found.part, found.images, found.left_out) == ("all", own.images, run.data.images - own.images)
     assert (found.accuracy, found.confusion) == (own.accuracy, own.confusion)
 
 
@@ -166,7 +165,7 @@ def test_the_seed_of_the_dataset_is_the_seed_of_the_split(scans, tmp_path):
     """Prepared with seed 7 and trained with 42: 13 of 20 images of a split with 42 were trained on."""
     prepared = photoflux.prepare(scans, tmp_path / "prepared", image_size=16, seed=7, progress=False)
     run = trained(prepared.path, tmp_path / "run", image_size=None, seed=42)
-    assert (run.data["seed"], run.settings.seed) == (7, 42)
+    assert (run.data.seed, run.settings.seed) == (7, 42)
     own = score(run)
     assert own.images == len(prepared.indices("test"))
     assert score(run, scans).as_dict() == own.as_dict()
@@ -176,7 +175,7 @@ def test_the_seed_of_the_dataset_is_the_seed_of_the_split(scans, tmp_path):
 
 def test_another_split_of_the_same_images_is_scored_without_those_seen(scans, tmp_path):
     run = trained(scans, tmp_path / "run")
-    own = photoflux.prepare(run.data["path"], progress=False)
+    own = photoflux.prepare(run.data.path, progress=False)
     other = photoflux.prepare(scans, tmp_path / "other", image_size=16, seed=3, progress=False)
     found = score(run, other)
     both = paths_of(other, "test") & paths_of(own, "test")
@@ -207,7 +206,7 @@ def test_a_copy_is_known_under_another_name_and_in_another_form(scans, tmp_path,
     for path in copy.glob("*/*"):
         if int(path.stem.removeprefix("copy-")) % 15 > 2:
             path.unlink()
-    kept = photoflux.prepare(run.data["path"], progress=False)
+    kept = photoflux.prepare(run.data.path, progress=False)
     tested = [row["path"] for row in kept.files() if row["split"] == "test"]
     names = sorted(f"{path.parent.name}/{path.name}" for path in scans.glob("*/*"))
     for number, name in enumerate(names):
@@ -257,20 +256,20 @@ def test_what_the_first_weights_had_seen_is_left_out_of_the_scores(scans, tmp_pa
     first = trained(scans, tmp_path / "first", seed=1)
     second = trained(scans, tmp_path / "second", seed=2, initial=first, progress=True)
     page = html.unescape(photoflux.report(second).read_text(encoding="utf-8"))
-    before, after = (photoflux.prepare(run.data["path"], progress=False) for run in (first, second))
+    before, after = (photoflux.prepare(run.data.path, progress=False) for run in (first, second))
     said = capsys.readouterr().err
     for part, seen in (("test", ("train", "validation")), ("validation", ("train",))):
         left_out = paths_of(after, part) & set().union(*(paths_of(before, name) for name in seen))
         images = len(after.indices(part))
         assert 0 < len(left_out) < images
-        assert second.metrics[part]["left_out"] == len(left_out)
-        assert second.metrics[part]["images"] == images - len(left_out) == len(second.logits(part))
+        assert getattr(second.metrics, part).left_out == len(left_out)
+        assert getattr(second.metrics, part).images == images - len(left_out) == len(second.logits(part))
         note = f"{len(left_out)} of {images} {part} images are left out of the run's scores"
         assert note in said and note in str(second)
         assert note in page
         again = score(second, part=part)
         assert (again.images, again.left_out, again.accuracy) == tuple(
-            second.metrics[part][name] for name in ("images", "left_out", "accuracy")
+            getattr(getattr(second.metrics, part), name) for name in ("images", "left_out", "accuracy")
         )
     assert first.notes == [] and photoflux.load_run(second.path).notes == second.notes
     # The images of both are seen, and those of a third that begins from the second are.
@@ -283,10 +282,10 @@ def test_what_the_first_weights_had_seen_is_left_out_of_the_scores(scans, tmp_pa
 
 def test_a_run_with_no_new_image_in_its_test_part_has_no_test_score(scans, tmp_path):
     first = trained(scans, tmp_path / "first")
-    for path in paths_of(photoflux.prepare(first.data["path"], progress=False), "test"):
+    for path in paths_of(photoflux.prepare(first.data.path, progress=False), "test"):
         (scans / path).unlink()
     run = trained(scans, tmp_path / "run", initial=first)
-    assert "test" not in run.metrics and "There is no test score." in str(run)
+    assert run.metrics.test is None and "There is no test score." in str(run)
     with pytest.raises(DataError, match=r"All \d+ test images of scans were seen by the weights"):
         score(run)
     assert "no test score" in photoflux.report(run).read_text(encoding="utf-8")
@@ -297,7 +296,7 @@ def test_the_threshold_of_a_fit_from_other_weights_is_chosen_on_images_that_they
     second = trained(scans, tmp_path / "second", seed=2, initial=first.path)
     found = photoflux.threshold(second, recall=0.3, confidence=0.51)
     for part in ("validation", "test"):
-        assert found.measured[part].images == second.metrics[part]["images"]
+        assert found.measured[part].images == getattr(second.metrics, part).images
     assert not any("the promise is void" in note for note in found.notes)
 
 
@@ -497,7 +496,7 @@ def test_the_command_line_says_what_was_left_out(scans, others, tmp_path):
     for path in others.glob("Photo/*"):
         shutil.copy(path, scans / "Photo" / f"new-{path.name}")
     done = CliRunner().invoke(app, ["evaluate", str(run.path), "--data", str(scans)])
-    left_out = 75 - run.metrics["test"]["images"]
+    left_out = 75 - run.metrics.test.images
     assert done.exit_code == 0, done.output
     assert f"all: {84 - left_out} images ({left_out} left out), loss" in done.stdout
     assert f"Note: {left_out} of 84 images were left out" in done.stderr

@@ -19,12 +19,14 @@ from photoflux import DataError, RunError, SettingError
 from photoflux.model.history import EpochRow
 from photoflux.model.settings import Settings
 from photoflux.runs import run as runs
-from photoflux.runs.evaluation import probabilities
+from photoflux.runs.description import RunData, RunMetrics
+from photoflux.runs.evaluation import Metrics, probabilities
 from photoflux.runs.prediction import predictions_of
 from photoflux.runs.run import Run
-from photoflux.runs.training import description_of
 from photoflux.thresholds.calibration import fit_temperature
 from photoflux.thresholds.choice import measure, precision_threshold, recall_threshold
+
+SCORES = Metrics(1.0, 0.1, 1.1, 0.5, 0.5, 4, [[1, 1], [1, 1]], [0.5, 0.5], [0.5, 0.5])
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +50,12 @@ def scored(folder: Path, prepared, **changes) -> Run:
         "engine": "flux",
         "variant": photoflux.variant("dense_l2"),
         "settings": Settings(1, 32, 0.001),
-        "data": description_of(prepared),
+        "data": RunData.of(prepared),
         "history": [EpochRow(1, 0.5, 1.0, 0.1, 1.1, 0.5, 1.5, 0.1, 1.6, 0.25)],
         "kept_epoch": 1,
         "ended": "epochs",
         "seconds": 0.5,
-        "metrics": {
-            part: {"loss": 1.0, "penalty": 0.1, "total": 1.1, "accuracy": 0.5} for part in ("validation", "test")
-        },
+        "metrics": RunMetrics(validation=SCORES, test=SCORES),
         "versions": {},
     }
     run = Run(**(values | changes))
@@ -149,7 +149,7 @@ def test_what_is_no_promise_is_refused(run, given, message):
 
 
 def test_more_than_two_classes_have_no_threshold(tmp_path, dataset):
-    run = scored(tmp_path / "r", dataset, data=description_of(dataset) | {"classes": ["a", "b", "c"]})
+    run = scored(tmp_path / "r", dataset, data=dataclasses.replace(RunData.of(dataset), classes=["a", "b", "c"]))
     with pytest.raises(SettingError, match=r"two classes; the run .* has 3: a, b, c\. Train one with `positive`"):
         photoflux.threshold(run, recall=0.9)
 
@@ -161,7 +161,7 @@ def test_data_that_is_gone_or_another_is_refused(run, dataset, tmp_path):
         ({"path": str(tmp_path / "gone"), "made_from": None}, DataError, "does not say what it was made from"),
         ({"fingerprint": "another"}, DataError, "no longer the one"),
     ):
-        other = dataclasses.replace(run, data=run.data | data)
+        other = dataclasses.replace(run, data=dataclasses.replace(run.data, **data))
         with pytest.raises(error, match=message):
             photoflux.threshold(other, recall=0.9)
 
@@ -169,7 +169,7 @@ def test_data_that_is_gone_or_another_is_refused(run, dataset, tmp_path):
 def test_logits_that_are_not_the_runs_own_are_refused(run):
     """As where Julia saved a run over an older one: it writes neither metrics nor logits."""
     with pytest.raises(RunError, match="not those of this run"):
-        photoflux.threshold(dataclasses.replace(run, metrics={}), recall=0.9)
+        photoflux.threshold(dataclasses.replace(run, metrics=RunMetrics()), recall=0.9)
     logits = {part: run.logits(part) for part in ("validation", "test")}
     save_file(logits | {"validation": logits["validation"][:-1]}, run.path / runs.LOGITS)
     with pytest.raises(RunError, match="not those of this run"):
@@ -188,7 +188,7 @@ def test_what_weakens_a_promise_is_said(tmp_path, dataset):
         ({"variant": photoflux.variant("early_stopping")}, "the epoch was chosen on the validation part"),
         ({"ended": "adopted", "initial": started}, "the model was adopted"),
         ({"initial": started}, "the fit began from other weights"),
-        ({"data": description_of(dataset) | {"groups": "f"}}, "images of a group are alike"),
+        ({"data": dataclasses.replace(RunData.of(dataset), groups="f")}, "images of a group are alike"),
     ):
         found = photoflux.threshold(scored(tmp_path / "r", dataset, **changes), recall=0.9, confidence=0.9)
         assert [note.startswith(words) for note in found.notes] == [True]
