@@ -87,12 +87,16 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
     One output is the log-odds of the second of two classes (logistic function); several are softmaxed.
     """
-    z = logits.astype(np.float64)
-    if z.shape[1] == 1:
-        z = np.concatenate([np.zeros_like(z), z], axis=1)
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    p: np.ndarray = (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
+    from scipy.special import softmax
+
+    p: np.ndarray = softmax(_class_logits(logits), axis=1).astype(np.float32)
     return p
+
+
+def _class_logits(logits: np.ndarray) -> np.ndarray:
+    """Return logits of every class, (N, classes) float64; of one output those of two classes are 0 and it."""
+    z = logits.astype(np.float64)
+    return np.concatenate([np.zeros_like(z), z], axis=1) if z.shape[1] == 1 else z
 
 
 def decisions(logits: np.ndarray) -> np.ndarray:
@@ -118,20 +122,15 @@ def image_losses(loss: str, logits: np.ndarray, labels: np.ndarray) -> np.ndarra
     labels : numpy.ndarray
         Integers from 0, (N,).
     """
-    z = logits.astype(np.float64)
+    from scipy.special import expit, log_softmax, softmax
+
     losses: np.ndarray
     if loss == "squared_error":
-        if z.shape[1] == 1:
-            p, target = 1 / (1 + np.exp(-np.clip(z, -700, 700))), labels[:, None]
-        else:
-            e = np.exp(z - z.max(axis=1, keepdims=True))
-            p, target = e / e.sum(axis=1, keepdims=True), np.eye(z.shape[1])[labels]
+        z = logits.astype(np.float64)
+        p, target = (expit(z), labels[:, None]) if z.shape[1] == 1 else (softmax(z, axis=1), np.eye(z.shape[1])[labels])
         losses = 0.5 * np.mean((p - target) ** 2, axis=1)
-        return losses
-    if z.shape[1] == 1:
-        z = np.concatenate([np.zeros_like(z), z], axis=1)
-    top = z.max(axis=1)
-    losses = top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - z[np.arange(len(z)), labels]
+    else:
+        losses = -log_softmax(_class_logits(logits), axis=1)[np.arange(len(labels)), labels]
     return losses
 
 
