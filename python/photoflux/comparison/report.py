@@ -89,7 +89,7 @@ def _curves(comparison: Comparison, tr: Translator) -> Drawing:
     return drawing(
         plots.histories(comparison.histories, tr),
         tr("Total validation loss of every variant by epoch."),
-        tr("Total validation loss, a line a seed"),
+        tr("Total validation loss, one line per seed"),
     )
 
 
@@ -97,9 +97,9 @@ def _measures(comparison: Comparison, part: str, tr: Translator) -> Table:
     binary = "recall_at_precision" in comparison.standings[0].parts[part]
     names = [*MEASURES, *(["recall_at_precision"] if binary else [])]
     titles = {
-        "validation": "Validation part: the choice is made here",
-        "test": "Test part: looked at after the choice",
-        "holdout": "Second folder: looked at after the choice",
+        "validation": "Validation part: used for the choice",
+        "test": "Test part: evaluated after the choice",
+        "holdout": "Second folder: evaluated after the choice",
     }
     head = [tr("variant"), *(tr(MEASURES[name]) for name in MEASURES)]
     if binary:
@@ -120,7 +120,7 @@ def _differences(comparison: Comparison, tr: Translator) -> Table:
         cells = [f"{bounds(interval, tr, '+.3f')} {a}" for interval, a in zip(found, answers, strict=True)]
         rows.append([row.variant.name, *cells])
     head = [tr("variant"), *(tr(titles[part]) for part in comparison.parts)]
-    caption = tr.sentence("Balanced accuracy less that of {name}, paired by seed and image", name=reference)
+    caption = tr.sentence("Difference in balanced accuracy from {name}, paired by seed and image", name=reference)
     return Table(head, rows, range(1, len(head)), caption)
 
 
@@ -152,7 +152,7 @@ def _in_words(comparison: Comparison, row: Standing, tr: Translator) -> str:
             "{best:.1f}."
         )
     parts.append(tr.sentence(template, start=start.mean, best=best.mean))
-    template = "Its accuracy on the training part less that on the validation part is {gap:+.3f}."
+    template = "Its accuracy on the training part minus that on the validation part is {gap:+.3f}."
     parts.append(tr.sentence(template, gap=row.numbers["gap"].mean))
     if row.differences:
         found = row.differences["test"][CRITERION]
@@ -174,10 +174,10 @@ def _settings(comparison: Comparison, tr: Translator) -> list[tuple[str, str]]:
     channels, height, width = d["image"]
     rows = [
         (tr("seeds"), ", ".join(map(str, s["seeds"]))),
-        (tr("epochs at most"), own if s["epochs"] is None else str(s["epochs"])),
-        (tr("images a step"), own if s["batch_size"] is None else str(s["batch_size"])),
-        (tr("optimiser"), own if rate is None else tr.sentence("Adam, step size {rate}", rate=rate)),
-        (tr("balance of the classes"), tr(BALANCE[s["balance"]])),
+        (tr("maximum number of epochs"), own if s["epochs"] is None else str(s["epochs"])),
+        (tr("batch size"), own if s["batch_size"] is None else str(s["batch_size"])),
+        (tr("optimiser"), own if rate is None else tr.sentence("Adam, learning rate {rate}", rate=rate)),
+        (tr("class balancing"), tr(BALANCE[s["balance"]])),
         (tr("engine"), s["engine"]),
         (tr("data"), d["name"]),
         (tr("classes"), ", ".join(d["classes"])),

@@ -78,7 +78,7 @@ def draw_architecture(summary: Summary, tr: Translator = ENGLISH) -> Figure:
         axes.text(BLOCKS + MARGIN, middle - 0.025, _title(layer, tr), va="bottom", fontsize=10)
         axes.text(BLOCKS + MARGIN, middle + 0.02, _details(layer, tr), va="top", fontsize=8.5, alpha=0.8)
     sums = {"n": summary.parameters, "adds": summary.multiply_adds}
-    lines = [tr.sentence("{n} parameters; {adds} multiply-adds an image", **sums)]
+    lines = [tr.sentence("{n} parameters; {adds} multiply-adds per image", **sums)]
     if any(penalty_text(layer.penalty) for layer in rows):
         lines.append(tr("thick outline: a penalty on the kernel"))
     axes.text(MARGIN, height - 0.5, "\n".join(lines), va="top", fontsize=9, linespacing=1.4)

@@ -103,10 +103,10 @@ def _curve_panel(axes: Axes, history: Sequence[EpochRow], ended: str, column: st
         )
     height = getattr(best, f"validation_{column}")
     axes.plot([best.epoch], [height], "*", color=VALIDATION, markersize=14, markeredgecolor="white", zorder=3)
-    label = tr.sentence("best epoch, {n}", n=best.epoch)
+    label = tr.sentence("best epoch: {n}", n=best.epoch)
     axes.axvline(best.epoch, color=MARK, linewidth=1.1, linestyle=":", label=label)
     if ended == "early_stopping":
-        label = tr.sentence("stopped at {n}", n=epochs[-1])
+        label = tr.sentence("stopped at epoch {n}", n=epochs[-1])
         axes.axvline(epochs[-1], color=MARK, linewidth=1.1, linestyle="--", label=label)
     axes.set_xlabel(tr("epoch"))
     penalised = any(row.train_penalty > 0 for row in history)
@@ -140,7 +140,7 @@ def plot_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], t
 
 @style()
 def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str], tr: Translator = ENGLISH) -> Figure:
-    """Draw a confusion matrix: rows are the true classes, columns what they were taken for.
+    """Draw a confusion matrix: rows are the true classes, columns the predicted ones.
 
     The stronger the colour of a cell, the larger its share of the true class, on a square root scale that shows small
     ones. Cells have count and share; of more than 5 classes the count, where it is not 0; of more than 25 neither.
@@ -148,7 +148,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str],
     Parameters
     ----------
     confusion : sequence of sequence of int
-        ``confusion[i][j]``: images of class i taken for class j.
+        ``confusion[i][j]``: images of class i predicted as class j.
     classes : sequence of str
         Their names.
     tr : Translator
@@ -182,7 +182,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str],
     if many > 3 and max(map(len, names)) > 3:
         axes.tick_params(axis="x", rotation=40 if many <= FEW else 90)
     axes.set_yticks(places, names, size=size)
-    axes.set_xlabel(tr("taken for"))
+    axes.set_xlabel(tr("predicted class"))
     axes.set_ylabel(tr("true class"))
     return drawn
 
@@ -205,7 +205,7 @@ def ranking(
     Parameters
     ----------
     kind : str
-        ``"roc"`` (share of the others taken for the class, against recall) or ``"precision_recall"``.
+        ``"roc"`` (recall against the share of the others predicted as the class) or ``"precision_recall"``.
     parts : mapping of str to (labels, scores)
         For each part labels 0 and 1, both present, (N,), and the scores of class 1, 0 to 1, (N,).
     thresholds : mapping of str to float
@@ -220,7 +220,7 @@ def ranking(
     for part, (labels, scores) in parts.items():
         if kind == "roc":
             x, y, _ = roc_curve(labels, scores)
-            area = tr.sentence("{part}: area {area:.3f}", part=tr(part), area=roc_auc_score(labels, scores))
+            area = tr.sentence("{part}: AUC {area:.3f}", part=tr(part), area=roc_auc_score(labels, scores))
         else:
             y, x, _ = precision_recall_curve(labels, scores)
             area = tr.sentence(
@@ -238,10 +238,10 @@ def ranking(
             colour = PARTS[part].colour
             axes.plot(*place, mark, color=colour, markersize=8, markeredgecolor="white", label=label, zorder=3)
     if kind == "roc":
-        axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=tr("by chance"))
+        axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=tr("chance level"))
     else:
         labels = next(iter(parts.values()))[0]
-        axes.axhline(float(labels.mean()), color=MARK, linewidth=1, linestyle=":", label=tr("by chance"))
+        axes.axhline(float(labels.mean()), color=MARK, linewidth=1, linestyle=":", label=tr("chance level"))
     titles = ("false positive rate", "recall (true positive rate)") if kind == "roc" else ("recall", "precision")
     axes.set(xlabel=tr(titles[0]), ylabel=tr(titles[1]), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     for axis in (axes.xaxis, axes.yaxis):
@@ -251,11 +251,11 @@ def ranking(
 
 
 def _point(kind: str, labels: np.ndarray, scores: np.ndarray, threshold: float) -> tuple[float, float]:
-    taken, positive = scores >= threshold, labels == 1
-    recall = float(taken[positive].mean())
+    predicted, positive = scores >= threshold, labels == 1
+    recall = float(predicted[positive].mean())
     if kind == "roc":
-        return float(taken[~positive].mean()), recall
-    return recall, float(positive[taken].mean()) if taken.any() else 1.0
+        return float(predicted[~positive].mean()), recall
+    return recall, float(positive[predicted].mean()) if predicted.any() else 1.0
 
 
 def plot_calibration(calibration: Calibration, title: str, path: Path) -> None:
@@ -270,7 +270,7 @@ def plot_calibration(calibration: Calibration, title: str, path: Path) -> None:
     path : Path
         Where the PNG goes.
     """
-    panels = {"as it is": calibration.before}
+    panels = {"without temperature": calibration.before}
     if calibration.temperature is not None:
         panels[f"with temperature {calibration.temperature:.3g}"] = calibration.after
     with style():
@@ -284,7 +284,7 @@ def plot_calibration(calibration: Calibration, title: str, path: Path) -> None:
 
 @style()
 def calibration_curve(parts: Mapping[str, Reliability], tr: Translator = ENGLISH) -> Figure:
-    """Draw the share that came true against the probability, a point a bin, with exact 95 % intervals.
+    """Draw the observed frequency against the predicted probability, a point per bin, with exact 95 % intervals.
 
     Parameters
     ----------
@@ -306,8 +306,10 @@ def _reliability_panel(axes: Axes, parts: Mapping[str, Reliability], tr: Transla
         label = tr.sentence("{part}: calibration error {error:.3f}", part=tr(part), error=found.error)
         look = PARTS[part].keywords | {"markersize": 4.5, "elinewidth": 0.9, "label": label}
         axes.errorbar(found.predicted, found.observed, yerr=[below, above], **look)
-    axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=tr("calibrated"))
-    axes.set(xlabel=tr("mean probability"), ylabel=tr("share that came true"), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=tr("perfect calibration"))
+    axes.set(
+        xlabel=tr("mean predicted probability"), ylabel=tr("observed frequency"), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
+    )
     for axis in (axes.xaxis, axes.yaxis):
         numbered(axis, tr, percent=True)
     axes.legend(loc="upper left")

@@ -86,7 +86,7 @@ class ReportData:
 
 
 def gather(run: Run, tr: Translator) -> ReportData:
-    """Return what is there of a run; what is missing is said in words."""
+    """Return what is there of a run, with a sentence for what is missing."""
     missing: list[str] = []
     prepared, files = _dataset(run, tr, missing)
     scored = {}
@@ -103,8 +103,8 @@ def gather(run: Run, tr: Translator) -> ReportData:
         if not scored:
             missing.append(
                 tr(
-                    "The run holds no logits of its own, as an earlier PhotoFlux wrote it. There are no curves of "
-                    "thresholds and no examples; training again gives them."
+                    "The run holds no logits of its own: an earlier PhotoFlux wrote it. Without them there are no "
+                    "threshold curves and no examples; training again gives them."
                 )
             )
     return ReportData(run, prepared, files, scored, missing)
@@ -131,15 +131,15 @@ def _dataset(run: Run, tr: Translator, missing: list[str]) -> tuple[PreparedData
     except DatasetChangedError as error:
         say(f"Note: {error}")
         line = tr.sentence(
-            "The prepared dataset at {path} is no longer the one that the run was trained on (its fingerprint is "
-            "another): examples, errors image by image and curves of thresholds are missing.",
+            "The prepared dataset at {path} is no longer the one that the run was trained on (its fingerprint "
+            "differs): examples, errors by image and threshold curves are missing.",
             path=path,
         )
     except DataError as error:
         say(f"Note: {error}")
         line = tr.sentence(
-            "There is no usable prepared dataset at {path} any more: examples, errors image by image and curves of "
-            "thresholds are missing.",
+            "There is no usable prepared dataset at {path} any more: examples, errors by image and threshold curves "
+            "are missing.",
             path=path,
         )
     missing.append(line)
@@ -148,9 +148,9 @@ def _dataset(run: Run, tr: Translator, missing: list[str]) -> tuple[PreparedData
 
 def _without_scores(run: Run, prepared: PreparedDataset | None, tr: Translator) -> str:
     if prepared is not None and len(prepared.indices("test")) and not len(scored_positions(run, prepared, "test")):
-        return tr("The weights that the fit began from had seen all test images, so there is no test score.")
+        return tr("The initial weights had seen all test images, so there is no test score.")
     if run.ended == "adopted":
-        return tr("The model was adopted without its data, so it has not been scored.")
+        return tr("The model was imported without its data, so it has not been evaluated.")
     return tr(
         "The run holds no scores of the validation and test parts: Julia alone wrote it. `photoflux evaluate RUN "
         "--data DATA` gives them."

@@ -18,13 +18,13 @@ def why_not(run: Run, tr: Translator) -> str | None:
     """Return why no `photoflux train` command makes a run again, in words; None where one does."""
     if run.ended == "adopted":
         place = (run.initial or {}).get("path") or tr("a run in memory")
-        return tr.sentence("No command repeats it: it was adopted from {place}.", place=place)
+        return tr.sentence("No command reproduces it: it was imported from {place}.", place=place)
     if run.data.path is None:
-        return tr("No command repeats it: it does not say where its prepared dataset is.")
+        return tr("No command reproduces it: it does not say where its prepared dataset is.")
     if _variant_options(run.variant) is None:
-        return tr("No command repeats it: its recipe was made in Python.")
+        return tr("No command reproduces it: its variant was made in Python.")
     if run.initial is not None and run.initial["path"] is None:
-        return tr("No command repeats it: it started from weights that were in memory only.")
+        return tr("No command reproduces it: it started from weights that were in memory only.")
     return None
 
 

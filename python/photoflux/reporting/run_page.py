@@ -105,8 +105,8 @@ def _confusion(run: Run, tr: Translator) -> Drawing | None:
     figure = plots.confusion_matrix(run.metrics.test.confusion, run.classes, tr)
     alt = tr("Confusion matrix of the test part; the table of classes has its sums.")
     caption = tr(
-        "Rows: the true class. Columns: what it was taken for. The stronger the colour of a cell, the larger its share "
-        "of the true class."
+        "Rows: true class. Columns: predicted class. The stronger the colour of a cell, the larger its share of the "
+        "true class."
     )
     return drawing(figure, alt, tr("Confusion matrix, test"), caption)
 
@@ -131,10 +131,13 @@ def _ranking(report_data: ReportData, tr: Translator) -> list[Drawing]:
         score = report_data.run.threshold["score"]
         thresholds[tr.sentence("the run's threshold, {value:.3g}", value=score)] = score
     titles = {
-        "roc": (tr("ROC curve"), tr("ROC curve: true against false positives as the threshold moves.")),
+        "roc": (
+            tr("ROC curve"),
+            tr("ROC curve: true positive rate against false positive rate as the threshold varies."),
+        ),
         "precision_recall": (
             tr("Precision and recall"),
-            tr("Precision against recall as the threshold moves."),
+            tr("Precision against recall as the threshold varies."),
         ),
     }
     return [drawing(plots.ranking(kind, parts, thresholds, tr), alt, title) for kind, (title, alt) in titles.items()]
@@ -145,8 +148,8 @@ def _calibration(report_data: ReportData, tr: Translator) -> list[Drawing]:
     if "validation" not in report_data.scored:
         return []
     found = calibrate({part: (scored.logits, scored.labels) for part, scored in report_data.scored.items()})
-    alt = tr("Reliability curve: the share that came true against the probability that the model gave.")
-    titles = [(found.before, tr("Calibration, as it is"))]
+    alt = tr("Reliability diagram: observed frequency against predicted probability.")
+    titles = [(found.before, tr("Calibration, without temperature"))]
     if found.temperature is not None:
         title = tr.sentence("Calibration, with temperature {value:.3g}", value=found.temperature)
         titles.append((found.after, title))

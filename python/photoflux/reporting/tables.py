@@ -19,7 +19,7 @@ from photoflux.system.names import printable
 MOST, PAIRS = 100, 10
 BALANCE = {
     "none": "none",
-    "weights": "weights in the loss",
+    "weights": "class weights in the loss",
     "augment": "augmented copies of the smaller classes",
 }
 
@@ -62,26 +62,26 @@ def confused(run: Run, tr: Translator) -> Table | None:
     rows = [
         [names[i], names[j], tr.number(count, ","), tr.percent(count / sum(counts[i]))] for count, i, j in pairs[:PAIRS]
     ]
-    head = [tr(title) for title in ("true class", "taken for", "images", "share of the true class")]
+    head = [tr(title) for title in ("true class", "predicted class", "images", "share of the true class")]
     return Table(head, rows, (2, 3))
 
 
 def folders(report_data: ReportData, tr: Translator) -> Table | None:
-    """Return for each folder class of the test part how much of it is taken for the positive class; None if no other.
+    """Return how much of each folder of the test part is predicted as the positive class; None if there are no others.
 
-    Counts are there without the dataset too; with it, and a threshold in the run, a column says what that would take.
+    The counts need no dataset; with it, and a threshold in the run, a column has the share predicted at that threshold.
     """
     run = report_data.run
     positive, found = run.data.positive, {} if run.metrics.test is None else run.metrics.test.folders
     if positive is None or len(found) < 2:
         return None
-    titles = ["folder", "images", "taken for “{name}”", "share taken for it", "errors"]
+    titles = ["folder", "images", "predicted “{name}”", "share of the folder", "errors"]
     at_threshold: dict[str, float] = {}
     if run.threshold is not None and "test" in report_data.scored:
         scored = report_data.scored["test"]
-        taken, of_folder = scored.probabilities[:, 1] >= run.threshold["score"], report_data.folders[scored.indices]
-        at_threshold = {name: float(taken[of_folder == name].mean()) for name in found}
-        titles.append("share from the threshold on")
+        predicted, of_folder = scored.probabilities[:, 1] >= run.threshold["score"], report_data.folders[scored.indices]
+        at_threshold = {name: float(predicted[of_folder == name].mean()) for name in found}
+        titles.append("share at the threshold")
     rows = []
     for name, row in sorted(found.items(), key=lambda item: (item[0] != positive, item[1]["accuracy"])):
         images, right = int(row["images"]), round(row["accuracy"] * row["images"])
@@ -109,7 +109,7 @@ def threshold(run: Run, tr: Translator) -> Table | None:
         if found:
             counted = [tr.number(found[name], ",") for name in ("images", "taken")]
             rows.append([tr(part), *counted, share(found["recall"]), share(found["precision"])])
-    titles = ("part", "images", "taken", "recall", "precision")
+    titles = ("part", "images", "predicted positive", "recall", "precision")
     return Table([tr(title) for title in titles], rows, range(1, len(titles)))
 
 
@@ -124,13 +124,13 @@ def settings(run: Run, tr: Translator) -> list[tuple[str, str]]:
     ]
     if run.ended != "adopted":
         rows += [
-            (tr("optimiser"), tr.sentence("Adam, step size {rate}", rate=chosen.learning_rate)),
-            (tr("images a step"), tr.number(chosen.batch_size, ",")),
-            (tr("epochs at most"), tr.number(chosen.epochs, ",")),
-            (tr("balance of the classes"), tr(BALANCE[chosen.balance])),
+            (tr("optimiser"), tr.sentence("Adam, learning rate {rate}", rate=chosen.learning_rate)),
+            (tr("batch size"), tr.number(chosen.batch_size, ",")),
+            (tr("maximum number of epochs"), tr.number(chosen.epochs, ",")),
+            (tr("class balancing"), tr(BALANCE[chosen.balance])),
             (tr("seed"), str(chosen.seed)),
         ]
-    return [*rows, (tr("first weights"), _origin(run, tr))]
+    return [*rows, (tr("initial weights"), _origin(run, tr))]
 
 
 def _regulariser(tr: Translator, template: str, values: dict[str, Any]) -> str:
@@ -154,7 +154,7 @@ def layers(summary: Summary, tr: Translator) -> Table:
         shape = "×".join(tr.number(side, ",") for side in layer.shape)
         sums = [tr.number(number, ",") for number in (layer.parameters, layer.multiply_adds)]
         rows.append([layer.name, tr(layer.kind), shape, *sums])
-    rows.append([tr("in all"), "", "", *(tr.number(n, ",") for n in (summary.parameters, summary.multiply_adds))])
+    rows.append([tr("total"), "", "", *(tr.number(n, ",") for n in (summary.parameters, summary.multiply_adds))])
     if any(penalties):
         titles.append("penalty")
         rows = [[*row, penalty] for row, penalty in zip(rows, [*penalties, ""], strict=True)]
@@ -174,10 +174,10 @@ def data(report_data: ReportData, tr: Translator) -> list[tuple[str, str]]:
         rows.append((tr("positive class"), run.data.positive))
     if prepared is not None:
         left_out = len(prepared.rejected)
-        said = tr("none")
+        listed = tr("none")
         if left_out:
-            said = tr.sentence("{n}, listed in {file}", n=left_out, file=prepared.path / "rejected.csv")
-        rows.append((tr("files left out"), said))
+            listed = tr.sentence("{n}, listed in {file}", n=left_out, file=prepared.path / "rejected.csv")
+        rows.append((tr("rejected files"), listed))
         if prepared.meta.get("groups"):
             rows.append((tr("groups.csv, groups kept together (sha256)"), prepared.meta["groups"]))
         if prepared.meta.get("split") == "given":
@@ -193,10 +193,10 @@ def counts(prepared: PreparedDataset, folder_of: Any, tr: Translator) -> Table:
     names, codes = np.unique(folder_of.astype(str), return_inverse=True)
     rows = [(str(name), prepared.split[codes == code]) for code, name in enumerate(names[:MOST])]
     cells = []
-    for name, split in [*rows, (tr("in all"), prepared.split)]:
+    for name, split in [*rows, (tr("total"), prepared.split)]:
         sizes = [*np.bincount(split, minlength=len(SPLITS)), len(split)]
         cells.append([name, *(tr.number(int(size), ",") for size in sizes)])
-    head = [tr("folder"), *(tr(part) for part in SPLITS), tr("in all")]
+    head = [tr("folder"), *(tr(part) for part in SPLITS), tr("total")]
     return Table(head, cells, range(1, len(head)))
 
 

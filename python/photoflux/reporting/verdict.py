@@ -11,7 +11,7 @@ LEVEL = 0.95
 
 
 def verdict(run: Run, tr: Translator) -> list[str]:
-    """Return short paragraphs made from a run's numbers: how good it is, what it confuses, how the fit went.
+    """Return short paragraphs made from a run's numbers: test scores, the most frequent confusion, how the fit went.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def verdict(run: Run, tr: Translator) -> list[str]:
     if run.history:
         paragraphs.append([*_ending(run, tr), *_overfitting(run, tr)])
     elif run.ended == "adopted":
-        paragraphs.append([tr("It was not trained here but adopted from a Keras model: there are no learning curves.")])
+        paragraphs.append([tr("It was imported from a Keras model, not trained here: there are no learning curves.")])
     return [" ".join(sentences) for sentences in paragraphs if sentences]
 
 
@@ -57,40 +57,42 @@ def _score(run: Run, test: Metrics, tr: Translator) -> list[str]:
     }
     sentences = [
         tr.sentence(
-            "Of the {images} images of the test part, which it had not seen, it classifies {accuracy:.1%} rightly "
-            "(95 % interval {low:.1%} to {high:.1%}); averaged over the classes, {balanced:.1%} (balanced accuracy).",
+            "On the {images} images of the test part, which it had not seen, its accuracy is {accuracy:.1%} (95 % "
+            "interval {low:.1%} to {high:.1%}); averaged over the classes it is {balanced:.1%} (balanced accuracy).",
             **values,
         )
     ]
     if low > largest:
-        template = "That is more than always answering “{name}”, which would be right for {largest:.1%}."
+        template = "That is more than always predicting “{name}”, which would be correct for {largest:.1%}."
     elif high < largest:
-        template = "That is less than always answering “{name}”, which would be right for {largest:.1%}."
+        template = "That is less than always predicting “{name}”, which would be correct for {largest:.1%}."
     else:
-        template = "No difference is detected from always answering “{name}”, which would be right for {largest:.1%}."
+        template = (
+            "No difference is detected from always predicting “{name}”, which would be correct for {largest:.1%}."
+        )
     sentences.append(tr.sentence(template, **values))
     return sentences
 
 
 def _classes(run: Run, test: Metrics, tr: Translator) -> list[str]:
-    """Say what it finds of the positive class, and which hidden class it takes for it most often."""
+    """Return recall and precision of the positive class, and which other folder is most often predicted as it."""
     positive = run.data.positive
     if positive is None:
         worst = min(range(len(run.classes)), key=lambda i: test.recall[i])
-        template = "The class that it recognises least is “{name}”: {recall:.1%} of its images."
+        template = "The class with the lowest recall is “{name}”: {recall:.1%}."
         return [tr.sentence(template, name=run.classes[worst], recall=test.recall[worst])]
     template = (
-        "It finds {recall:.1%} of the images of “{name}” (recall), and {precision:.1%} of what it takes for “{name}” "
-        "are (precision)."
+        "It finds {recall:.1%} of the images of “{name}” (recall), and {precision:.1%} of its predictions of “{name}” "
+        "are correct (precision)."
     )
     sentences = [tr.sentence(template, recall=test.recall[1], precision=test.precision[1], name=positive)]
     if not any(row[1] for row in test.confusion):
-        template = "It takes no image for “{name}”, and so finds none of the {images}."
+        template = "It predicts “{name}” for no image, and so finds none of the {images}."
         sentences = [tr.sentence(template, name=positive, images=sum(test.confusion[1]))]
     chosen = run.threshold or {}
     kept = chosen.get("test")
     if kept and kept["recall"]["value"] is not None and kept["precision"]["value"] is not None:
-        template = "From the run's threshold of {score:.3g} on it finds {recall:.1%}, and {precision:.1%} are."
+        template = "At the run's threshold of {score:.3g} the recall is {recall:.1%} and the precision {precision:.1%}."
         shares = {"recall": kept["recall"]["value"], "precision": kept["precision"]["value"]}
         sentences.append(tr.sentence(template, score=chosen["score"], **shares))
     others = {name: row for name, row in test.folders.items() if name != positive}
@@ -99,9 +101,13 @@ def _classes(run: Run, test: Metrics, tr: Translator) -> list[str]:
     name, row = min(others.items(), key=lambda item: item[1]["accuracy"])
     if row["accuracy"] == 1:
         if any(row[1] for row in test.confusion):
-            sentences.append(tr.sentence("No image of the other folders is taken for “{positive}”.", positive=positive))
+            template = "No image of the other folders is predicted as “{positive}”."
+            sentences.append(tr.sentence(template, positive=positive))
         return sentences
-    template = "Of the other folders “{name}” is taken for “{positive}” most often: {wrong} of {images} ({share:.1%})."
+    template = (
+        "Of the other folders, “{name}” is most often predicted as “{positive}”: {wrong} of {images} images "
+        "({share:.1%})."
+    )
     share = 1 - row["accuracy"]
     wrong = round(share * row["images"])
     values = {"name": name, "positive": positive, "wrong": wrong, "images": int(row["images"]), "share": share}
@@ -115,7 +121,7 @@ def _ending(run: Run, tr: Translator) -> list[str]:
         "early_stopping": "It stopped early, after {done} of at most {of} epochs, when the total validation loss had "
         "not fallen for {patience} epochs; the weights of epoch {kept} are kept.",
         "interrupted": "It was interrupted after {done} of {of} epochs; the weights of epoch {kept} are kept.",
-        "diverged": "The loss became infinite or no number after {done} of {of} epochs; the weights of epoch {kept} "
+        "diverged": "The loss became infinite or NaN after {done} of {of} epochs; the weights of epoch {kept} "
         "are kept.",
     }.get(
         run.ended,

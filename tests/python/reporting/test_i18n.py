@@ -32,10 +32,10 @@ def test_numbers_are_written_in_the_language():
 
 
 def test_french_has_narrow_spaces_before_its_signs():
-    assert FRENCH("That is more than always answering “{name}”, which would be right for {largest:.1%}.").startswith(
-        "C'est plus que de toujours répondre «\u202f{name}\u202f»"
+    assert FRENCH("That is more than always predicting “{name}”, which would be correct for {largest:.1%}.").startswith(
+        "C'est plus que de toujours prédire «\u202f{name}\u202f»"
     )
-    assert FRENCH.sentence("{part}: area {area:.3f}", part="test", area=0.5) == "test\u202f: aire 0,500"
+    assert FRENCH.sentence("{part}: AUC {area:.3f}", part="test", area=0.5) == "test\u202f: AUC 0,500"
     assert ENGLISH("a : b") == "a : b"
 
 

@@ -35,7 +35,7 @@ def legend(axes):
 def test_the_gap_the_best_epoch_and_an_early_stop_are_marked(figures, tmp_path):
     plot_curves(history([0.9, 0.5, 0.7, 0.8]), "early_stopping", "title", tmp_path / "c.png")
     for axes in figures[0].axes:
-        assert legend(axes) == ["train", "validation", "gap", "best epoch, 2", "stopped at 4"]
+        assert legend(axes) == ["train", "validation", "gap", "best epoch: 2", "stopped at epoch 4"]
         assert axes.get_xlabel() == "epoch"
     assert [axes.get_ylabel() for axes in figures[0].axes] == ["accuracy", "loss + penalty"]
     shaded = figures[0].axes[1].collections[0].get_paths()[0].vertices
@@ -46,7 +46,7 @@ def test_the_gap_the_best_epoch_and_an_early_stop_are_marked(figures, tmp_path):
 
 def test_one_epoch_is_a_picture_too(figures, tmp_path):
     plot_curves(history([0.9]), "epochs", "title", tmp_path / "c.png")
-    assert legend(figures[0].axes[0]) == ["train", "validation", "best epoch, 1"]
+    assert legend(figures[0].axes[0]) == ["train", "validation", "best epoch: 1"]
 
 
 def test_the_confusion_matrix_shows_counts_and_shares(figures, tmp_path):
@@ -73,7 +73,7 @@ def test_thresholds_are_marked_where_they_lie():
     place = next(line for line in roc.axes[0].lines if line.get_label() == "threshold 0.5")
     assert place.get_xydata().tolist() == [[1 / 2, 2 / 3]]
     # The area is the share of pairs in the right order: 5 of 6.
-    assert legend(roc.axes[0])[0] == "validation: area 0.833"
+    assert legend(roc.axes[0])[0] == "validation: AUC 0.833"
     recall = ranking("precision_recall", parts, {"threshold 0.5": 0.5, "threshold 0.95": 0.95})
     marks = {line.get_label(): line.get_xydata().tolist() for line in recall.axes[0].lines}
     assert marks["threshold 0.5"] == [[2 / 3, 2 / 3]]

@@ -65,7 +65,7 @@ def test_the_numbers_are_the_runs(page, run):
         place = text.index(tr.number(sum(counts), ","), text.index(tr("By class")))
         if text[place - 1] == name:
             assert text[place + 1 : place + 3] == [tr.percent(precision), tr.percent(recall)]
-    places = [i for i, found in enumerate(text) if found == tr("share taken for it")]
+    places = [i for i, found in enumerate(text) if found == tr("share of the folder")]
     for name, row in test.folders.items():
         start = text.index(name, places[0])
         taken = row["accuracy"] if name == "Photo" else 1 - row["accuracy"]
@@ -94,7 +94,7 @@ def test_every_error_and_example_is_shown_with_its_name(scans, tmp_path, Page, w
     files = scans.files()
     paths = {files[i]["path"].encode("utf-8", "backslashreplace").decode() for i in scans.indices("test")}
     assert {attrs["alt"] for attrs in read.of("img")} == paths
-    assert "Every test image is classified rightly." not in read.text
+    assert "Every test image is classified correctly." not in read.text
 
 
 def test_no_english_is_left_in_french(run, tmp_path, scans, Page):
@@ -131,7 +131,7 @@ def test_a_threshold_is_reported(copied, Page):
     for lang in ("en", "fr"):
         tr = translator(lang)
         read = Page(photoflux.report(copied, lang=lang).read_text(encoding="utf-8"))
-        place = read.text.index(tr("taken"))
+        place = read.text.index(tr("predicted positive"))
         for part in ("validation", "test"):
             found = chosen.threshold[part]
             start = read.text.index(part, place)
@@ -140,7 +140,7 @@ def test_a_threshold_is_reported(copied, Page):
             assert read.text[start + 4].startswith(tr.percent(found["precision"]["value"]))
         named = tr.sentence("the run's threshold, {value:.3g}", value=chosen.threshold["score"])
         assert read.text.count(named) == 2  # in the legends of ROC, and of precision and recall
-        place = read.text.index(tr("share from the threshold on"))
+        place = read.text.index(tr("share at the threshold"))
         start = read.text.index("Photo", place)
         assert read.text[start + 5] == tr.percent(chosen.threshold["test"]["recall"]["value"])
 
@@ -184,7 +184,7 @@ def test_a_dataset_that_is_gone_is_said(copied, Page, capsys):
     assert read.of("img") == []
     assert len(read.of("svg")) == 4
     # The run itself knows the errors of each folder.
-    assert "share taken for it" in read.text
+    assert "share of the folder" in read.text
 
 
 def test_another_dataset_in_its_place_is_not_shown(copied, Page):
@@ -222,11 +222,11 @@ def test_what_julia_alone_wrote_is_reported(copied, Page):
     assert len(read.of("svg")) == 3
 
 
-def test_an_adopted_run_is_reported(run, tmp_path, Page):
+def test_an_imported_run_is_reported(run, tmp_path, Page):
     origin = {"path": "/models/theirs.keras", "fingerprint": "abc"}
     adopted = dataclasses.replace(run, ended="adopted", history=[], kept_epoch=0, initial=origin)
     read = Page(photoflux.report(adopted, tmp_path / "r.html").read_text(encoding="utf-8"))
-    assert "No command repeats it: it was adopted from /models/theirs.keras." in read.text
+    assert "No command reproduces it: it was imported from /models/theirs.keras." in read.text
     assert len(read.of("svg")) == 6
 
 
@@ -245,7 +245,7 @@ def test_many_classes(scans, tmp_path, Page, write_run):
     assert len(read.of("svg")) == 6
     assert "folders" not in [attrs.get("id") for attrs in read.of("section")]
     worst = int(np.argmin(run.metrics.test.recall))
-    assert f"The class that it recognises least is “{worst}”" in " ".join(read.text)
+    assert f"The class with the lowest recall is “{worst}”" in " ".join(read.text)
 
 
 def test_the_command_line(run, tmp_path):

@@ -37,7 +37,7 @@ def test_thumbnails_are_bounded():
 
 
 @pytest.mark.parametrize("kind", ["worst_errors", "correct_examples"])
-def test_the_worst_errors_come_first_and_the_surest_examples(run, scans, kind, monkeypatch):
+def test_the_worst_errors_come_first_and_the_most_confident_examples(run, scans, kind, monkeypatch):
     monkeypatch.setattr(examples, "PER_GROUP", 4)
     report_data = gather(run, ENGLISH)
     scored = report_data.scored["test"]
@@ -75,10 +75,10 @@ VERDICTS = [
         "It stopped early, after 4 of at most 30 epochs, when the total validation loss had not",
     ),
     ([0.9, 0.5], {"ended": "interrupted"}, "It was interrupted after 2 of 30 epochs; the weights of epoch 2 are kept."),
-    ([0.9, 0.5], {"ended": "diverged"}, "The loss became infinite or no number after 2 of 30 epochs"),
+    ([0.9, 0.5], {"ended": "diverged"}, "The loss became infinite or NaN after 2 of 30 epochs"),
     ([0.9, 0.5], {"ended": "epochs"}, "It was trained for all 2 epochs"),
     ([0.9, 0.5], {}, "At epoch 2 the accuracy is 60.0\u202f% in training and 60.0\u202f% in validation: a gap of +0.0"),
-    ([], {"ended": "adopted"}, "It was not trained here but adopted from a Keras model"),
+    ([], {"ended": "adopted"}, "It was imported from a Keras model, not trained here"),
 ]
 
 
@@ -119,22 +119,22 @@ def test_the_verdict_on_the_test_part(run):
     folders["Sketch"] = {"images": 200, "accuracy": 0.9}
     better = dataclasses.replace(run, metrics=RunMetrics(test=scores([[379, 21], [10, 90]], folders)))
     said = verdict(better, ENGLISH)
-    assert "Of the 500 images of the test part, which it had not seen, it classifies 93.8\u202f% rightly" in said[0]
-    assert "more than always answering “not Photo”, which would be right for 80.0\u202f%" in said[0]
-    assert "It finds 90.0\u202f% of the images of “Photo” (recall), and 81.1\u202f% of what it takes for" in said[1]
-    assert "“Sketch” is taken for “Photo” most often: 20 of 200 (10.0\u202f%)" in said[1]
+    assert "On the 500 images of the test part, which it had not seen, its accuracy is 93.8\u202f%" in said[0]
+    assert "more than always predicting “not Photo”, which would be correct for 80.0\u202f%" in said[0]
+    assert "It finds 90.0\u202f% of the images of “Photo” (recall), and 81.1\u202f% of its predictions of" in said[1]
+    assert "“Sketch” is most often predicted as “Photo”: 20 of 200 images (10.0\u202f%)" in said[1]
     same = dataclasses.replace(run, metrics=RunMetrics(test=scores([[390, 10], [90, 10]], folders)))
-    assert "No difference is detected from always answering “not Photo”" in verdict(same, ENGLISH)[0]
+    assert "No difference is detected from always predicting “not Photo”" in verdict(same, ENGLISH)[0]
     worse = dataclasses.replace(run, metrics=RunMetrics(test=scores([[200, 200], [20, 80]], folders)))
-    assert "That is less than always answering “not Photo”" in verdict(worse, ENGLISH)[0]
+    assert "That is less than always predicting “not Photo”" in verdict(worse, ENGLISH)[0]
 
 
-def test_a_model_that_takes_nothing_for_the_class(run):
+def test_a_model_that_never_predicts_the_class(run):
     folders = {name: {"images": 100, "accuracy": float(name != "Photo")} for name in ("Photo", "Text", "Sketch")}
     found = scores([[200, 0], [100, 1]], folders)
     none = dataclasses.replace(found, confusion=[[200, 0], [100, 0]], precision=[0.67, 0.0])
     said = verdict(dataclasses.replace(run, metrics=RunMetrics(test=none)), ENGLISH)
-    assert said[1] == "It takes no image for “Photo”, and so finds none of the 100."
+    assert said[1] == "It predicts “Photo” for no image, and so finds none of the 100."
 
 
 SETTINGS = [
@@ -190,11 +190,11 @@ def test_the_other_command_makes_the_dataset_again(tmp_path, Page, write_run):
     assert open_prepared(prepared.path).fingerprint == prepared.fingerprint
 
 
-def test_a_recipe_that_no_command_makes(run, tmp_path):
+def test_a_variant_that_no_command_makes(run, tmp_path):
     recipe = dataclasses.replace(run.variant, hidden=(64,))
     for changes, said in (
-        ({"variant": recipe}, "its recipe was made in Python"),
-        ({"variant": dataclasses.replace(recipe, name="mine")}, "its recipe was made in Python"),
+        ({"variant": recipe}, "its variant was made in Python"),
+        ({"variant": dataclasses.replace(recipe, name="mine")}, "its variant was made in Python"),
         ({"initial": {"path": None, "fingerprint": "f"}}, "weights that were in memory only"),
     ):
         path = photoflux.report(dataclasses.replace(run, **changes), tmp_path / "r.html")

@@ -135,7 +135,7 @@ AFTER = Reliability([10, 10], [2, 9], [0.2, 0.9], [0.2, 0.9], 0.0, 0.4)
 def test_the_points_and_intervals_are_drawn():
     axes = calibration_curve({"validation": BEFORE, "test": AFTER}).axes[0]
     texts = {text.get_text() for text in axes.get_legend().get_texts()}
-    assert texts == {"validation: calibration error 0.100", "test: calibration error 0.000", "calibrated"}
+    assert texts == {"validation: calibration error 0.100", "test: calibration error 0.000", "perfect calibration"}
     points = axes.containers[0].lines[0]
     assert points.get_xydata() == pytest.approx(np.array([[0.1, 0.2], [0.8, 0.9]]))
     segments = axes.containers[0].lines[2][0].get_segments()
@@ -143,7 +143,7 @@ def test_the_points_and_intervals_are_drawn():
     expected = [(beta.ppf(0.025, hits, 11 - hits), beta.ppf(0.975, hits + 1, 10 - hits)) for hits in (2, 9)]
     assert [tuple(segment[:, 1]) for segment in segments] == [pytest.approx(row, abs=1e-9) for row in expected]
     french = calibration_curve({"test": BEFORE}, translator("fr")).axes[0]
-    assert french.get_ylabel() == "part avérée"
+    assert french.get_ylabel() == "fréquence observée"
 
 
 def test_the_png_has_a_panel_for_the_temperature_if_there_is_one(monkeypatch, tmp_path):
@@ -153,5 +153,5 @@ def test_the_png_has_a_panel_for_the_temperature_if_there_is_one(monkeypatch, tm
     plot_calibration(Calibration(1.5, {"test": BEFORE}, {"test": AFTER}), "title", tmp_path / "a.png")
     plot_calibration(Calibration(None, {"test": BEFORE}, {}), "title", tmp_path / "b.png")
     titles = [[axes.get_title() for axes in figure.axes] for figure in saved]
-    assert titles == [["as it is", "with temperature 1.5"], ["as it is"]]
+    assert titles == [["without temperature", "with temperature 1.5"], ["without temperature"]]
     assert (tmp_path / "a.png").stat().st_size > 1000
