@@ -30,7 +30,7 @@ def prepare(folder: Path, classes: int, size: int = 8, counts=None, channels: in
     split = np.zeros(len(labels), np.uint8)
     for label in range(classes):
         split[np.flatnonzero(labels == label)[-4:]] = 1
-    with PreparedWriter(folder, channels=channels, height=size, width=size) as writer:
+    with PreparedWriter(folder, Shape(channels, size, size)) as writer:
         writer.append(images)
         files = [ImageRecord(f"{i}.png", str(k), "0" * 64, i, size, size) for i, k in enumerate(labels)]
         names = [f"class{k}" for k in range(classes)]

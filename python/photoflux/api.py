@@ -307,10 +307,9 @@ def predict(
         If the run cannot be read, a path does not exist, or arrays do not fit.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    channels, height, width = run.shape
     with Display(progress) as display:
         if isinstance(images, np.ndarray):
-            batch = check_array(images, channels, height, width)
+            batch = check_array(images, run.shape)
             names = [str(i) for i in range(len(batch))]
             chosen = _engine_of(run, engine, display)
             return predictions_of(chosen, run, names, batch)
@@ -319,7 +318,7 @@ def predict(
         if ignored is not None:
             display.say(ignored)
         chosen = _engine_of(run, engine, display)
-        return predict_files(chosen, run, files, (channels, height, width), display)
+        return predict_files(chosen, run, files, display)
 
 
 def threshold(

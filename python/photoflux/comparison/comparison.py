@@ -13,6 +13,7 @@ import numpy as np
 from photoflux.comparison.decision import CRITERION, Decision
 from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import PARTS, Standing
+from photoflux.data.shape import Shape
 from photoflux.errors import RunError
 from photoflux.reporting.page import Table, notebook_html
 from photoflux.reporting.sentences import Sentence, text_of
@@ -103,14 +104,13 @@ class Comparison:
     @property
     def heading(self) -> str:
         """What was compared on what, in words."""
-        channels, height, width = self.data["image"]
         counts = ", ".join(f"{n} {part}" for part, n in self.data["images"].items())
         seen = self.data.get("holdout_left_out", 0)
         there = seen + self.data["images"].get("holdout", 0)
         left_out = f" ({seen} of {there} images of the second folder left out: the fits see them)" if seen else ""
         return (
             f"{len(self.standings)} variants × {len(self.settings['seeds'])} seeds on {self.data['name']}: images of "
-            f"{height}×{width}×{channels}; {counts}{left_out}; engine {self.settings['engine']}. Balanced accuracy, "
+            f"{Shape(*self.data['image'])}; {counts}{left_out}; engine {self.settings['engine']}. Balanced accuracy, "
             f"mean and 95 % interval; test difference: less {self.standings[self.decision.reference].variant.name}'s."
         )
 

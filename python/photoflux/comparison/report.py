@@ -12,6 +12,7 @@ from photoflux.comparison.comparison import Comparison
 from photoflux.comparison.decision import CRITERION
 from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import PRECISION, Standing
+from photoflux.data.shape import Shape
 from photoflux.reporting.i18n import Translator, translator
 from photoflux.reporting.page import Drawing, Table, destination, drawing, environment, write_page
 from photoflux.reporting.sentences import regularisation, text_of
@@ -171,7 +172,6 @@ def _settings(comparison: Comparison, tr: Translator) -> list[tuple[str, str]]:
     own = tr("each variant's own")
     s, d = comparison.settings, comparison.data
     rate = s["learning_rate"]
-    channels, height, width = d["image"]
     rows = [
         (tr("seeds"), ", ".join(map(str, s["seeds"]))),
         (tr("maximum number of epochs"), own if s["epochs"] is None else str(s["epochs"])),
@@ -181,7 +181,7 @@ def _settings(comparison: Comparison, tr: Translator) -> list[tuple[str, str]]:
         (tr("engine"), s["engine"]),
         (tr("data"), d["name"]),
         (tr("classes"), ", ".join(d["classes"])),
-        (tr("image size"), f"{height}×{width}×{channels}"),
+        (tr("image size"), str(Shape(*d["image"]))),
     ]
     titles = {"train": "train", "validation": "validation", "test": "test", "holdout": "second folder"}
     rows += [(tr(titles[part]), tr.sentence("{n} images", n=count)) for part, count in d["images"].items()]

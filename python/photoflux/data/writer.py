@@ -30,6 +30,7 @@ from photoflux.data.prepared import (
     is_prepared,
     open_prepared,
 )
+from photoflux.data.shape import Shape
 from photoflux.errors import DataError
 from photoflux.system import atomic
 from photoflux.system.claims import Busy, claim
@@ -66,8 +67,8 @@ class PreparedWriter:
     ----------
     dest : Path
         The folder to make. An existing prepared dataset is replaced, any other folder that holds something is refused.
-    channels, height, width : int
-        Shape of every image.
+    shape : Shape
+        Of every image.
 
     Raises
     ------
@@ -75,9 +76,9 @@ class PreparedWriter:
         If the destination cannot be used, another process writes to it, or the disk is full.
     """
 
-    def __init__(self, dest: str | Path, *, channels: int, height: int, width: int) -> None:
+    def __init__(self, dest: str | Path, shape: Shape) -> None:
         self.dest = user_path(dest).resolve()
-        self.shape = (channels, height, width)
+        self.shape = shape
         self.count = 0
         self._digest = hashlib.sha256()
         self._temporary: Path | None = None
@@ -184,8 +185,8 @@ class PreparedWriter:
             "source": source,
             "classes": list(classes),
             "positive": positive,
-            "image_size": list(self.shape[1:]),
-            "channels": self.shape[0],
+            "image_size": [self.shape.height, self.shape.width],
+            "channels": self.shape.channels,
             "seed": seed,
             "split": "given" if given else "made",
             "groups": groups,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from photoflux.data.litter import Ignored, ignored_in_words
+from photoflux.data.shape import Shape
 from photoflux.data.walking import FILE, IGNORED, REJECTED, absence, is_folder, walk
 from photoflux.engines.base import Engine
 from photoflux.errors import DataError
@@ -43,7 +44,7 @@ class Prediction:
     rejected: str | None = None
 
 
-def check_array(images: np.ndarray, channels: int, height: int, width: int) -> np.ndarray:
+def check_array(images: np.ndarray, shape: Shape) -> np.ndarray:
     """Return images (N, H, W, C), or (N, H, W) for one channel, as (N, C, H, W).
 
     Raises
@@ -51,11 +52,12 @@ def check_array(images: np.ndarray, channels: int, height: int, width: int) -> n
     DataError
         If they are not uint8 or of another size.
     """
-    if images.ndim == 3 and channels == 1:
+    if images.ndim == 3 and shape.channels == 1:
         images = images[..., None]
-    if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
+    if images.dtype != np.uint8 or images.shape[1:] != shape.hwc:
         raise DataError(
-            f"`images` must be uint8, (N, {height}, {width}, {channels}); received: {images.dtype}, {images.shape}."
+            f"`images` must be uint8, (N, {shape.height}, {shape.width}, {shape.channels}); "
+            f"received: {images.dtype}, {images.shape}."
         )
     return images.transpose(0, 3, 1, 2)
 
@@ -100,13 +102,10 @@ def expand(paths: Iterable[str | Path]) -> tuple[list[Candidate], dict[str, Any]
     return found, counts
 
 
-def predict_files(
-    engine: Engine, run: Run, files: Sequence[Candidate], shape: tuple[int, int, int], display: Display
-) -> list[Prediction]:
+def predict_files(engine: Engine, run: Run, files: Sequence[Candidate], display: Display) -> list[Prediction]:
     """Decode and predict files, in blocks of bounded memory; the pages of a file may fall into several."""
-    from photoflux.data.images.decoding import Shape, decode_parts
+    from photoflux.data.images.decoding import decode_parts
 
-    channels, height, width = shape
     results: list[Prediction] = []
     block: list[tuple[str, str | None]] = []  # name, and the reason of a rejected file
     pixels: list[np.ndarray] = []
@@ -123,7 +122,7 @@ def predict_files(
     for done, (path, unread) in enumerate(files, start=1):
         if unread is not None:
             block.append((str(path), unread))
-        for part in decode_parts(path, Shape(height, width, channels)) if unread is None else ():
+        for part in decode_parts(path, run.shape) if unread is None else ():
             for image in part.images:
                 block.append((_page_name(path, image.page), None))
                 pixels.append(image.pixels)

@@ -202,9 +202,8 @@ def _fits(run: Run, prepared: PreparedDataset) -> bool:
 
 def _check_fits(run: Run, prepared: PreparedDataset) -> None:
     if not _fits(run, prepared):
-        expected, found = (run.classes, *run.shape), (prepared.classes, *prepared.shape)
+        expected, found = ("×".join(map(str, of.shape)) for of in (run, prepared))
         raise DataError(
             f"The dataset {printable(prepared.name)} does not fit the run {printable(run.path)}: expected classes "
-            f"{expected[0]}, images of {expected[1]}×{expected[2]}×{expected[3]} (C×H×W); found {found[0]}, "
-            f"{found[1]}×{found[2]}×{found[3]}."
+            f"{run.classes}, images of {expected} (C×H×W); found {prepared.classes}, {found}."
         )

@@ -177,10 +177,7 @@ class Prover:
             made = prepare(files, folder / "made", image_size=50)
             everything = np.arange(len(made))
             parts.append(self._same_pixels("JPEG and PNG files, resized", made, everything))
-            decoded = [
-                decode_file(files / row["path"], height=50, width=50, channels=made.channels).images[0].pixels
-                for row in made.files()
-            ]
+            decoded = [decode_file(files / row["path"], made.shape).images[0].pixels for row in made.files()]
             parts.append(compare("a file, read for a prediction", made.images, np.stack(decoded), 0))
         return Check("pixels", "none: bit-equal", parts)
 

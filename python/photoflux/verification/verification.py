@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from photoflux.data.shape import Shape
 from photoflux.errors import RunError
 from photoflux.reporting.page import Table, environment, notebook_html, write_page
 from photoflux.system.names import user_path
@@ -26,7 +27,7 @@ class Verification:
     ----------
     data : str
         The dataset's name.
-    size : tuple of int
+    shape : Shape
         Channels, height and width of its images.
     classes : int
         How many classes it has.
@@ -39,7 +40,7 @@ class Verification:
     """
 
     data: str
-    size: tuple[int, int, int]
+    shape: Shape
     classes: int
     steps: int
     versions: dict[str, dict[str, str]]
@@ -66,9 +67,8 @@ class Verification:
     def setting(self) -> str:
         """What was run on what, in words."""
         flux, keras = self.versions["flux"], self.versions["keras"]
-        channels, height, width = self.size
         return (
-            f"{self.data}: images of {height}×{width}×{channels}, {self.classes} classes, "
+            f"{self.data}: images of {self.shape}, {self.classes} classes, "
             f"{self.steps} steps of {BATCH} images; "
             f"Flux {flux['flux']} on Julia {flux['julia']} ({flux['threads']} threads) "
             f"against Keras {keras['keras']} on TensorFlow {keras['tensorflow']}"
@@ -91,7 +91,7 @@ class Verification:
         return {
             "passed": self.passed,
             "data": self.data,
-            "image": list(self.size),
+            "image": list(self.shape),
             "classes": self.classes,
             "steps": self.steps,
             "batch": BATCH,

@@ -82,7 +82,7 @@ def verify(
             proofs.append(prover.prove(v))
         found = Verification(
             data=prepared.name,
-            size=(prepared.channels, prepared.height, prepared.width),
+            shape=prepared.shape,
             classes=len(prepared.classes),
             steps=steps,
             versions={"flux": flux.versions(), "keras": keras.versions()},

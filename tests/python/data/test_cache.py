@@ -133,8 +133,8 @@ def test_what_a_killed_preparation_left_is_swept_by_the_next(tmp_path, monkeypat
 
 def test_another_process_with_the_destination_is_said(tmp_path):
     code = (
-        "import sys\nfrom photoflux.data.writer import PreparedWriter\n"
-        "with PreparedWriter(sys.argv[1], channels=3, height=8, width=8):\n"
+        "import sys\nfrom photoflux.data.shape import Shape\nfrom photoflux.data.writer import PreparedWriter\n"
+        "with PreparedWriter(sys.argv[1], Shape(3, 8, 8)):\n"
         "    print('writes', flush=True)\n    sys.stdin.readline()\n"
     )
     with subprocess.Popen(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from photoflux.data.images import decoding
 from photoflux.data.images.decoding import Decoded, decode_file
+from photoflux.data.shape import Shape
 
 # Top left red, top right green, bottom left blue, bottom right grey: every turn and flip shows.
 QUARTERS = np.zeros((32, 48, 3), np.uint8)
@@ -23,14 +24,14 @@ PICTURE = Image.fromarray(QUARTERS)
 
 
 def one(path: Path, **shape: int) -> Decoded:
-    decoded = decode_file(path, **({"height": 32, "width": 48} | shape))
+    decoded = decode_file(path, Shape(**{"channels": 3, "height": 32, "width": 48} | shape))
     assert decoded.rejected == []
     (image,) = decoded.images
     return image
 
 
 def reason(path: Path) -> str:
-    decoded = decode_file(path, height=16, width=16)
+    decoded = decode_file(path, Shape(3, 16, 16))
     assert decoded.images == []
     ((page, text),) = decoded.rejected
     assert page == 0
@@ -215,7 +216,7 @@ def test_animations_give_their_first_frame(tmp_path: Path):
 def test_every_page_of_a_tiff_is_an_image(tmp_path: Path):
     white, large = Image.new("1", (20, 30), 1), Image.new("L", (100, 50), 7)
     path = saved(tmp_path / "scan.tif", PICTURE, save_all=True, append_images=[white, large])
-    decoded = decode_file(path, height=32, width=48)
+    decoded = decode_file(path, Shape(3, 32, 48))
     assert decoded.rejected == []
     assert [(i.page, i.width, i.height) for i in decoded.images] == [(1, 48, 32), (2, 20, 30), (3, 100, 50)]
     assert np.array_equal(decoded.images[0].pixels.transpose(1, 2, 0), QUARTERS)
@@ -233,7 +234,7 @@ def test_a_damaged_page_costs_only_itself(tmp_path: Path):
     data = bytearray(path.read_bytes())
     data[offset : offset + length] = bytes(length)
     path.write_bytes(data)
-    decoded = decode_file(path, height=40, width=40)
+    decoded = decode_file(path, Shape(3, 40, 40))
     assert [image.page for image in decoded.images] == [1, 3]
     assert [page for page, _ in decoded.rejected] == [2]
     assert decoded.rejected[0][1].startswith("broken TIFF: ")
@@ -244,11 +245,11 @@ def test_thumbnails_within_a_tiff_and_pages_without_end(tmp_path: Path, monkeypa
     frames = [Image.new("L", (9, 9), k) for k in range(4)]
     frames[1].encoderinfo = {"tiffinfo": {254: 1}}
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    decoded = decode_file(path, height=8, width=8)
+    decoded = decode_file(path, Shape(3, 8, 8))
     assert [image.page for image in decoded.images] == [1, 3, 4]
     assert decoded.rejected == [(2, "a reduced copy of another page")]
     monkeypatch.setattr(decoding, "MAX_PAGES", 3)
-    decoded = decode_file(path, height=8, width=8)
+    decoded = decode_file(path, Shape(3, 8, 8))
     assert [image.page for image in decoded.images] == [1, 3]
     assert decoded.rejected[1] == (0, "has 4 pages, those after page 3 were left out")
 
@@ -297,7 +298,7 @@ def test_any_damage_gives_an_image_or_a_reason(tmp_path: Path):
             for place in rng.integers(0, len(data), 4).tolist():
                 damaged[place] = int(rng.integers(0, 256))
             (tmp_path / "b").write_bytes(damaged)
-            decoded = decode_file(tmp_path / "b", height=8, width=8)
+            decoded = decode_file(tmp_path / "b", Shape(3, 8, 8))
             assert decoded.images or decoded.rejected
 
 
@@ -360,4 +361,4 @@ def test_large_images_are_reduced_in_bands(tmp_path: Path, monkeypatch: pytest.M
     assert np.abs(reduced.pixels.astype(int) - whole.pixels).max() <= 3
     assert (reduced.phash ^ whole.phash).bit_count() <= 4
     with pytest.raises(decoding.TooLargeError):
-        list(decoding.decode_parts(path, decoding.Shape(30, 40, 3), large=False))
+        list(decoding.decode_parts(path, Shape(3, 30, 40), large=False))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from photoflux.data.images.decoding import DecodedFile, decode_file
 from photoflux.data.images.depth import FLOAT, SIGNED, Samples, levels
+from photoflux.data.shape import Shape
 
 # Grey from black to white in 24 steps, and three of them for colours; two rows of each.
 STEPS = np.repeat(np.linspace(0, 1, 24)[None], 8, 0)
@@ -91,7 +92,7 @@ def pack(values: np.ndarray, bits: int) -> bytes:
 
 def decode(path: Path, data: bytes) -> DecodedFile:
     path.write_bytes(data)
-    return decode_file(path, height=8, width=24)
+    return decode_file(path, Shape(3, 8, 24))
 
 
 def scaled(white: float, kind: Any, black: float = 0, picture: np.ndarray = STEPS) -> np.ndarray:
@@ -245,12 +246,12 @@ def test_compressed_and_on_a_page(tmp_path: Path):
     first.save(tmp_path / "a.tif", save_all=True, append_images=[first], compression="tiff_deflate")
     values = scaled(4095, np.uint16)
     Image.fromarray(values).save(tmp_path / "g.tif", compression="tiff_lzw")
-    decoded = decode_file(tmp_path / "g.tif", height=8, width=24)
+    decoded = decode_file(tmp_path / "g.tif", Shape(3, 8, 24))
     assert np.abs(decoded.images[0].pixels[0] - np.rint(STEPS * 255)).max() == 0
     assert TWELVE in decoded.notes[0][1]
     pages = [Image.fromarray(scaled(top, np.uint16)) for top in (65535, 4095, 1023)]
     pages[0].save(tmp_path / "p.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
-    decoded = decode_file(tmp_path / "p.tif", height=8, width=24)
+    decoded = decode_file(tmp_path / "p.tif", Shape(3, 8, 24))
     assert [page for page, _ in decoded.notes] == [2, 3]
     assert all(np.abs(image.pixels[0] - np.rint(STEPS * 255)).max() <= 1 for image in decoded.images)
 

@@ -19,6 +19,7 @@ from PIL import Image, PngImagePlugin
 from photoflux.data.images import formats
 from photoflux.data.images.decoding import decode_file
 from photoflux.data.images.png import DAMAGED_TRANSPARENCY
+from photoflux.data.shape import Shape
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8))
 
@@ -104,7 +105,7 @@ def test_a_refused_file_is_named(tmp_path: Path, name: str):
     data, advice = REFUSED[name]
     # Its own name says nothing.
     (tmp_path / "a.jpg").write_bytes(data)
-    decoded = decode_file(tmp_path / "a.jpg", height=8, width=8)
+    decoded = decode_file(tmp_path / "a.jpg", Shape(3, 8, 8))
     assert decoded.images == []
     ((page, reason),) = decoded.rejected
     assert page == 0
@@ -117,7 +118,7 @@ def test_a_refused_file_is_named(tmp_path: Path, name: str):
 def test_long_texts_that_end_within_a_character(tmp_path: Path):
     for shift in range(4):
         (tmp_path / "a").write_text("x" * shift + "😀" * formats.HEAD, encoding="utf-8")
-        assert decode_file(tmp_path / "a", height=8, width=8).rejected == [(0, "a text file: not an image")]
+        assert decode_file(tmp_path / "a", Shape(3, 8, 8)).rejected == [(0, "a text file: not an image")]
 
 
 def ifd(place: int, entries: dict[int, tuple[int, int, int]]) -> bytes:
@@ -154,7 +155,7 @@ RAW = {
 @pytest.mark.parametrize("name", RAW)
 def test_camera_raw_files_are_refused_never_their_preview_taken(tmp_path: Path, name: str):
     (tmp_path / "a.tif").write_bytes(with_sub_ifd(*RAW[name]))
-    decoded = decode_file(tmp_path / "a.tif", height=4, width=4)
+    decoded = decode_file(tmp_path / "a.tif", Shape(3, 4, 4))
     assert decoded.images == []
     assert "camera raw file" in decoded.rejected[0][1]
     assert decoded.rejected[0][1].endswith("develop it and export it as TIFF, PNG or JPEG")
@@ -168,19 +169,19 @@ def test_ordinary_tiffs_with_other_images_in_them_are_read(tmp_path: Path):
         ({254: (4, 1, 0)}, {256: (4, 1, 2)}),
     ):
         (tmp_path / "a.tif").write_bytes(with_sub_ifd(first, sub))
-        decoded = decode_file(tmp_path / "a.tif", height=4, width=4)
+        decoded = decode_file(tmp_path / "a.tif", Shape(3, 4, 4))
         assert decoded.rejected == []
         assert decoded.images[0].pixels[0].ravel().tolist() == list(range(0, 160, 10))
     data = with_sub_ifd({}, {})
     (tmp_path / "cut.tif").write_bytes(data[: len(data) - 100])
-    assert decode_file(tmp_path / "cut.tif", height=4, width=4).images
+    assert decode_file(tmp_path / "cut.tif", Shape(3, 4, 4)).images
     (tmp_path / "ordinary.tif").write_bytes(saved("TIFF", exif=Image.Exif(), tiffinfo={271: "Canon", 272: "EOS"}))
-    assert decode_file(tmp_path / "ordinary.tif", height=4, width=4).images
+    assert decode_file(tmp_path / "ordinary.tif", Shape(3, 4, 4)).images
 
 
 def test_canons_older_raw_file(tmp_path: Path):
     (tmp_path / "a.cr2").write_bytes(b"II*\0\x10\0\0\0CR\2\0" + b"\0" * 40)
-    assert "camera raw file" in decode_file(tmp_path / "a.cr2", height=4, width=4).rejected[0][1]
+    assert "camera raw file" in decode_file(tmp_path / "a.cr2", Shape(3, 4, 4)).rejected[0][1]
 
 
 def chunk(name: bytes, data: bytes, *, damaged: bool = False) -> bytes:
@@ -219,7 +220,7 @@ METADATA = {
 @pytest.mark.parametrize("name", METADATA)
 def test_metadata_costs_no_pixels(tmp_path: Path, name: str, at_end: bool):
     (tmp_path / "a.png").write_bytes(with_chunks(METADATA[name], at_end=at_end))
-    decoded = decode_file(tmp_path / "a.png", height=12, width=16)
+    decoded = decode_file(tmp_path / "a.png", Shape(3, 12, 16))
     assert decoded.rejected == decoded.notes == []
     assert np.array_equal(decoded.images[0].pixels.transpose(1, 2, 0), np.asarray(PICTURE))
 
@@ -230,9 +231,9 @@ def test_a_bomb_in_a_text_is_never_inflated(tmp_path: Path):
         data = with_chunks(chunk(b"zTXt", name + b"\0\0" + bomb), chunk(b"iTXt", name + b"\0\1\0\0\0" + bomb))
         (tmp_path / "a.png").write_bytes(with_chunks(chunk(b"iCCP", b"icc\0\0" + bomb), image=PICTURE) + data)
         tracemalloc.start()
-        assert decode_file(tmp_path / "a.png", height=8, width=8).images
+        assert decode_file(tmp_path / "a.png", Shape(3, 8, 8)).images
         (tmp_path / "b.png").write_bytes(data)
-        assert decode_file(tmp_path / "b.png", height=8, width=8).images
+        assert decode_file(tmp_path / "b.png", Shape(3, 8, 8)).images
         assert tracemalloc.get_traced_memory()[1] < 20 << 20
         tracemalloc.stop()
 
@@ -241,11 +242,11 @@ def test_a_png_without_its_end_and_one_without_pixels(tmp_path: Path):
     data = saved("PNG")
     for cut in (4, 8, 12):
         (tmp_path / "a.png").write_bytes(data[:-cut])
-        decoded = decode_file(tmp_path / "a.png", height=12, width=16)
+        decoded = decode_file(tmp_path / "a.png", Shape(3, 12, 16))
         assert np.array_equal(decoded.images[0].pixels.transpose(1, 2, 0), np.asarray(PICTURE)), cut
     for cut in range(30, len(data) - 50, 40):
         (tmp_path / "a.png").write_bytes(data[:-cut])
-        assert decode_file(tmp_path / "a.png", height=12, width=16).images == [], cut
+        assert decode_file(tmp_path / "a.png", Shape(3, 12, 16)).images == [], cut
 
 
 def test_transparency_is_kept_and_noted_where_it_is_damaged(tmp_path: Path):
@@ -253,7 +254,7 @@ def test_transparency_is_kept_and_noted_where_it_is_damaged(tmp_path: Path):
     values = struct.pack(">HHH", 9, 8, 7)
     for damaged, expected, notes in ((False, 255, []), (True, 9, [(0, DAMAGED_TRANSPARENCY)])):
         (tmp_path / "a.png").write_bytes(with_chunks(chunk(b"tRNS", values, damaged=damaged), image=image))
-        decoded = decode_file(tmp_path / "a.png", height=8, width=8)
+        decoded = decode_file(tmp_path / "a.png", Shape(3, 8, 8))
         assert decoded.images[0].pixels[0, 0, 0] == expected
         assert decoded.notes == notes
 
@@ -270,7 +271,7 @@ def test_the_orientation_of_a_png_counts(tmp_path: Path, how: str):
         info.add_itxt("XML:com.adobe.xmp", '<x><rdf:Description tiff:Orientation="6"/></x>')
     data = saved("PNG", exif=exif) if how == "eXIf" else saved("PNG", pnginfo=info)
     (tmp_path / "a.png").write_bytes(data)
-    image = decode_file(tmp_path / "a.png", height=12, width=16).images[0]
+    image = decode_file(tmp_path / "a.png", Shape(3, 12, 16)).images[0]
     assert (image.width, image.height) == (12, 16)
 
 
@@ -280,9 +281,9 @@ def test_large_files_are_read_piece_by_piece(tmp_path: Path, kind: str, monkeypa
 
     options = {"save_all": True, "append_images": [PICTURE.copy()]} if kind == "TIFF" else {}
     (tmp_path / "a").write_bytes(saved(kind, **options))
-    small = decode_file(tmp_path / "a", height=8, width=8)
+    small = decode_file(tmp_path / "a", Shape(3, 8, 8))
     monkeypatch.setattr(decoding, "_IN_MEMORY", 10)
-    large = decode_file(tmp_path / "a", height=8, width=8)
+    large = decode_file(tmp_path / "a", Shape(3, 8, 8))
     assert [image.sha256 for image in large.images] == [image.sha256 for image in small.images]
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(large.images, small.images, strict=True))
 
@@ -307,7 +308,7 @@ def test_damaged_metadata_of_a_webp_costs_no_pixels(tmp_path: Path, metadata: st
         elif how == "garbage":
             data += b"garbage"
     (tmp_path / "a.webp").write_bytes(data)
-    decoded = decode_file(tmp_path / "a.webp", height=12, width=16)
+    decoded = decode_file(tmp_path / "a.webp", Shape(3, 12, 16))
     assert decoded.rejected == []
     expected = np.asarray(PICTURE).copy()
     if alpha:

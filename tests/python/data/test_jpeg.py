@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from photoflux.data.images.decoding import DecodedFile, decode_file
+from photoflux.data.shape import Shape
 
 SMOOTH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize(
     (160, 120), Image.Resampling.BICUBIC
@@ -44,7 +45,7 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
 
 def decode(folder: Path, data: bytes) -> DecodedFile:
     (folder / "a.jpg").write_bytes(data)
-    return decode_file(folder / "a.jpg", height=40, width=60)
+    return decode_file(folder / "a.jpg", Shape(3, 40, 60))
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photoflux.data.images import decoding, helpers, parallel
+from photoflux.data.images import helpers, parallel
 from photoflux.data.images.decoding import DecodedFile, decode_file
 from photoflux.data.images.parallel import decode_files
+from photoflux.data.shape import Shape
 
 KILLED = "the decoder was killed by signal 9 while it read this file, perhaps for want of memory"
 # Runs in every helper when its Python starts: opening a file of a certain name is its end.
@@ -60,7 +61,7 @@ def decode(paths: list[Path], processes: int | None) -> list[DecodedFile]:
     """What each file gave, its parts put together; they must come in order."""
     whole = [DecodedFile([], [], []) for _ in paths]
     order = []
-    for index, part in decode_files(paths, height=8, width=8, processes=processes):
+    for index, part in decode_files(paths, Shape(3, 8, 8), processes=processes):
         order.append(index)
         for gathered, new in zip(whole[index], part, strict=True):
             gathered.extend(new)
@@ -78,7 +79,7 @@ def plain(results: list[DecodedFile]) -> list[object]:
 
 
 def alone(paths: list[Path]) -> list[object]:
-    return plain([decode_file(path, height=8, width=8) for path in paths])
+    return plain([decode_file(path, Shape(3, 8, 8)) for path in paths])
 
 
 @pytest.mark.parametrize("processes", [1, 3])
@@ -130,7 +131,7 @@ def test_a_helper_killed_from_outside_costs_nothing(folder: Path):
     paths = sorted(folder.iterdir()) * 3
     killed = 0
     seen = Counter()
-    parts = decode_files(paths, height=8, width=8, processes=2)
+    parts = decode_files(paths, Shape(3, 8, 8), processes=2)
     for index, part in parts:
         assert part.rejected == []
         seen[index] += len(part.images)
@@ -147,7 +148,7 @@ def test_pages_already_received_do_not_come_twice(folder: Path):
     pages = [Image.fromarray(np.full((9, 9), k, np.uint8)) for k in range(200)]
     pages[0].save(path, save_all=True, append_images=pages[1:])
     got = []
-    for index, part in decode_files([path], height=100, width=100, processes=2):
+    for index, part in decode_files([path], Shape(3, 100, 100), processes=2):
         assert index == 0
         got += [image.page for image in part.images]
         if len(got) == 3:
@@ -168,7 +169,7 @@ def test_what_waits_is_bounded_and_nothing_hangs(folder: Path, monkeypatch: pyte
 def test_large_images_have_a_process_of_their_own(folder: Path, monkeypatch: pytest.MonkeyPatch):
     started = []
 
-    def started_helper(shape: decoding.Shape, *, large: bool) -> helpers.Helper:
+    def started_helper(shape: Shape, *, large: bool) -> helpers.Helper:
         started.append(large)
         return helpers.Helper(shape, large=large)
 
@@ -209,9 +210,10 @@ def test_a_daemonic_process_and_no_semaphores(folder: Path):
         "import _multiprocessing\n"
         "del _multiprocessing.SemLock\n"
         "from photoflux.data.images.parallel import decode_files\n"
+        "from photoflux.data.shape import Shape\n"
         "def work(folder):\n"
         "    paths = sorted(Path(folder).iterdir())\n"
-        "    print(sum(len(p.images) for _, p in decode_files(paths, height=8, width=8, processes=2)), flush=True)\n"
+        "    print(sum(len(p.images) for _, p in decode_files(paths, Shape(3, 8, 8), processes=2)), flush=True)\n"
         "if __name__ == '__main__':\n"
         "    work(sys.argv[1])\n"
         "    child = multiprocessing.get_context('spawn').Process(target=work, args=sys.argv[1:], daemon=True)\n"
@@ -233,9 +235,10 @@ def test_helpers_end_with_their_parent(folder: Path, number: signal.Signals):
         "import multiprocessing, sys, time\n"
         "from pathlib import Path\n"
         "from photoflux.data.images.parallel import decode_files\n"
+        "from photoflux.data.shape import Shape\n"
         "from photoflux.system.signals import unblock\n"
         "unblock()\n"
-        "for index, _ in decode_files(sorted(Path(sys.argv[1]).iterdir()), height=400, width=400, processes=2):\n"
+        "for index, _ in decode_files(sorted(Path(sys.argv[1]).iterdir()), Shape(3, 400, 400), processes=2):\n"
         "    if index == 30:\n"
         "        print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
         "        time.sleep(60)\n"
@@ -262,7 +265,7 @@ def _runs(pid: int) -> bool:
 
 
 def test_it_can_be_left_at_any_time(folder: Path):
-    parts = decode_files(sorted(folder.iterdir()), height=8, width=8, processes=2)
+    parts = decode_files(sorted(folder.iterdir()), Shape(3, 8, 8), processes=2)
     next(parts)
     parts.close()
     assert multiprocessing.active_children() == []

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from photoflux.data.prepared import PreparedDataset, is_prepared, open_prepared
+from photoflux.data.shape import Shape
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.errors import DataError, SettingError
 
@@ -14,7 +15,7 @@ from photoflux.errors import DataError, SettingError
 @pytest.fixture
 def dataset(tmp_path: Path) -> PreparedDataset:
     folders = ["Photo", "Text", "Sketch", "Photo", "Text", "Sketch"]
-    with PreparedWriter(tmp_path / "set", channels=3, height=8, width=10) as writer:
+    with PreparedWriter(tmp_path / "set", Shape(3, 8, 10)) as writer:
         writer.append(np.arange(6 * 3 * 8 * 10, dtype=np.uint32).astype(np.uint8).reshape(6, 3, 8, 10))
         return writer.finish(
             name="scans",

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import photoflux
 from photoflux import cli
 from photoflux.data.preparation import prepare
+from photoflux.data.shape import Shape
 from photoflux.engines.proof import TraceRequest
 from photoflux.errors import DataError, EngineError, RunError, SettingError
 from photoflux.model.variants import variant
@@ -33,7 +34,7 @@ def made_up(*, passed: bool) -> Verification:
         "flux": {"flux": "0.16", "julia": "1.12", "threads": "2"},
         "keras": {"keras": "3.15", "tensorflow": "2.21"},
     }
-    return Verification("demo", (3, 8, 8), 2, 2, versions, [proof])
+    return Verification("demo", Shape(3, 8, 8), 2, 2, versions, [proof])
 
 
 def test_compare_finds_the_element_that_exceeds_most():

@@ -22,6 +22,7 @@ from photoflux.data.images.jpeg import complete_jpeg, is_cut, strip_jpeg
 from photoflux.data.images.png import strip_png
 from photoflux.data.images.tiffs import directory, more_kinds, values_in_words
 from photoflux.data.images.webp import strip_webp
+from photoflux.data.shape import Shape
 
 MAX_PIXELS = 200_000_000
 # From here on one image takes the memory of many; a scan of A4 at 600 dots per inch has 35 million.
@@ -46,14 +47,6 @@ _TURNS = {
 _SUBFILE_TYPE = 0x00FE
 # Pillow's unpackers of the high bytes of 16-bit colours: in a file of the other byte order they give the low ones.
 _OTHER_BYTES = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
-
-
-class Shape(NamedTuple):
-    """Of the images to make: 3 channels are RGB, 1 is grey."""
-
-    height: int
-    width: int
-    channels: int
 
 
 class Decoded(NamedTuple):
@@ -91,8 +84,8 @@ class _Source(NamedTuple):
     note: str | None = None
 
 
-def decode_file(path: str | Path, *, height: int, width: int, channels: int = 3) -> DecodedFile:
-    """Decode an image file, resized to (channels, height, width); a file that cannot be used gives the reason.
+def decode_file(path: str | Path, shape: Shape) -> DecodedFile:
+    """Decode an image file, resized to a shape; a file that cannot be used gives the reason.
 
     The EXIF orientation is applied, values of more than 8 bits are scaled to 8 bits (the rule is in
     `photoflux.data.images.depth`), transparency is laid on white. Resizing is Pillow's bilinear filter, which
@@ -104,10 +97,8 @@ def decode_file(path: str | Path, *, height: int, width: int, channels: int = 3)
     ----------
     path : str or Path
         The file; it is only read.
-    height, width : int
-        Size of the result.
-    channels : int
-        3 (RGB) or 1 (grey).
+    shape : Shape
+        Of the result.
 
     Returns
     -------
@@ -115,7 +106,7 @@ def decode_file(path: str | Path, *, height: int, width: int, channels: int = 3)
         It never raises for a bad file.
     """
     result = DecodedFile([], [], [])
-    for part in decode_parts(Path(path), Shape(height, width, channels)):
+    for part in decode_parts(Path(path), shape):
         result.images.extend(part.images)
         result.rejected.extend(part.rejected)
         result.notes.extend(part.notes)

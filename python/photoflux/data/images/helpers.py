@@ -15,7 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from photoflux.data.images.decoding import DecodedFile, Shape, TooLargeError, decode_parts
+from photoflux.data.images.decoding import DecodedFile, TooLargeError, decode_parts
+from photoflux.data.shape import Shape
 
 # How long a process whose pipe has ended may take to end itself, in seconds.
 _PATIENCE = 10

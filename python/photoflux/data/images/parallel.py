@@ -9,8 +9,9 @@ from collections.abc import Generator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from photoflux.data.images.decoding import DecodedFile, Shape, decode_parts
+from photoflux.data.images.decoding import DecodedFile, decode_parts
 from photoflux.data.images.helpers import Helper
+from photoflux.data.shape import Shape
 from photoflux.errors import SettingError
 
 FEW = 200
@@ -24,9 +25,7 @@ _PART = 1024
 Part = tuple[int, DecodedFile]
 
 
-def decode_files(
-    paths: Sequence[Path], *, height: int, width: int, channels: int = 3, processes: int | None = None
-) -> Generator[Part, None, None]:
+def decode_files(paths: Sequence[Path], shape: Shape, *, processes: int | None = None) -> Generator[Part, None, None]:
     """Decode files in order; the results do not depend on the number of processes.
 
     A large image (`decoding.LARGE`) is decoded while nothing else is received, in a process of its own. A file whose
@@ -37,8 +36,8 @@ def decode_files(
     ----------
     paths : sequence of Path
         The files.
-    height, width, channels : int
-        Shape of the images.
+    shape : Shape
+        Of the images.
     processes : int, optional
         How many to decode in; by default one for each usable core, and this process alone under 200 files.
 
@@ -52,7 +51,7 @@ def decode_files(
         raise SettingError(f"`processes` must be an integer, 1 or more; received: {processes!r}.")
     if processes is None:
         processes = 1 if len(paths) < FEW else min(_cores(), len(paths) // (FEW // 2))
-    pool = _Pool(paths, Shape(height, width, channels))
+    pool = _Pool(paths, shape)
     if processes > 1 and not multiprocessing.current_process().daemon:
         pool.start(processes)
     try:

@@ -14,6 +14,7 @@ from photoflux.data.checks import SMALLEST, OnProgress, check_image_size, check_
 from photoflux.data.duplicates import number_groups
 from photoflux.data.labels import AUTO, check_trainable, resolve_positive
 from photoflux.data.prepared import PreparedDataset
+from photoflux.data.shape import Shape
 from photoflux.data.splitting import missing_parts, split_groups, split_tenth
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.errors import DataError
@@ -127,20 +128,20 @@ def write_images(
         Called with (images done, images in all, what is being done).
     """
     seed = check_seed(seed)
-    count, channels, height, width = images.shape
-    original = (width, height)
+    count, shape = len(images), Shape.of(images)
+    original = (shape.width, shape.height)
     if image_size is not None:
         check_image_size(image_size)
-        height = width = int(image_size)
-    if min(height, width) < SMALLEST:
-        raise DataError(f"The images of {name} are {width} × {height}, expected {SMALLEST} or more a side.")
+        shape = Shape(shape.channels, int(image_size), int(image_size))
+    if min(shape.height, shape.width) < SMALLEST:
+        raise DataError(f"The images of {name} are {shape.width} × {shape.height}, expected {SMALLEST} or more a side.")
     positive = resolve_positive(positive, names)
     digests: list[str] = []
-    with PreparedWriter(dest, channels=channels, height=height, width=width) as writer:
+    with PreparedWriter(dest, shape) as writer:
         for start in range(0, count, _BATCH):
             batch = np.ascontiguousarray(images[start : start + _BATCH])
             digests += [hashlib.sha256(image.data).hexdigest() for image in batch]
-            writer.append(_resize(batch, height, width))
+            writer.append(_resize(batch, shape))
             if on_progress is not None:
                 on_progress(start + len(batch), count, "Writing images")
         groups = number_groups(np.asarray(digests))
@@ -173,13 +174,13 @@ def _split(codes: np.ndarray, groups: np.ndarray, seed: int, test_from: int | No
     return split
 
 
-def _resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    if images.shape[2:] == (height, width):
+def _resize(images: np.ndarray, shape: Shape) -> np.ndarray:
+    if Shape.of(images) == shape:
         return images
-    result = np.empty((*images.shape[:2], height, width), dtype=np.uint8)
+    result = np.empty((len(images), *shape), dtype=np.uint8)
     for position, image in enumerate(images):
         for channel, plane in enumerate(image):
-            resized = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
+            resized = Image.fromarray(plane).resize((shape.width, shape.height), Image.Resampling.BILINEAR)
             result[position, channel] = np.asarray(resized)
     return result
 

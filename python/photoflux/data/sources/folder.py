@@ -20,6 +20,7 @@ from photoflux.data.labels import AUTO, check_trainable, resolve_positive, to_la
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.reasons import explaining
 from photoflux.data.scanning import Found, Scan, scan_folder
+from photoflux.data.shape import Shape
 from photoflux.data.splitting import missing_parts, split_groups, uneven_parts
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.errors import DataError
@@ -84,7 +85,7 @@ def prepare_folder(
         resolve_positive(positive, folders)
     given, notes = ({}, []) if groups is None else match_groups(groups, source, [found.path for found in files])
     with (
-        PreparedWriter(dest, channels=3, height=image_size, width=image_size) as writer,
+        PreparedWriter(dest, Shape(3, image_size, image_size)) as writer,
         explaining(source, rejected),
     ):
         records, found, hashes, broken, noted = decode_into(writer, source, files, on_progress, processes)
@@ -154,11 +155,10 @@ def decode_into(
     processes: int | None = None,
 ) -> Read:
     """Decode files of a folder to the size of a prepared dataset, and append them to it, in their order."""
-    channels, height, width = writer.shape
     paths = [source / found.path for found in files]
     read = Read([], [], [], [], [])
     # Closed here, not when the exception that ended the work is forgotten: it holds processes.
-    with closing(decode_files(paths, height=height, width=width, channels=channels, processes=processes)) as results:
+    with closing(decode_files(paths, writer.shape, processes=processes)) as results:
         for index, decoded in results:
             found = files[index]
             read.rejected.extend((_page_name(found, page), reason) for page, reason in decoded.rejected)

@@ -15,6 +15,7 @@ from photoflux.data.duplicates import group_duplicates, number_groups
 from photoflux.data.labels import PHOTO_NAMES
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.scanning import scan_folder
+from photoflux.data.shape import Shape
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.errors import DataError
 from photoflux.system.names import class_name, composed, printable, quoted, user_path
@@ -27,7 +28,7 @@ def prepare_unsplit(
     *,
     classes: Sequence[str],
     positive: str | None,
-    shape: tuple[int, int, int],
+    shape: Shape,
     on_progress: OnProgress | None = None,
 ) -> PreparedDataset:
     """Return labelled images as a dataset of the classes and size of a run; all are marked as the test part.
@@ -42,8 +43,8 @@ def prepare_unsplit(
         The run's.
     positive : str or None
         The run's positive class; every folder but that one then counts as "not …".
-    shape : tuple of int
-        Channels, height and width.
+    shape : Shape
+        Of the run's images.
     on_progress : callable, optional
         Called with (done, in all, what is being done).
 
@@ -66,8 +67,7 @@ def prepare_unsplit(
     label_of, notes = label_folders(printable(root), scan.folders, classes, positive)
 
     def make(path: Path) -> PreparedDataset:
-        channels, height, width = shape
-        with PreparedWriter(path, channels=channels, height=height, width=width) as writer:
+        with PreparedWriter(path, shape) as writer:
             read = decode_into(writer, root, scan.files, on_progress)
             if not read.records:
                 raise nothing_readable(root, [*scan.rejected, *read.rejected])
@@ -167,7 +167,7 @@ def missing_classes(classes: Sequence[str], labels: np.ndarray) -> list[str]:
 
 
 def _from_arrays(
-    source: tuple[Any, Any], classes: Sequence[str], positive: str | None, shape: tuple[int, int, int]
+    source: tuple[Any, Any], classes: Sequence[str], positive: str | None, shape: Shape
 ) -> PreparedDataset:
     from photoflux.data.sources.arrays import as_array, check_images, check_labels
 
@@ -179,18 +179,17 @@ def _from_arrays(
             f"`x` and `y` must have one entry per image, 1 or more; received {len(images)} images and {len(labels)} "
             "labels."
         )
-    if images.shape[1:] != shape or labels.max() >= len(classes):
-        expected, found = ("×".join(map(str, sides)) for sides in (shape, images.shape[1:]))
+    if Shape.of(images) != shape or labels.max() >= len(classes):
+        expected, found = ("×".join(map(str, sides)) for sides in (shape, Shape.of(images)))
         raise DataError(
             f"The dataset arrays does not fit the run: expected images of {expected} (C×H×W) and labels from 0 to "
             f"{len(classes) - 1} ({', '.join(classes)}); found {found} and labels up to {labels.max()}."
         )
     digests = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images]
     groups = number_groups(np.asarray(digests))
-    _, height, width = shape
 
     def make(path: Path) -> PreparedDataset:
-        with PreparedWriter(path, channels=shape[0], height=height, width=width) as writer:
+        with PreparedWriter(path, shape) as writer:
             writer.append(np.ascontiguousarray(images))
             return writer.finish(
                 name="arrays",
@@ -200,7 +199,7 @@ def _from_arrays(
                 labels=labels,
                 split=np.full(len(labels), TEST),
                 files=(
-                    ImageRecord(f"x#{number}", classes[label], digest, group, width, height)
+                    ImageRecord(f"x#{number}", classes[label], digest, group, shape.width, shape.height)
                     for number, (label, digest, group) in enumerate(
                         zip(labels.tolist(), digests, groups.tolist(), strict=True), start=1
                     )

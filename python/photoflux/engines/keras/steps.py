@@ -78,7 +78,7 @@ class Steps:
     """The compiled steps of one fit: `train` moves the weights, `evaluate` only measures, dropout off."""
 
     def __init__(self, model: keras.Model, variant: Variant, classes: int, learning_rate: float) -> None:
-        _, height, width, channels = model.input_shape
+        height, width, channels = model.input_shape[1:]
         optimizer = keras.optimizers.Adam(learning_rate)
         optimizer.build(model.trainable_variables)
         labels = tf.TensorSpec([None], tf.int32)
