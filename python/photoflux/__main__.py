@@ -1,4 +1,4 @@
-"""``python -m photoflux``: the command line."""
+"""Run the command line as ``python -m photoflux``."""
 
 from photoflux.cli import main
 

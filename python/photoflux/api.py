@@ -1,4 +1,4 @@
-"""What a Python user calls."""
+"""The public Python functions: what a user can call, with which arguments, is changed here."""
 
 from __future__ import annotations
 

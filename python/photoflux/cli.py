@@ -1,4 +1,4 @@
-"""The command line: results on stdout, progress and messages on stderr, no traceback without ``--debug``."""
+"""The command line: options, output on stdout, messages on stderr and exit codes are changed here."""
 
 from __future__ import annotations
 

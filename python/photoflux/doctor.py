@@ -1,4 +1,4 @@
-"""What is installed, whether it works, what is missing, and how to get it."""
+"""`photoflux doctor`: checks what is installed and works; a new dependency gets its check here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one family of errors that PhotoFlux raises, so that users can catch ours and nothing else."""
+"""The exceptions that PhotoFlux raises, all of one base class; a new kind of error is added here."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Which variant, and why: the same seeds for all, intervals, a decision on the validation part."""
+"""Comparison of variants: the same seeds for all, confidence intervals, and the choice of one."""

@@ -1,4 +1,4 @@
-"""`photoflux.compare`: train, measure, decide."""
+"""`photoflux.compare`: checks the arguments, trains, measures and decides; the order of these steps is set here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison found: as text, as a table in a notebook, as JSON and in its folder."""
+"""The result of a comparison: its text, its table in a notebook and ``comparison.json`` are defined here."""
 
 from __future__ import annotations
 

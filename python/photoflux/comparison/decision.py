@@ -1,4 +1,4 @@
-"""The choice of a variant, and the sentences that justify it, made from the numbers."""
+"""The rule by which a variant is chosen, and the sentences that explain the choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fits of a comparison: every variant with every seed, those that are there kept, each measured."""
+"""Trains every variant with every seed, keeps the fits that exist already, and measures each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second folder of a comparison: all of it that none of the fits trains or validates on."""
+"""The second folder of a comparison: selects those of its images that no fit has trained or validated on."""
 
 from __future__ import annotations
 

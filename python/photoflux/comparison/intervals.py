@@ -1,4 +1,4 @@
-"""Means over seeds with bootstrap intervals, paired across variants."""
+"""Bootstrap intervals of means over seeds, paired across variants; the statistics are changed here."""
 
 from __future__ import annotations
 

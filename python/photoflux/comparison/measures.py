@@ -1,4 +1,4 @@
-"""What is measured of one fit, and of a variant over its seeds."""
+"""The measures of one fit, and of a variant over its seeds; a new measure is added here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of a comparison: intervals by variant and part, and the validation losses of all fits."""
+"""Figures of a comparison: intervals by variant and part, and the validation losses of all fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison as one page: the choice in words, intervals, curves, each variant's result, and how to repeat it."""
+"""The report of a comparison as one HTML page; its sections are filled here, the template lays them out."""
 
 from __future__ import annotations
 

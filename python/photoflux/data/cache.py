@@ -1,4 +1,4 @@
-"""The user's cache of prepared datasets, each under a fingerprint of its source."""
+"""The user's cache of prepared datasets, keyed by a fingerprint of the source; key and place are set here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of arguments that every source shares."""
+"""Checks of arguments that all sources of images share, such as image size and seed."""
 
 from __future__ import annotations
 

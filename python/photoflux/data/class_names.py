@@ -1,4 +1,4 @@
-"""What the class folders of a source are called, and which of them look like one class written twice."""
+"""Names of class folders: finds names that look like one class written in two ways."""
 
 from __future__ import annotations
 

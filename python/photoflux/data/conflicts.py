@@ -1,4 +1,4 @@
-"""Equal images in two class folders: one of the two is in the wrong one."""
+"""Finds equal images in folders of different classes, and reports them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups of equal and nearly equal images, so that a split does not test on what it trained on."""
+"""Groups equal and nearly equal images, so that copies never lie on both sides of a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The split that a folder has already: used as it is, completed where a part is missing, and what flatters is told."""
+"""Uses a split that a folder already has, completes missing parts and warns of copies across parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CSV file that says which images belong together: pages of one book, photos of one camera, a whole source."""
+"""Reads ``groups.csv``, which names images that must stay on one side of the split."""
 
 from __future__ import annotations
 

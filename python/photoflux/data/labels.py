@@ -1,4 +1,4 @@
-"""Folder classes to labels: every class as it is, or positive / not positive."""
+"""Turns class folders into labels: all classes, or positive and not positive."""
 
 from __future__ import annotations
 

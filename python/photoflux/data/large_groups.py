@@ -1,4 +1,4 @@
-"""Where large groups go: of many seeded draws one that comes near the shares of every class."""
+"""Assigns large groups to parts of the split: keeps the best of many seeded random draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the folders of a source mean: classes, or parts of a split that somebody has made already."""
+"""Decides what the folders of a source are: classes, or the parts of an existing split."""
 
 from __future__ import annotations
 

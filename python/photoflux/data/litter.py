@@ -1,4 +1,4 @@
-"""What lies among images and is not the user's data: of systems, programs and network drives, and PhotoFlux' own."""
+"""Lists files that are never user data (of operating systems and programs); a new pattern is added here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that people give to the folders of a split: train, validation and test."""
+"""Folder names that mean train, validation or test; a new name is added here."""
 
 from __future__ import annotations
 

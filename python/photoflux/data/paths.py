@@ -1,4 +1,4 @@
-"""Paths that people write into tables, and the files of a folder that they mean."""
+"""Matches paths written in a table to the files of a folder."""
 
 from __future__ import annotations
 

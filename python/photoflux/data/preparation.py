@@ -1,4 +1,4 @@
-"""Any source of images to a prepared dataset."""
+"""`photoflux.prepare`: finds the kind of source and prepares it; a new kind of source is added here."""
 
 from __future__ import annotations
 

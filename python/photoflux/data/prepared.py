@@ -1,4 +1,4 @@
-"""A prepared dataset: the folder of decoded, split images that both engines read."""
+"""A prepared dataset as it is read: the folder's files, their checks and their meaning."""
 
 from __future__ import annotations
 

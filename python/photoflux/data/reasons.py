@@ -1,4 +1,4 @@
-"""Why files were left out: by kind, with counts, and kept where the preparation itself is refused."""
+"""Counts rejected files by reason, for messages and for the error when nothing can be prepared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a folder of class folders, in one order everywhere, with a reason for each that is not read."""
+"""Lists the files of a folder of class folders in a fixed order, with a reason for each that is not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one shape of images: channels, height and width, in the order in which prepared datasets hold them."""
+"""The shape of images, channels, height and width, in the order of prepared datasets."""
 
 from __future__ import annotations
 

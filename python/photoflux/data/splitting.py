@@ -1,4 +1,4 @@
-"""Which images train, validate and test: stratified by class, each group kept on one side."""
+"""Splits images into train, validation and test, stratified by class, with each group on one side."""
 
 from __future__ import annotations
 

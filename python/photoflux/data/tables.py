@@ -1,4 +1,4 @@
-"""Tables of text as spreadsheets and people write them: their encoding and what separates their columns."""
+"""Reads CSV files as people write them: detects encoding and delimiter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files below a folder: one walk for every command, in which no entry can raise."""
+"""Walks the files below a folder without ever raising; every command uses this walk."""
 
 from __future__ import annotations
 

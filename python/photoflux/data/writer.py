@@ -1,4 +1,4 @@
-"""Writing a prepared dataset: into a temporary sibling folder, renamed once, so that no half-written one is seen."""
+"""Writes a prepared dataset atomically; a change of its files on disk is made here and in ``prepared``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fits and predicts, and the choice between the two."""
+"""Engines fit and predict; which one is used is chosen here."""
 
 from __future__ import annotations
 

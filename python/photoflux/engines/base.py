@@ -1,4 +1,4 @@
-"""What an engine is: the small protocol that the Flux product and the Keras reference both follow."""
+"""The protocol of an engine: what Flux and Keras both implement; a new request is declared here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a proof asks of an engine, beside fitting: every number of some steps, and each part by itself."""
+"""The protocol of a verification: the intermediate numbers that both engines return for `verify`."""
 
 from __future__ import annotations
 

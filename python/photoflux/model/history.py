@@ -1,4 +1,4 @@
-"""The history of a fit: a row for each epoch, and where it stands after a batch."""
+"""The history of a fit: the row of an epoch and the progress after a batch; a new column is added here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments of a fit, checked: the recipe and its settings."""
+"""Checks the arguments of a fit and makes the variant and its settings of them; a new setting is added here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`photoflux.summary`: the layers of a variant, their shapes, parameters, memory and multiply-adds."""
+"""`photoflux.summary`: layers, shapes, parameters, memory and multiply-adds of a variant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of variants, read from the one file that Julia reads too."""
+"""The table of variants, read from the file that Julia reads too; a new property of a variant is added here."""
 
 from __future__ import annotations
 

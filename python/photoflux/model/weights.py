@@ -1,4 +1,4 @@
-"""Weights files: safetensors, Float32, in the canonical names and Keras layout that both engines read and write."""
+"""Reads and writes weights files: safetensors, Float32, with the names and layout that both engines use."""
 
 from __future__ import annotations
 

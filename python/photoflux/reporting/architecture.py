@@ -1,4 +1,4 @@
-"""The architecture of a variant as a figure: a block for each layer, its shape, parameters, penalty and dropout."""
+"""Draws the architecture of a variant: one block per layer with shape, parameters, penalty and dropout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples: which images are shown, and each as a small JPEG in the page itself."""
+"""Selects the example images of a report and makes a small JPEG of each."""
 
 from __future__ import annotations
 

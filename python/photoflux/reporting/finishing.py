@@ -1,4 +1,4 @@
-"""What is made of a run whose weights are in place: scores, figures, report. A failure here costs itself only."""
+"""Scores a trained run, draws its figures and writes its report; a failure of one does not stop the others."""
 
 from __future__ import annotations
 

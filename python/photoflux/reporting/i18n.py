@@ -1,4 +1,4 @@
-"""English and French: what a report says, and how its numbers are written."""
+"""Translates the texts of a report and writes numbers and dates in the language; a language is added here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page that every report is put into: templates, tables, figures, and how it gets onto the disk."""
+"""What every report shares: tables, figures, templates and writing the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures: learning curves, confusion, ranking of two classes, calibration, agreement of two engines."""
+"""Figures of a report: learning curves, confusion matrix, ROC, precision and recall, calibration, agreement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report of a run can be made from: what is there, and what is missing and why."""
+"""Collects what a run's report is made from, and says what is missing and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that make a run again."""
+"""The commands that reproduce a run, or the reason why no command does."""
 
 from __future__ import annotations
 

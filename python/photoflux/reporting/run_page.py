@@ -1,4 +1,4 @@
-"""A run's report as HTML."""
+"""Fills the template of a run's report; a section is added here and in ``templates/run.html.jinja``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`photoflux.report`: a run as one page."""
+"""`photoflux.report` for a run: checks the arguments and writes the page."""
 
 from __future__ import annotations
 

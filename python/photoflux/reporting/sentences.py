@@ -1,4 +1,4 @@
-"""Sentences as templates with values, so that each can be written in another language."""
+"""Sentences that are stored as a template with values, so that they can be translated later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The look of every figure: colours, fonts, line styles, and how one gets into a page."""
+"""The style of all figures: colours, fonts, lines, and their conversion to SVG."""
 
 from __future__ import annotations
 

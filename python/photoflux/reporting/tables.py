@@ -1,4 +1,4 @@
-"""The tables of a run's report."""
+"""The tables of a run's report; a column is added here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's numbers say, in sentences."""
+"""The sentences at the top of a run's report, made from its numbers."""
 
 from __future__ import annotations
 

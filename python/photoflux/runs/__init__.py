@@ -1,1 +1,1 @@
-"""A run: training one, its data, its scores, its predictions, its export and import."""
+"""Runs: training, scores, prediction, export and import; a run is the folder with one training."""

@@ -1,4 +1,4 @@
-"""The prepared dataset of a run: as it is, or prepared again from its source where the cache was emptied."""
+"""Opens the prepared dataset of a run, or prepares it again from its source."""
 
 from __future__ import annotations
 

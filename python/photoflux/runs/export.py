@@ -1,4 +1,4 @@
-"""A run as a model file that opens without PhotoFlux."""
+"""`photoflux.export`: writes a run as a model file that opens without PhotoFlux."""
 
 from __future__ import annotations
 

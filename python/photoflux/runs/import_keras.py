@@ -1,4 +1,4 @@
-"""Somebody's Keras model of one of our architectures, as a run."""
+"""`photoflux.import_keras`: makes a run of a Keras model that has one of our architectures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and arrays to predictions, a block of images at a time."""
+"""Predicts the classes of files and arrays, one block of images at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while something takes long: a rich bar in terminals and notebooks, plain lines elsewhere."""
+"""Shows progress: a rich bar in terminals and notebooks, plain lines elsewhere."""
 
 from __future__ import annotations
 

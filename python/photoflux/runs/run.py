@@ -1,4 +1,4 @@
-"""A run: the folder with everything about one training."""
+"""A run as it is on disk: what its folder holds, how it is written and loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The score of weights on images of a dataset."""
+"""Scores weights on images of a dataset: logits from an engine, metrics from the logits."""
 
 from __future__ import annotations
 

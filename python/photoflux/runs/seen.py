@@ -1,4 +1,4 @@
-"""Which images the weights of a run have seen, so that none of them is scored as if it were new.
+"""Records which images the weights of a run have seen, so that no score counts them as unseen.
 
 A run's ``seen.safetensors`` names them by the first 8 bytes of two SHA-256: of the file, and of the prepared pixels, by
 which a copy under other metadata or in another lossless format is known too; and of a folder's images by their

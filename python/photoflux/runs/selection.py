@@ -1,4 +1,4 @@
-"""Which images a run is scored on: a part of its own data, or of other data all that it has not seen."""
+"""Selects the images that a run is scored on: a part of its data, or images that it has not seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fit from start to saved run."""
+"""Trains a variant on a prepared dataset and saves the run."""
 
 from __future__ import annotations
 

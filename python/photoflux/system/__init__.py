@@ -1,1 +1,1 @@
-"""What stands between us and the operating system: names, atomic files, claims, signals, terminals."""
+"""Operating system: file names, atomic writes, locks between processes, signals, terminals."""

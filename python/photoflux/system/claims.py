@@ -1,4 +1,4 @@
-"""A place on the disk belongs to one process at a time: the claim on it, and who has it."""
+"""Locks between processes: one process at a time owns a place on the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of files and folders: compared in one Unicode form, printed so that every terminal and page can show them."""
+"""Names of files and folders: compares them in one Unicode form and makes them printable."""
 
 from __future__ import annotations
 

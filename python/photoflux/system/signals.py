@@ -1,4 +1,4 @@
-"""Signals: SIGTERM and SIGHUP unwind a command as Ctrl-C does, and none comes in the middle of a save."""
+"""Signals: SIGTERM and SIGHUP end a command as Ctrl-C does, and none interrupts a save."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, missing or replaced, made safe for a library that writes to descriptors 0 to 2."""
+"""Standard streams that are closed, missing or replaced are made safe for libraries that need them."""
 
 from __future__ import annotations
 

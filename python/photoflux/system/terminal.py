@@ -1,4 +1,4 @@
-"""Results on stdout and lines on stderr, where either may be closed, missing or a pipe that nobody reads any more."""
+"""Prints results to stdout and messages to stderr, where either may be closed or missing."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From which score an image counts as the class: bounds, choice, calibration."""
+"""Thresholds: the score from which an image is predicted as the positive class, and calibration."""

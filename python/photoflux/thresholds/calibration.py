@@ -1,4 +1,4 @@
-"""Whether probabilities are what they say: temperature scaling, reliability curve, calibration error."""
+"""Calibration of probabilities: temperature scaling, reliability diagram and expected calibration error."""
 
 from __future__ import annotations
 

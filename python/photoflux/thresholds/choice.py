@@ -1,4 +1,4 @@
-"""From which score an image counts as the class, so that a promise of recall or precision holds."""
+"""Chooses the threshold that guarantees a recall or a precision, by exact confidence bounds."""
 
 from __future__ import annotations
 

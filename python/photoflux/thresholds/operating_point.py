@@ -1,4 +1,4 @@
-"""The operating point of a run: the score that keeps a recall or a precision, chosen on the validation part."""
+"""`photoflux.threshold`: chooses a run's operating point on the validation part and measures it on test."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The proof: both engines compute the same numbers, shown check by check on the user's own machine and data."""
+"""Verification: both engines compute the same numbers, check by check, on the user's machine and data."""

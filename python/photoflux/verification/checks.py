@@ -1,4 +1,4 @@
-"""A check and its parts: what was compared, how far apart the two were, and how far apart they may be."""
+"""A check and its comparisons: compares two arrays with a tolerance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both engines are given: weights, batches of real images, and dropout masks, all fixed by a seed."""
+"""The inputs that both engines are given: weights, batches and dropout masks, fixed by a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of one variant, from the weights file to augmented images, each on both engines."""
+"""The checks of one variant, each computed by both engines; a new check is added here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a proof of several variants says: as text, as a table in a notebook, as JSON and as a page."""
+"""The result of a verification: its text, its table in a notebook, JSON and HTML page."""
 
 from __future__ import annotations
 

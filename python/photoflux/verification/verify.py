@@ -1,4 +1,4 @@
-"""`verify`: one call that proves, or disproves, the port on the user's machine and data."""
+"""`photoflux.verify`: checks the arguments and proves each variant."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One image file to pixels: formats, decoding, colours, depth."""
+"""Decoding of image files: formats, colour modes, bit depths, metadata and worker processes."""

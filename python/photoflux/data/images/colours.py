@@ -1,4 +1,4 @@
-"""Every colour mode of 8 bits that Pillow reads, to RGB or grey."""
+"""Converts every 8-bit colour mode of Pillow to RGB or grey; a new mode is handled here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of more than 8 bits: which of them are black and white, as the file says or, where it does not, as they are.
+"""Scales values of more than 8 bits to 8 bits: which value is black and which is white is decided here.
 
 The rule, for the values of one image or page, from the least to the greatest:
 

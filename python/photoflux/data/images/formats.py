@@ -1,4 +1,4 @@
-"""What a file is, by its content: one of the formats that are read, or what else, and what would help."""
+"""Recognises file formats by content; the list of formats that are read, and of hints for others, is here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that decodes files for this one over a pipe: it needs no shared memory, and it ends with its parent."""
+"""A worker process that decodes files and sends the results over a pipe; it ends with its parent."""
 
 from __future__ import annotations
 

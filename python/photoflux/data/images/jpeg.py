@@ -1,4 +1,4 @@
-"""A JPEG without what is not its pixels, and whether those are all there where its end marker is missing."""
+"""JPEG: removes metadata, and checks that no pixels are missing where the end marker is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding many files: in this process if they are few, else in helper processes, always in the order given."""
+"""Decodes many files, in this process or in worker processes, and returns them in the order given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces of a file and of memory, read as one file: what is left out of a large file need not be copied."""
+"""Presents parts of a file and of memory as one file, so that a large file need not be copied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PNG without what is not its pixels: comments and colour profiles are never inflated, however large they become."""
+"""PNG: removes comments and colour profiles before Pillow would inflate them."""
 
 from __future__ import annotations
 

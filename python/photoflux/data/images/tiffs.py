@@ -1,4 +1,4 @@
-"""What a TIFF is: an ordinary one, a camera's raw file, or one whose kind of values is not read."""
+"""TIFF: tells ordinary files from raw files of cameras and from kinds of values that are not read."""
 
 from __future__ import annotations
 

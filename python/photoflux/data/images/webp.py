@@ -1,4 +1,4 @@
-"""A WebP without what is not its pixels: damaged metadata behind them makes Pillow refuse the whole file."""
+"""WebP: removes metadata, whose damage would make Pillow refuse the whole file."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where images come from: folders, CIFAR-10, idx files, arrays, the demo."""
+"""Sources of images: folders, CIFAR-10, idx files, arrays, and the demo; one module each."""

@@ -1,4 +1,4 @@
-"""Images in memory to a prepared dataset."""
+"""Prepares images that are in memory as arrays."""
 
 from __future__ import annotations
 

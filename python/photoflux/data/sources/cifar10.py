@@ -1,4 +1,4 @@
-"""CIFAR-10, in its python or binary version, to a prepared dataset."""
+"""Prepares CIFAR-10, from its python or binary version or downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo: generated images of five classes, for first steps and tests, with nothing to download."""
+"""Prepares the demo dataset: five classes of generated images, without a download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawings of the demo's five classes: each kind has its own strokes, none has its own colours."""
+"""Draws the images of the demo's five classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One download: resumed where it was cut off, checked, and renamed only when whole."""
+"""Downloads one file: resumes after a cut, verifies the checksum and renames the complete file."""
 
 from __future__ import annotations
 

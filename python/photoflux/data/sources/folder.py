@@ -1,4 +1,4 @@
-"""A folder of class folders to a prepared dataset."""
+"""Prepares a folder of class folders; the order of decoding, grouping and splitting is set here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MNIST-format idx files to a prepared dataset."""
+"""Prepares MNIST-format idx files."""
 
 from __future__ import annotations
 

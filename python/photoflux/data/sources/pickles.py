@@ -1,4 +1,4 @@
-"""Reading CIFAR-10's pickled batches without running what a pickle may ask for."""
+"""Reads CIFAR-10's pickled batches without executing code from them."""
 
 from __future__ import annotations
 

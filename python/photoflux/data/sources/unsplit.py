@@ -1,4 +1,4 @@
-"""Labelled images that are scored whole: a dataset for a run that is there, with no parts to train on."""
+"""Prepares labelled images for the evaluation of an existing run, all of them as its test part."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The Flux engine: Julia in this process."""
+"""The Flux engine: the Julia package in this process."""

@@ -1,4 +1,4 @@
-"""Starts Julia in this process, once, on first use; nothing else happens here."""
+"""Starts Julia in this process, once, on first use; settings of juliacall are changed here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cause of a failure of Julia, found in pages of its output."""
+"""Finds the cause of a failure in Julia's output; a new kind of failure gets its pattern here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The product: the Julia package in this process, through juliacall."""
+"""The Flux engine: calls the Julia package through juliacall."""
 
 from __future__ import annotations
 

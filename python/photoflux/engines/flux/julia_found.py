@@ -1,4 +1,4 @@
-"""Which Julia programs are on this machine, and which version juliapkg wants."""
+"""Finds the Julia programs of this machine and the version that juliapkg wants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets juliapkg find or download Julia and its packages: ``python -m photoflux.engines.flux.julia_install ANSWER``.
+"""Runs juliapkg, which finds or downloads Julia and its packages: ``python -m photoflux.engines.flux.julia_install``.
 
 A process of its own, so that what juliapkg and Julia print can be read, shown and searched for the cause of a failure,
 whatever has become of the standard streams of the process that asks. ANSWER is a file: one JSON object, ``{}`` or the

@@ -1,4 +1,4 @@
-"""Settles which Julia and which of its projects juliacall is to start, and says exactly why there is none."""
+"""Decides which Julia and which project juliacall starts, and why there is none."""
 
 from __future__ import annotations
 

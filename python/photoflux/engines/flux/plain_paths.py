@@ -1,4 +1,4 @@
-"""Paths for a program that takes text: one whose bytes are not UTF-8 is reached through a link."""
+"""Makes a path whose bytes are not UTF-8 readable for Julia, through a symbolic link."""
 
 from __future__ import annotations
 

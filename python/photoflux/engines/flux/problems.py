@@ -1,4 +1,4 @@
-"""The errors that say why Flux cannot be used, each with its own advice."""
+"""The errors that explain why Flux cannot be used; their advice is written here."""
 
 from __future__ import annotations
 

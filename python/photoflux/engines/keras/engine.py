@@ -1,4 +1,4 @@
-"""The Keras engine: the documents' own layers, in a worker process; the reference, and the fallback without Julia."""
+"""The Keras engine as PhotoFlux calls it: sends each request to the worker process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an epoch of the Keras engine shows to the model: which images, in which order, weighed or augmented how."""
+"""The images of an epoch of the Keras engine: order, class weights and augmentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's weights as a model file that needs no PhotoFlux. Worker process only."""
+"""Exports weights as a Keras or ONNX file; a new format is added here. Worker process only."""
 
 from __future__ import annotations
 

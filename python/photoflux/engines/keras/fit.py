@@ -1,4 +1,4 @@
-"""The fit of the Keras engine: epochs, early stopping, interruption and divergence. Worker process only."""
+"""The training loop of the Keras engine, with early stopping and interruption. Worker process only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody's Keras model as a variant's weights, if it is that variant. Worker process only.
+"""Reads a Keras model as the weights of a variant, if it is that variant. Worker process only.
 
 No code from the file is executed: its description is read as JSON first, and everything in it that is not one of a few
 of Keras' own layers is refused before Keras opens it.

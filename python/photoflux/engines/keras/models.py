@@ -1,4 +1,4 @@
-"""The variants written with Keras layers, as their documents have them; outputs are logits. Worker process only."""
+"""Builds a variant as a Keras model whose outputs are logits. Worker process only."""
 
 from __future__ import annotations
 

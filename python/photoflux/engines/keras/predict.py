@@ -1,4 +1,4 @@
-"""Logits of the Keras engine. Worker process only."""
+"""Computes logits with the Keras engine. Worker process only."""
 
 from __future__ import annotations
 

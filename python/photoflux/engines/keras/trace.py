@@ -1,4 +1,4 @@
-"""What the Keras engine answers so that two engines can be compared number by number. Worker process only."""
+"""Returns every intermediate number of some steps, for `photoflux verify`. Worker process only."""
 
 from __future__ import annotations
 

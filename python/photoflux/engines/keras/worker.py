@@ -1,4 +1,4 @@
-"""A Python worker process that answers requests: JSON lines on its pipes, big arrays by files."""
+"""A Python worker process that answers requests: JSON lines through pipes, large arrays through files."""
 
 from __future__ import annotations
 
