@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from photoflux.data.duplicates import components, number_groups
-from photoflux.data.images.decoding import begins_like_an_image
+from photoflux.data.images.opening import begins_like_an_image
 from photoflux.data.paths import PathMatcher
 from photoflux.data.tables import read_table
 from photoflux.errors import DataError, SettingError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photoflux.data.images import decoding
+from photoflux.data.images import decoding, opening
 from photoflux.data.images.decoding import Decoded, decode_file
 from photoflux.data.shape import Shape
 
@@ -321,7 +321,7 @@ def test_a_decompression_bomb_is_refused_before_it_grows(tmp_path: Path):
 
 def test_too_large_and_unreadable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = saved(tmp_path / "a.png", PICTURE)
-    monkeypatch.setattr(decoding, "MAX_BYTES", 10)
+    monkeypatch.setattr(opening, "MAX_BYTES", 10)
     assert "larger than" in reason(path)
     monkeypatch.undo()
 

@@ -277,12 +277,12 @@ def test_the_orientation_of_a_png_counts(tmp_path: Path, how: str):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 def test_large_files_are_read_piece_by_piece(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
-    from photoflux.data.images import decoding
+    from photoflux.data.images import opening
 
     options = {"save_all": True, "append_images": [PICTURE.copy()]} if kind == "TIFF" else {}
     (tmp_path / "a").write_bytes(saved(kind, **options))
     small = decode_file(tmp_path / "a", Shape(3, 8, 8))
-    monkeypatch.setattr(decoding, "_IN_MEMORY", 10)
+    monkeypatch.setattr(opening, "_IN_MEMORY", 10)
     large = decode_file(tmp_path / "a", Shape(3, 8, 8))
     assert [image.sha256 for image in large.images] == [image.sha256 for image in small.images]
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(large.images, small.images, strict=True))

@@ -1,36 +1,29 @@
-"""One image file to pixels: an allow-list of formats, recognised by content, and a reason for each file left out."""
+"""Decodes one image file to pixels, page by page, with a reason for each page or file that is left out."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import re
-import stat
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from photoflux.data.images.colours import reduced_rgb, to_grey, to_rgb
 from photoflux.data.images.depth import SIGNED, from_bytes, samples_of, to_eight_bits, white_of
-from photoflux.data.images.formats import HEAD, RefusedError, known_format, recognise
-from photoflux.data.images.jpeg import complete_jpeg, is_cut, strip_jpeg
-from photoflux.data.images.png import strip_png
-from photoflux.data.images.tiffs import directory, more_kinds, values_in_words
-from photoflux.data.images.webp import strip_webp
+from photoflux.data.images.formats import RefusedError, recognise
+from photoflux.data.images.jpeg import complete_jpeg, is_cut
+from photoflux.data.images.opening import Source, not_unpacked, open_first, opened, source_of
+from photoflux.data.images.tiffs import more_kinds
 from photoflux.data.shape import Shape
 
 MAX_PIXELS = 200_000_000
 # From here on one image takes the memory of many; a scan of A4 at 600 dots per inch has 35 million.
 LARGE = 50_000_000
-MAX_BYTES = 1 << 30
 MAX_PAGES = 5000
-# Files up to this size are read at once, larger ones piece by piece.
-_IN_MEMORY = 1 << 24
 
 _ORIENTATION = 0x0112
 # Orientations from 5 on swap width and height.
@@ -72,18 +65,6 @@ class TooLargeError(Exception):
     """An image has more than `LARGE` pixels, and those were not wanted."""
 
 
-class _Source(NamedTuple):
-    """An open file: `open` opens it as an image, anew each time it is called."""
-
-    kind: str
-    file: BinaryIO
-    open: Callable[[], Image.Image]
-    digest: hashlib._Hash
-    bits: int = 8
-    significant: int | None = None
-    note: str | None = None
-
-
 def decode_file(path: str | Path, shape: Shape) -> DecodedFile:
     """Decode an image file, resized to a shape; a file that cannot be used gives the reason.
 
@@ -123,12 +104,12 @@ def decode_parts(path: Path, shape: Shape, *, large: bool = True) -> Generator[D
     """
     kind = "file"
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             # Never around a `yield`: what it changes must not be seen by whoever takes the parts.
             with _quiet():
                 kind = recognise(file)
-                source = _source(kind, file)
-                image = _open_first(source)
+                source = source_of(kind, file)
+                image = open_first(source)
             with image:
                 yield from _decode_pages(image, source, shape, large)
     except TooLargeError:
@@ -140,81 +121,11 @@ def decode_parts(path: Path, shape: Shape, *, large: bool = True) -> Generator[D
         yield _left_out(0, _broken(kind, error))
 
 
-def begins_like_an_image(path: Path) -> bool:
-    """Say whether a file begins as a file of one of the formats does; only `decode_file` says whether it is whole."""
-    try:
-        # Opening a pipe would wait for a writer for ever.
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            return known_format(file.read(HEAD)) is not None
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    try:
-        status = path.stat()
-        # Opening a pipe would wait for a writer for ever.
-        if not stat.S_ISREG(status.st_mode):
-            raise RefusedError("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise RefusedError(f"larger than {MAX_BYTES >> 20} MiB")
-        if status.st_size == 0:
-            raise RefusedError("an empty file (0 bytes)")
-        file: BinaryIO = path.open("rb")
-        if status.st_size <= _IN_MEMORY:
-            with file:
-                file = io.BytesIO(file.read())
-    except FileNotFoundError as error:
-        raise RefusedError("a link to nothing" if path.is_symlink() else "the file has gone") from error
-    except OSError as error:
-        raise RefusedError(f"cannot be read: {error.strerror}") from error
-    with file:
-        yield file
-
-
-def _source(kind: str, file: BinaryIO) -> _Source:
-    file.seek(0)
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    bits, significant, note = 8, None, None
-    stream = file
-    if kind == "PNG":
-        stream, bits, significant, note = strip_png(file)
-    elif kind == "JPEG":
-        stream = strip_jpeg(file)
-    elif kind == "WEBP":
-        stream = strip_webp(file)
-
-    def opened() -> Image.Image:
-        stream.seek(0)
-        return Image.open(stream, formats=[kind])
-
-    return _Source(kind, file, opened, digest, bits, significant, note)
-
-
-def _open_first(source: _Source) -> Image.Image:
-    try:
-        return source.open()
-    except UnidentifiedImageError as error:
-        tags = directory(source.file) if source.kind == "TIFF" else {}
-        if tags:
-            raise RefusedError(_not_unpacked(tags)) from error
-        raise RefusedError(f"broken {source.kind}: its header cannot be read") from error
-
-
-def _not_unpacked(tags: Any) -> str:
-    return f"a TIFF of {values_in_words(tags)}, which is not read: convert it to 8 or 16 bits"
-
-
 def _left_out(page: int, reason: str) -> DecodedFile:
     return DecodedFile([], [(page, reason)], [])
 
 
-def _decode_pages(image: Image.Image, source: _Source, shape: Shape, large: bool) -> Iterator[DecodedFile]:
+def _decode_pages(image: Image.Image, source: Source, shape: Shape, large: bool) -> Iterator[DecodedFile]:
     with _quiet():
         pages = getattr(image, "n_frames", 1) if source.kind == "TIFF" else 1
         only = _decode_page(image, source, 0, shape, large) if pages == 1 else None
@@ -243,10 +154,10 @@ def _turn_to(image: Image.Image, page: int) -> None:
     try:
         image.seek(page - 1)
     except SyntaxError as error:
-        raise RefusedError(_not_unpacked(getattr(image, "tag_v2", {}))) from error
+        raise RefusedError(not_unpacked(getattr(image, "tag_v2", {}))) from error
 
 
-def _decode_page(image: Image.Image, source: _Source, page: int, shape: Shape, large: bool) -> DecodedFile:
+def _decode_page(image: Image.Image, source: Source, page: int, shape: Shape, large: bool) -> DecodedFile:
     import imagehash
 
     if image.width * image.height > MAX_PIXELS:
@@ -291,7 +202,7 @@ def _draft(image: Image.Image, shape: Shape) -> None:
     image.draft(None, (side, side))
 
 
-def _loaded(image: Image.Image, source: _Source, shape: Shape) -> Image.Image:
+def _loaded(image: Image.Image, source: Source, shape: Shape) -> Image.Image:
     """Load the pixels; of a JPEG without its end marker if none of them is missing."""
     if source.kind != "JPEG":
         image.load()
@@ -317,7 +228,7 @@ def _decode_jpeg(stream: BinaryIO) -> Image.Image:
     return image
 
 
-def _eight_bits(image: Image.Image, source: _Source, page: int, raw: str) -> tuple[Image.Image, str | None]:
+def _eight_bits(image: Image.Image, source: Source, page: int, raw: str) -> tuple[Image.Image, str | None]:
     """Return the image with 8 bits a channel, and what is to be noted of how they were found."""
     samples = samples_of(image, source.significant)
     if image.mode.startswith(("I", "F")) or (image.mode == "L" and samples.kind == SIGNED):

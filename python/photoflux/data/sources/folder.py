@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,24 +88,24 @@ def prepare_folder(
         PreparedWriter(dest, Shape(3, image_size, image_size)) as writer,
         explaining(source, rejected),
     ):
-        records, found, hashes, broken, noted = decode_into(writer, source, files, on_progress, processes)
-        rejected += broken
-        names_of_groups = [given.get(file.path, "") for file in found]
+        read = decode_into(writer, source, files, on_progress, processes)
+        records = read.records
+        rejected += read.rejected
         if not records:
             raise nothing_readable(source, rejected)
         names, codes = to_labels([record.folder for record in records], None)
         _check_folders(source, names, files, "with readable images ")
-        notes += _notes_in_words(noted)
+        notes += _notes_in_words(read.notes)
         notes += [*scan.notes, *_unread_folders([*scan.unread, *(folder for folder in folders if folder not in names)])]
         positive = resolve_positive(positive, names)
         classes, labels = to_labels([record.folder for record in records], positive)
-        together = group_duplicates([record.sha256 for record in records], np.array(hashes, dtype=np.uint64), codes)
+        together = read.groups(codes)
         if groups is not None:
-            together, joined = join_groups(together, names_of_groups)
+            together, joined = join_groups(together, [given.get(file.path, "") for file in read.found])
             notes += joined
         conflicts = find_conflicts([(record.path, record.folder, record.sha256) for record in records])
         notes += conflicts_in_words(conflicts)
-        parts = [file.part for file in found if file.part is not None]
+        parts = [file.part for file in read.found if file.part is not None]
         if parts:
             expected = {file.part for file in files if file.part is not None}
             split = complete_split(parts, expected, codes, together, seed, printable(source))
@@ -124,7 +124,7 @@ def prepare_folder(
             positive=positive,
             labels=labels,
             split=split,
-            files=(record._replace(group=int(group)) for record, group in zip(records, together, strict=True)),
+            files=read.grouped(together),
             rejected=sorted(rejected),
             seed=seed,
             warnings=notes,
@@ -133,7 +133,7 @@ def prepare_folder(
             given=bool(parts),
             conflicts=conflicts,
             made_from=made_from,
-            looks=hashes,
+            looks=read.hashes,
         )
 
 
@@ -145,6 +145,15 @@ class Read(NamedTuple):
     hashes: list[int]
     rejected: list[tuple[str, str]]
     notes: list[tuple[str, str]]
+
+    def groups(self, labels: np.ndarray) -> np.ndarray:
+        """Return the group of each image, equal and nearly equal images in one; labels are from 0, (N,)."""
+        digests = [record.sha256 for record in self.records]
+        return group_duplicates(digests, np.array(self.hashes, dtype=np.uint64), labels)
+
+    def grouped(self, groups: np.ndarray) -> Iterator[ImageRecord]:
+        """Return the records with the group of each."""
+        return (record._replace(group=int(group)) for record, group in zip(self.records, groups, strict=True))
 
 
 def decode_into(

@@ -11,7 +11,7 @@ import numpy as np
 
 from photoflux.data.cache import cached, digest_of
 from photoflux.data.checks import OnProgress
-from photoflux.data.duplicates import group_duplicates, number_groups
+from photoflux.data.duplicates import number_groups
 from photoflux.data.labels import PHOTO_NAMES
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.scanning import scan_folder
@@ -72,9 +72,6 @@ def prepare_unsplit(
             if not read.records:
                 raise nothing_readable(root, [*scan.rejected, *read.rejected])
             labels = np.array([label_of[record.folder] for record in read.records], dtype=np.int32)
-            together = group_duplicates(
-                [record.sha256 for record in read.records], np.array(read.hashes, dtype=np.uint64), labels
-            )
             return writer.finish(
                 name=root.resolve().name,
                 source="folder",
@@ -82,7 +79,7 @@ def prepare_unsplit(
                 positive=positive,
                 labels=labels,
                 split=np.full(len(labels), TEST),
-                files=(r._replace(group=int(g)) for r, g in zip(read.records, together, strict=True)),
+                files=read.grouped(read.groups(labels)),
                 rejected=sorted([*scan.rejected, *read.rejected]),
                 seed=0,
                 warnings=[*notes, *scan.notes],

@@ -1,0 +1,109 @@
+"""Opens an image file: size limits, the format by content, and metadata left out; limits are changed here."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+
+from photoflux.data.images.formats import HEAD, RefusedError, known_format
+from photoflux.data.images.jpeg import strip_jpeg
+from photoflux.data.images.png import strip_png
+from photoflux.data.images.tiffs import directory, values_in_words
+from photoflux.data.images.webp import strip_webp
+
+MAX_BYTES = 1 << 30
+# Files up to this size are read at once, larger ones piece by piece.
+_IN_MEMORY = 1 << 24
+
+
+class Source(NamedTuple):
+    """An open file: `open` opens it as an image, anew each time it is called."""
+
+    kind: str
+    file: BinaryIO
+    open: Callable[[], Image.Image]
+    digest: hashlib._Hash
+    bits: int = 8
+    significant: int | None = None
+    note: str | None = None
+
+
+def begins_like_an_image(path: Path) -> bool:
+    """Say whether a file begins as a file of one of the formats does; only `decode_file` says whether it is whole."""
+    try:
+        # Opening a pipe would wait for a writer for ever.
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return known_format(file.read(HEAD)) is not None
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file of a bounded size for reading; raises `RefusedError` with the reason if it cannot be used."""
+    try:
+        status = path.stat()
+        # Opening a pipe would wait for a writer for ever.
+        if not stat.S_ISREG(status.st_mode):
+            raise RefusedError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise RefusedError(f"larger than {MAX_BYTES >> 20} MiB")
+        if status.st_size == 0:
+            raise RefusedError("an empty file (0 bytes)")
+        file: BinaryIO = path.open("rb")
+        if status.st_size <= _IN_MEMORY:
+            with file:
+                file = io.BytesIO(file.read())
+    except FileNotFoundError as error:
+        raise RefusedError("a link to nothing" if path.is_symlink() else "the file has gone") from error
+    except OSError as error:
+        raise RefusedError(f"cannot be read: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def source_of(kind: str, file: BinaryIO) -> Source:
+    """Return an open file of a known format as images: its metadata is left out, its digest is of the whole file."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    bits, significant, note = 8, None, None
+    stream = file
+    if kind == "PNG":
+        stream, bits, significant, note = strip_png(file)
+    elif kind == "JPEG":
+        stream = strip_jpeg(file)
+    elif kind == "WEBP":
+        stream = strip_webp(file)
+
+    def image() -> Image.Image:
+        stream.seek(0)
+        return Image.open(stream, formats=[kind])
+
+    return Source(kind, file, image, digest, bits, significant, note)
+
+
+def open_first(source: Source) -> Image.Image:
+    """Open a file's first image; raises `RefusedError` if Pillow does not know it."""
+    try:
+        return source.open()
+    except UnidentifiedImageError as error:
+        tags = directory(source.file) if source.kind == "TIFF" else {}
+        if tags:
+            raise RefusedError(not_unpacked(tags)) from error
+        raise RefusedError(f"broken {source.kind}: its header cannot be read") from error
+
+
+def not_unpacked(tags: Any) -> str:
+    """Return the reason for a TIFF whose kind of values is not read."""
+    return f"a TIFF of {values_in_words(tags)}, which is not read: convert it to 8 or 16 bits"
