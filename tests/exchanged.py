@@ -13,8 +13,8 @@ from photoflux.data.shape import Shape
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.weights import expected_shapes, metadata_of, write_weights
-from photoflux.runs import run as runs
 from photoflux.runs.description import RunData, RunMetrics
+from photoflux.runs.folder import write_description, writing
 from photoflux.runs.run import Run
 
 SHAPE = Shape(3, 12, 10)
@@ -42,9 +42,9 @@ def a_run(folder: Path, v: Variant, classes: int, shape: Shape = SHAPE) -> Run:
         weights[name] = rng.uniform(-limit, limit, size).astype(np.float32)
     data = RunData("d", "", [f"c{k}" for k in range(classes)], shape)
     run = Run(folder, "keras", v, Settings(1, 32, 0.001), data, [], 0, "interrupted", 0.0, RunMetrics(), {})
-    with runs.writing(folder) as temporary:
+    with writing(folder) as temporary:
         write_weights(temporary / run.weights.name, weights, metadata_of(v, shape, classes))
-        runs.write_description(temporary, run)
+        write_description(temporary, run)
     return run
 
 

@@ -31,9 +31,9 @@ from photoflux.reporting.finishing import complete, draw_calibration, finish, fi
 from photoflux.reporting.i18n import translator
 from photoflux.reporting.page import destination
 from photoflux.reporting.run_report import report as report_run
-from photoflux.runs import run as runs
 from photoflux.runs.evaluation import Metrics
 from photoflux.runs.export import export
+from photoflux.runs.folder import claimed, claimed_new
 from photoflux.runs.import_keras import import_run, keras_file
 from photoflux.runs.prediction import Prediction, check_array, expand, predict_files, predictions_of
 from photoflux.runs.progress import Display, announce
@@ -209,7 +209,7 @@ def train(
     start = None if initial is None else initial_weights(initial)
     with ExitStack() as stack:
         if out is not None:
-            folder = stack.enter_context(runs.claimed(user_path(out)))
+            folder = stack.enter_context(claimed(user_path(out)))
         prepared = _prepared_for(recipe, data, positive, image_size, seed, groups, resplit, progress)
         if on_prepared is not None:
             on_prepared(prepared)
@@ -217,7 +217,7 @@ def train(
             # Refused here, not when an engine has started.
             read_weights_of(start, recipe, prepared.shape, len(prepared.classes))
         if out is None:
-            folder = stack.enter_context(runs.claimed_new(f"{recipe.name}-{prepared.name}"))
+            folder = stack.enter_context(claimed_new(f"{recipe.name}-{prepared.name}"))
         display = stack.enter_context(Display(progress))
         chosen = get_engine(engine, display.say)
         display.say(
@@ -422,7 +422,7 @@ def import_keras(
         If Keras is not installed.
     """
     file = keras_file(model, variant, data, classes, image_size, channels, scaled)
-    place = runs.claimed_new(file.title) if out is None else runs.claimed(user_path(out))
+    place = claimed_new(file.title) if out is None else claimed(user_path(out))
     with place as folder, KerasEngine() as engine, Display(progress) as display:
         display.say(f"Opening {printable(file.path)} with Keras")
         return finish(import_run(file, engine, folder), engine, file.prepared, display)

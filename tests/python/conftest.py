@@ -16,10 +16,10 @@ from photoflux import variant
 from photoflux.data.sources.demo import write_demo_folder
 from photoflux.model.history import EpochRow
 from photoflux.model.settings import Settings
-from photoflux.runs import run as runs
 from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
 from photoflux.runs.evaluation import score
-from photoflux.runs.run import Run, load_run
+from photoflux.runs.folder import write_description, writing
+from photoflux.runs.run import LOGITS, Run, load_run
 
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 VOID = {"meta", "img", "br", "wbr", "link", "hr", "input"}
@@ -116,9 +116,9 @@ def save_run(folder, prepared, *, name="l1", wrong=0.3, seed=0, **changes):
         versions={"keras": "3.1", "photoflux": "0.1.0"},
     )
     run = dataclasses.replace(run, **changes)
-    with runs.writing(folder) as temporary:
-        save_file(logits, temporary / runs.LOGITS)
-        runs.write_description(temporary, run)
+    with writing(folder) as temporary:
+        save_file(logits, temporary / LOGITS)
+        write_description(temporary, run)
     return load_run(folder)
 
 

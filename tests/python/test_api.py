@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import photoflux
-from photoflux import DataError, DivergedError, EngineError, RunError, SettingError, api
+from photoflux import DataError, DivergedError, EngineError, RunError, SettingError
 from photoflux.data.sources.demo import write_demo_folder
 from photoflux.engines.flux.problems import problem
 
@@ -201,7 +201,7 @@ def test_a_full_disk_leaves_the_earlier_run(keras, arrays, tmp_path, monkeypatch
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(api.runs, "write_description", full)
+    monkeypatch.setattr("photoflux.runs.training.write_description", full)
     with pytest.raises(RunError, match="No space left on device"):
         photoflux.train("dense_l2", arrays, engine="keras", epochs=2, out=out, progress=False)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before

@@ -26,9 +26,9 @@ from photoflux.model.layers import layers
 from photoflux.model.settings import settings_of
 from photoflux.model.variants import Variant, variant
 from photoflux.model.variants import variants as table
+from photoflux.runs.folder import claimed_new, claimed_out
 from photoflux.runs.progress import Display, announce
-from photoflux.runs.run import Run, claimed_new
-from photoflux.system.claims import Busy, claim
+from photoflux.runs.run import Run
 from photoflux.system.names import reason, user_path
 
 ALL = "all"
@@ -231,14 +231,7 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
             folder = stack.enter_context(claimed_new("comparison"))
         else:
             folder = user_path(out)
-            try:
-                stack.enter_context(claim(folder))
-            except Busy as busy:
-                raise RunError(
-                    f"`out` {folder} is being written by {busy}. Wait until that is done, or choose another folder."
-                ) from None
-            except OSError as error:
-                raise _unusable(folder, error) from error
+            stack.enter_context(claimed_out(folder, _unusable))
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "runs").is_dir():
             raise RunError(f"`out` must be a new folder or an earlier comparison; {folder} holds something else.")
         try:

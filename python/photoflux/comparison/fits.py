@@ -21,10 +21,10 @@ from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.weights import read_weights_of, write_arrays
 from photoflux.reporting.finishing import finish, finish_fit, has_scores, was_interrupted
-from photoflux.runs import run as runs
 from photoflux.runs.evaluation import decisions
+from photoflux.runs.folder import claimed
 from photoflux.runs.progress import Display
-from photoflux.runs.run import Run
+from photoflux.runs.run import Run, load_run
 from photoflux.runs.scoring import logits_of
 from photoflux.runs.training import fit_and_save
 
@@ -135,19 +135,19 @@ def _line(fit: Fit, run: Run) -> str:
 
 def _fitted(fit: Fit, path: Path, engine: Engine, display: Display) -> Run:
     try:
-        with runs.claimed(path):
+        with claimed(path):
             trained = fit_and_save(engine, fit.recipe, fit.data, fit.settings, path, display)
             return finish_fit(trained, engine, fit.data, display)
     except DivergedError as error:
         display.say(f"{fit.name}: {error}")
-        return runs.load_run(path)
+        return load_run(path)
 
 
 def _kept(fit: Fit, path: Path, engine: Engine) -> Run | None:
     """Return the run of a fit that is there already and whole."""
     if not path.exists():
         return None
-    run = runs.load_run(path)
+    run = load_run(path)
     expected = {
         "variant": fit.recipe,
         **dataclasses.asdict(fit.settings),

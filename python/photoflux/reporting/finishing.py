@@ -15,11 +15,11 @@ from photoflux.model.weights import read_weights_of, write_arrays
 from photoflux.reporting import plots
 from photoflux.reporting.report_data import PARTS
 from photoflux.reporting.run_report import report
-from photoflux.runs import run as runs
 from photoflux.runs.dataset import dataset_of
 from photoflux.runs.evaluation import Metrics
+from photoflux.runs.folder import amend
 from photoflux.runs.progress import Display
-from photoflux.runs.run import Run
+from photoflux.runs.run import LOGITS, Run
 from photoflux.runs.scoring import logits_of, metrics_of
 from photoflux.runs.seen import scored_positions
 from photoflux.runs.training import Trained
@@ -80,7 +80,7 @@ class _Finisher:
             return self.run
         for _ in range(2):  # a Ctrl-C here must not cost the scores
             try:
-                return runs.amend(self.run, **values)
+                return amend(self.run, **values)
             except KeyboardInterrupt:
                 self.interrupted = True
             except Exception as error:
@@ -204,7 +204,7 @@ def _data_of(run: Run, display: Display) -> PreparedDataset | None:
     One that is gone is prepared again only where there is something to score: whoever needs it for more says so.
     """
     try:
-        if not all(part in run.metrics.by_part() for part in PARTS) or not (run.path / runs.LOGITS).is_file():
+        if not all(part in run.metrics.by_part() for part in PARTS) or not (run.path / LOGITS).is_file():
             return dataset_of(run, display)
         prepared = open_prepared(run.data.path or "")
     except DataError:
@@ -233,7 +233,7 @@ def _score(
             logits[part] = run.logits(part)
     finisher.run = dataclasses.replace(run, metrics=run.metrics.updated(scored))
     if logits:
-        write_arrays(run.path / runs.LOGITS, logits)
+        write_arrays(run.path / LOGITS, logits)
 
 
 def _draw(finisher: _Finisher, only_missing: bool = False) -> None:

@@ -14,8 +14,8 @@ from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.variants import variant as variant_of
 from photoflux.model.weights import read_weights_of
-from photoflux.runs import run as runs
 from photoflux.runs.description import RunData, RunMetrics
+from photoflux.runs.folder import write_description, writing
 from photoflux.runs.run import Run
 from photoflux.runs.seen import adopted, write_seen
 from photoflux.runs.training import origin_of
@@ -90,7 +90,7 @@ def import_run(file: KerasFile, engine: KerasEngine, folder: Path) -> Run:
         If the classes or the dataset do not fit it.
     """
     variant, names = file.variant, file.classes
-    with runs.writing(folder) as temporary:
+    with writing(folder) as temporary:
         weights = temporary / "weights.safetensors"
         known = None if names is None else len(names)
         found, count = engine.import_model(
@@ -112,7 +112,7 @@ def import_run(file: KerasFile, engine: KerasEngine, folder: Path) -> Run:
             initial=origin_of(file.path, read_weights_of(weights, variant, found, count)),
             notes=[] if file.prepared is None else [UNKNOWN],
         )
-        runs.write_description(temporary, run)
+        write_description(temporary, run)
     return run
 
 

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +16,7 @@ from photoflux.model.summary import Summary, summary_of
 from photoflux.model.variants import Variant
 from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
 from photoflux.runs.evaluation import Metrics
-from photoflux.system import atomic
-from photoflux.system.claims import Busy, claim
-from photoflux.system.names import as_json, file_stem, printable, user_path
-from photoflux.system.terminal import say
+from photoflux.system.names import printable, user_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,177 +162,6 @@ class Run:
             lines.append("  threshold   {score:.6g}, for a {promise} of {value:g} or more".format(**self.threshold))
         lines += [f"  note        {note}" for note in self.notes]
         return "\n".join(lines)
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[Path]:
-    """Have the folder of a run for the time of the block, so that no other fit writes to it.
-
-    Raises
-    ------
-    RunError
-        If another process has it (the message says which, and since when), or it must not or cannot be written.
-    """
-    with ExitStack() as stack:
-        check_destination(path)
-        try:
-            stack.enter_context(claim(path))
-        except Busy as busy:
-            raise RunError(
-                f"`out` {path} is being written by {busy}. Wait until that is done, or choose another folder."
-            ) from None
-        except OSError as error:
-            raise unwritable(path, error) from error
-        check_destination(path)
-        yield path
-
-
-@contextmanager
-def claimed_new(title: str) -> Iterator[Path]:
-    """Have a folder under ``runs/`` that does not exist yet, named after a title and the time; see `claimed`."""
-    stem = f"{file_stem(title)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for name in [stem] + [f"{stem}-{i}" for i in range(2, 1000)]:
-        path = Path("runs") / name
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(claim(path))
-            except Busy:
-                continue
-            except OSError as error:
-                raise unwritable(path, error) from error
-            # Looked at under the claim: another fit may have had it until now.
-            if not os.path.lexists(path):
-                yield path
-                return
-    raise RunError(f"There are too many runs called {stem}. Choose a folder with `out`.")
-
-
-def unwritable(path: Path, error: OSError, advice: str = "") -> RunError:
-    """Return the error for a run that cannot be written."""
-    return RunError(
-        f"The run could not be written to {path}: {error.strerror or error}. Free space or choose another folder "
-        f"with `out`; what was there before is unchanged. {advice}".rstrip()
-    )
-
-
-def check_destination(path: Path) -> None:
-    """Refuse a folder to which a run must not be written, before anything is trained.
-
-    Raises
-    ------
-    RunError
-        If `path` is a file, or a folder with other content.
-    """
-    if path.is_dir() and ((path / "run.json").is_file() or not any(path.iterdir())):
-        return
-    if path.exists() or path.is_symlink():
-        kind = "a folder that is not a run (it has no run.json)" if path.is_dir() else "a file"
-        raise RunError(f"`out` must be a new folder or an earlier run; {path} is {kind}. Choose another.")
-
-
-@contextmanager
-def writing(path: Path, *, rescue: bool = False) -> Iterator[Path]:
-    """Give a temporary folder beside `path` that replaces it, whole, when the block ends without an error.
-
-    An earlier run at `path` stays as it was until then, and for good if the block fails or the disk is full. A link
-    stays a link.
-
-    Parameters
-    ----------
-    path : Path
-        The run's folder.
-    rescue : bool
-        Whether weights that are in the temporary folder when the block fails are moved to the cache; the message says
-        where they are.
-
-    Raises
-    ------
-    RunError
-        If the folder cannot be made or written, or another process has it.
-    """
-    with claimed(path):
-        place = Path(os.path.realpath(path))
-        temporary = atomic.sibling(place)
-        try:
-            temporary.mkdir(parents=True)
-            yield temporary
-            atomic.install(temporary, place)
-        except BaseException as error:
-            kept = _rescued(temporary / "weights.safetensors", path) if rescue else None
-            advice = f"The weights are kept in {kept}; `photoflux train … --initial` starts from such a file."
-            if isinstance(error, OSError):
-                raise unwritable(path, error, advice if kept else "") from error
-            if kept:
-                say(advice)
-            raise
-        finally:
-            atomic.remove(temporary)
-
-
-def _rescued(weights: Path, path: Path) -> Path | None:
-    """Move the weights of a run that cannot be put in its place `path` into the cache, and return the file.
-
-    The cache may be on another disk than the run. None if there are none, or they could not be moved.
-    """
-    from photoflux.data.cache import cache_folder
-
-    if not weights.is_file():
-        return None
-    try:
-        folder = cache_folder() / "rescued" / f"{path.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        folder.mkdir(parents=True)
-        return Path(shutil.move(weights, folder))
-    except Exception:
-        return None
-
-
-def write_description(folder: Path, run: Run) -> None:
-    """Write ``run.json`` and ``history.csv`` into a folder."""
-    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in run.history)
-    saved = replace(run, created=datetime.now(UTC).isoformat(timespec="seconds"))
-    atomic.write_text(folder / "run.json", _as_json(saved.as_dict()))
-
-
-def _as_json(values: dict[str, Any]) -> str:
-    return as_json(values, indent=2) + "\n"
-
-
-def amend(run: Run, **values: Any) -> Run:
-    """Change entries of a run's ``run.json`` and return the run with them; no other file is touched.
-
-    The file is written under a temporary name and renamed, and is as it was if that fails.
-
-    Parameters
-    ----------
-    run : Run
-        The run.
-    **values
-        Attributes of `Run` of the same name.
-
-    Raises
-    ------
-    RunError
-        If the file cannot be read or written.
-    """
-    path, amended = run.path / "run.json", replace(run, **values)
-    entries = {name: value for name, value in amended.as_dict().items() if name in values}
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(claim(run.path, wait=AMEND_SECONDS))
-        except Busy as busy:
-            raise RunError(
-                f"{path} could not be changed: the run is being written by {busy}. It is as it was."
-            ) from None
-        except OSError:
-            pass  # where no claim can be written beside a run, no fit can replace it
-        try:
-            atomic.write_text(path, _as_json(json.loads(path.read_text(encoding="utf-8")) | entries))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} could not be changed: {error}. It is as it was.") from error
-    return amended
 
 
 def load_run(path: str | Path) -> Run:

@@ -17,10 +17,10 @@ from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.weights import fingerprint_of, read_weights_of
-from photoflux.runs import run as runs
 from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
+from photoflux.runs.folder import claimed, write_description, writing
 from photoflux.runs.progress import Display
-from photoflux.runs.run import Run
+from photoflux.runs.run import Run, load_run
 from photoflux.runs.seen import fitted, notes_of, seen_with, write_seen
 from photoflux.system.names import reason, user_path
 from photoflux.system.signals import held
@@ -41,7 +41,7 @@ def initial_weights(source: str | Path | Run) -> Path:
         raise RunError(f"{path} is a Keras file. Make a run of it first: `photoflux adopt {path} VARIANT --out RUN`.")
     if path.is_file():
         return path
-    return runs.load_run(source).weights
+    return load_run(source).weights
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def fit_and_save(
         rows.append(row)
         display.epoch(row, settings.epochs)
 
-    with runs.claimed(folder), ExitStack() as saved:
-        with runs.writing(folder, rescue=True) as temporary:
+    with claimed(folder), ExitStack() as saved:
+        with writing(folder, rescue=True) as temporary:
             weights = temporary / "weights.safetensors"
             write_seen(temporary, seen)
             began = time.perf_counter()
@@ -134,7 +134,7 @@ def fit_and_save(
                 initial=origin,
                 notes=notes,
             )
-            runs.write_description(temporary, run)
+            write_description(temporary, run)
         try:
             saved.close()
         except (KeyboardInterrupt, SystemExit) as error:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from photoflux.errors import DataError, RunError, SettingError
-from photoflux.runs import run as runs
 from photoflux.runs.dataset import dataset_of
 from photoflux.runs.evaluation import probabilities
+from photoflux.runs.folder import amend
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
 from photoflux.runs.seen import scored_positions, seen_by
@@ -121,7 +121,7 @@ def choose(
         "test": measured["test"].as_dict() if "test" in measured else None,
         "chosen": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    run = runs.amend(run, threshold=kept, temperature=calibration.temperature)
+    run = amend(run, threshold=kept, temperature=calibration.temperature)
     return OperatingPoint(
         run=run,
         positive=run.classes[1],

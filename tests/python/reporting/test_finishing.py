@@ -20,7 +20,8 @@ from photoflux.engines.base import Fit
 from photoflux.model.history import EpochRow
 from photoflux.model.weights import read_weights
 from photoflux.reporting import finishing, plots
-from photoflux.runs import run as runs
+from photoflux.runs import training
+from photoflux.system import atomic
 from small import prepare, write_random
 
 
@@ -130,7 +131,7 @@ def test_what_fails_after_the_last_epoch_is_a_note_and_is_made_again(
     assert set(again.metrics.by_part()) == {"train", "validation", "test"}
 
 
-@pytest.mark.parametrize("place", [fault[0] for fault in FAULTS.values()] + ["photoflux.runs.run.amend"])
+@pytest.mark.parametrize("place", [fault[0] for fault in FAULTS.values()] + ["photoflux.reporting.finishing.amend"])
 def test_ctrl_c_after_the_last_epoch(fake, data, tmp_path, monkeypatch, place):
     calls = []
 
@@ -161,7 +162,7 @@ def test_versions_that_cannot_be_had(fake, data, tmp_path, monkeypatch, error):
 @pytest.mark.parametrize("moment", ["description", "place"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_run_is_saved_waits(fake, data, tmp_path, monkeypatch, moment, number):
-    module, name = (runs, "write_description") if moment == "description" else (runs.atomic, "install")
+    module, name = (training, "write_description") if moment == "description" else (atomic, "install")
     real = getattr(module, name)
 
     def interrupted(*args):
@@ -191,7 +192,7 @@ def test_a_signal_while_the_run_is_saved_waits(fake, data, tmp_path, monkeypatch
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError()])
 def test_weights_that_cannot_be_put_in_their_place_are_kept(fake, data, tmp_path, monkeypatch, capsys, error):
     monkeypatch.setenv("PHOTOFLUX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(runs, "write_description", failing(error))
+    monkeypatch.setattr(training, "write_description", failing(error))
     with pytest.raises(RunError if isinstance(error, OSError) else type(error)) as caught:
         train(data, tmp_path / "r")
     said = str(caught.value) + capsys.readouterr().err

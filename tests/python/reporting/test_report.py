@@ -17,8 +17,8 @@ from photoflux import RunError, SettingError, cli
 from photoflux.data.prepared import open_prepared
 from photoflux.reporting.i18n import ENGLISH, translator
 from photoflux.reporting.report_data import gather
-from photoflux.runs import run as runs
 from photoflux.runs.description import RunMetrics
+from photoflux.runs.run import LOGITS
 from photoflux.runs.run import summary_of_run as layers_of
 
 
@@ -89,7 +89,7 @@ def test_every_error_and_example_is_shown_with_its_name(scans, tmp_path, Page, w
         "validation": everything_wrong.logits("validation"),
         "test": (1 - 2 * scored.labels[:, None]) * np.float32(2),
     }
-    save_file({name: values.astype(np.float32) for name, values in flipped.items()}, tmp_path / "r" / runs.LOGITS)
+    save_file({name: values.astype(np.float32) for name, values in flipped.items()}, tmp_path / "r" / LOGITS)
     read = Page(photoflux.report(tmp_path / "r").read_text(encoding="utf-8"))
     files = scans.files()
     paths = {files[i]["path"].encode("utf-8", "backslashreplace").decode() for i in scans.indices("test")}
@@ -198,11 +198,11 @@ def test_another_dataset_in_its_place_is_not_shown(copied, Page):
 
 @pytest.mark.parametrize("kind", ["none", "of another run", "not finite"])
 def test_a_run_without_logits_is_reported_without_what_needs_them(copied, Page, kind):
-    logits = load_file(copied / runs.LOGITS)
-    (copied / runs.LOGITS).unlink()
+    logits = load_file(copied / LOGITS)
+    (copied / LOGITS).unlink()
     if kind != "none":
         spoilt = {part: z[1:] if kind == "of another run" else z + np.float32(np.nan) for part, z in logits.items()}
-        save_file(spoilt, copied / runs.LOGITS)
+        save_file(spoilt, copied / LOGITS)
     read = Page(photoflux.report(copied).read_text(encoding="utf-8"))
     assert any(text.startswith("The run holds no logits") for text in read.text)
     assert read.of("img") == []
@@ -215,7 +215,7 @@ def test_what_julia_alone_wrote_is_reported(copied, Page):
         del values[name]
     del values["data"]["path"], values["data"]["positive"], values["data"]["made_from"]
     (copied / "run.json").write_text(json.dumps(values))
-    (copied / runs.LOGITS).unlink()
+    (copied / LOGITS).unlink()
     read = Page(photoflux.report(copied).read_text(encoding="utf-8"))
     assert any(text.startswith("The run holds no scores of the validation and test parts") for text in read.text)
     assert any("does not say where its prepared dataset is" in text for text in read.text)

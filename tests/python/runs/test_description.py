@@ -9,7 +9,7 @@ import pytest
 from photoflux import RunError, load_run, variant
 from photoflux.runs.description import RunMetrics, TrainMetrics
 from photoflux.runs.evaluation import Metrics
-from photoflux.runs.run import amend
+from photoflux.runs.folder import amend
 
 SCORES = {
     "loss": 0.559236521976554,

@@ -1,8 +1,7 @@
-"""Run folders: whole or not there, and never code."""
+"""A run is read back from its folder, and what cannot be read says why."""
 
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from photoflux import RunError, load_run, variant
 from photoflux.data.shape import Shape
 from photoflux.model.history import EpochRow
 from photoflux.model.settings import Settings
-from photoflux.runs import run as runs
 from photoflux.runs.description import RunData, RunMetrics
+from photoflux.runs.folder import write_description, writing
 from photoflux.runs.run import Run
 
 
@@ -26,9 +25,9 @@ def a_run(folder: Path) -> Run:
 
 def write(folder: Path) -> Run:
     run = a_run(folder)
-    with runs.writing(folder) as temporary:
+    with writing(folder) as temporary:
         (temporary / "weights.safetensors").write_bytes(b"")
-        runs.write_description(temporary, run)
+        write_description(temporary, run)
     return run
 
 
@@ -39,42 +38,6 @@ def test_there_and_back(tmp_path):
     assert read.created
     assert (tmp_path / "r" / "history.csv").read_text().splitlines()[0].startswith("epoch,seconds,train_loss,train_pen")
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
-
-
-def test_an_earlier_run_is_replaced_only_when_the_new_one_is_whole(tmp_path):
-    write(tmp_path / "r")
-    before = (tmp_path / "r" / "run.json").read_text()
-    with (
-        pytest.raises(RunError, match=r"No space left on device.*unchanged"),
-        runs.writing(tmp_path / "r") as temporary,
-    ):
-        (temporary / "half").write_text("x")
-        raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(KeyboardInterrupt), runs.writing(tmp_path / "r"):
-        raise KeyboardInterrupt
-    assert (tmp_path / "r" / "run.json").read_text() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["r"]
-    write(tmp_path / "r")
-    assert [p.name for p in tmp_path.iterdir()] == ["r"]
-
-
-@pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_is_no_run_is_refused(tmp_path, kind):
-    place = tmp_path / "thesis"
-    if kind == "file":
-        place.write_text("words")
-    else:
-        place.mkdir()
-        (place / "chapter.tex").write_text("words")
-    with pytest.raises(RunError, match="must be a new folder or an earlier run"):
-        write(place)
-    assert (place if kind == "file" else place / "chapter.tex").read_text() == "words"
-
-
-def test_an_empty_folder_is_taken(tmp_path):
-    (tmp_path / "r").mkdir()
-    write(tmp_path / "r")
-    assert load_run(tmp_path / "r").kept_epoch == 2
 
 
 def test_what_cannot_be_read_says_why(tmp_path):

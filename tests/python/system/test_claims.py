@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from photoflux import RunError
-from photoflux.runs import run as runs
+from photoflux.runs.folder import claimed, claimed_new
 from photoflux.system import atomic, claims
 from photoflux.system.claims import Busy, claim
 
@@ -177,7 +177,7 @@ def test_runs_that_start_in_one_second_have_folders_of_their_own(tmp_path, monke
     barrier, found = threading.Barrier(5), []
 
     def fit():
-        with runs.claimed_new("l2-scans") as folder:
+        with claimed_new("l2-scans") as folder:
             found.append(folder)
             barrier.wait()  # all have one at the same time
             folder.mkdir()
@@ -194,7 +194,7 @@ def test_runs_that_start_in_one_second_have_folders_of_their_own(tmp_path, monke
 def test_a_run_folder_that_is_taken_is_refused(tmp_path):
     with holder(tmp_path / "r") as (process, _):
         words = rf"`out` .*r is being written by process {process.pid}, since .*Wait"
-        with pytest.raises(RunError, match=words), runs.claimed(tmp_path / "r"):
+        with pytest.raises(RunError, match=words), claimed(tmp_path / "r"):
             pass
 
 

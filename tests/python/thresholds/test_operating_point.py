@@ -18,11 +18,11 @@ import photoflux
 from photoflux import DataError, RunError, SettingError
 from photoflux.model.history import EpochRow
 from photoflux.model.settings import Settings
-from photoflux.runs import run as runs
 from photoflux.runs.description import RunData, RunMetrics
 from photoflux.runs.evaluation import Metrics, probabilities
+from photoflux.runs.folder import amend, write_description, writing
 from photoflux.runs.prediction import predictions_of
-from photoflux.runs.run import Run
+from photoflux.runs.run import LOGITS, Run
 from photoflux.thresholds.calibration import fit_temperature
 from photoflux.thresholds.choice import measure, precision_threshold, recall_threshold
 
@@ -59,10 +59,10 @@ def scored(folder: Path, prepared, **changes) -> Run:
         "versions": {},
     }
     run = Run(**(values | changes))
-    with runs.writing(folder) as temporary:
+    with writing(folder) as temporary:
         (temporary / "weights.safetensors").write_bytes(b"untouched")
-        save_file(logits, temporary / runs.LOGITS)
-        runs.write_description(temporary, run)
+        save_file(logits, temporary / LOGITS)
+        write_description(temporary, run)
     return run
 
 
@@ -171,13 +171,13 @@ def test_logits_that_are_not_the_runs_own_are_refused(run):
     with pytest.raises(RunError, match="not those of this run"):
         photoflux.threshold(dataclasses.replace(run, metrics=RunMetrics()), recall=0.9)
     logits = {part: run.logits(part) for part in ("validation", "test")}
-    save_file(logits | {"validation": logits["validation"][:-1]}, run.path / runs.LOGITS)
+    save_file(logits | {"validation": logits["validation"][:-1]}, run.path / LOGITS)
     with pytest.raises(RunError, match="not those of this run"):
         photoflux.threshold(run, recall=0.9)
-    save_file(logits | {"validation": np.full_like(logits["validation"], np.nan)}, run.path / runs.LOGITS)
+    save_file(logits | {"validation": np.full_like(logits["validation"], np.nan)}, run.path / LOGITS)
     with pytest.raises(RunError, match="not finite"):
         photoflux.threshold(run, recall=0.9)
-    (run.path / runs.LOGITS).unlink()
+    (run.path / LOGITS).unlink()
     with pytest.raises(RunError, match="has no logits of its validation part"):
         photoflux.threshold(run, recall=0.9)
 
@@ -264,7 +264,7 @@ def test_predictions_go_by_the_threshold(keras, trained):
         scores.min(),
         np.nextafter(np.float32(scores.max()), np.float32(1)),
     ):
-        runs.amend(kept, threshold=kept.threshold | {"score": float(threshold)})
+        amend(kept, threshold=kept.threshold | {"score": float(threshold)})
         found = predict(photoflux.load_run(run.path))
         assert [p.label for p in found] == ["1" if score >= np.float32(threshold) else "0" for score in scores]
         assert [p.probabilities for p in found] == [p.probabilities for p in plain]
@@ -301,7 +301,7 @@ def test_predict_says_which_threshold_it_used(keras, trained, tmp_path):
     (plain,) = predictions_of(keras, run, [""], x[:1].transpose(0, 3, 1, 2))
     # Below every score, or above: no probability is more than 1.
     score, label = (2.0, "0") if plain.label == "1" else (0.0, "1")
-    runs.amend(run, threshold={"score": score, "promise": "recall", "value": 0.9})
+    amend(run, threshold={"score": score, "promise": "recall", "value": 0.9})
     done = command("predict", run.path, tmp_path / "a.png", "--json")
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
