@@ -99,7 +99,7 @@ def prepare(
         as those of one source, stay on one side of the split. Every image must be listed.
     resplit : bool
         For a folder that is split already, into folders such as train, val and test that hold the class folders, or in
-        each class folder: True pools all images and splits them anew; False takes the split as it is.
+        each class folder: True pools all images and splits them again; False takes the split as it is.
     progress : bool
         Whether to show a bar on stderr for what takes longer than two seconds.
 

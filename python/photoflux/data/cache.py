@@ -47,7 +47,7 @@ def cache_folder() -> Path:
 def cache_state() -> tuple[Path | None, str | None]:
     """Return the cache folder, and what keeps it from being used: None where files can be made in it.
 
-    The folder is None where it cannot be known, for want of a home folder.
+    The folder is None where it cannot be known, if there is no home folder.
     """
     try:
         folder = cache_folder()
@@ -119,14 +119,14 @@ def cached(name: str, key: Any, make: Callable[[Path], PreparedDataset]) -> Prep
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Of two that want the same data one makes it, and the other waits.
+            # Of two processes that need the same data one prepares it, and the other waits.
             stack.enter_context(claim(path, wait=math.inf, on_wait=_say_waiting))
         except OSError as error:
             raise unwritable_cache(path.parent, error) from error
         found = _opened(path)
         if found is not None:
             return found
-        # The cache is ours alone, so a damaged entry is not somebody's data.
+        # The cache is ours alone, so a damaged entry can be deleted: it is nobody's data.
         atomic.remove(path)
         return make(path)
 

@@ -43,5 +43,5 @@ def conflicts_in_words(conflicts: Sequence[Conflict]) -> list[str]:
     more = "; …" if len(together) > _SHOWN else ""
     return [
         f"{len(together)} image{' is' if len(together) == 1 else 's are'} in two class folders or more "
-        f"({shown}{more}): a model cannot be right about both. All are listed in {NAME}."
+        f"({shown}{more}): no model can classify both correctly. All are listed in {NAME}."
     ]

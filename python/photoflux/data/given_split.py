@@ -21,8 +21,8 @@ def complete_split(parts: Sequence[str], expected: set[str], codes: np.ndarray, 
                    source: str) -> np.ndarray:  # fmt: skip
     """Return the split of images whose parts are given.
 
-    Without a test part the validation images test. Without a validation part then, a tenth of the training images
-    validates: of each class, and near-duplicates stay together.
+    Without a test part the validation images are the test part. Without a validation part, it is a tenth of the
+    training images of each class; near-duplicates stay together.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ def complete_split(parts: Sequence[str], expected: set[str], codes: np.ndarray, 
     empty = sorted(expected - set(parts))
     if empty:
         raise DataError(
-            f"{source} is split already, and no image of its {' and '.join(empty)} part can be read. Mend it, or say "
-            "`--resplit` (`resplit=True`) to pool all images and split them anew."
+            f"{source} is split already, and no image of its {' and '.join(empty)} part can be read. Repair it, or use "
+            "`--resplit` (`resplit=True`) to pool all images and split them again."
         )
     split = np.array([SPLITS.index(part) for part in parts], dtype=np.uint8)
     if expected == {TRAIN, VALIDATION}:
@@ -90,8 +90,8 @@ def twins_across(split: np.ndarray, groups: np.ndarray, paths: Sequence[str]) ->
         if len(twins):
             names = ", ".join(printable(paths[index]) for index in twins[:_SHOWN])
             notes.append(
-                f"{len(twins)} of the {len(members)} {part} images are equal or nearly equal to images that train, or "
-                f"of their group ({names}{', …' if len(twins) > _SHOWN else ''}): what is measured on them flatters "
-                "the model. `--resplit` keeps such images on one side."
+                f"{len(twins)} of the {len(members)} {part} images are equal or nearly equal to training images, or in "
+                f"a group with them ({names}{', …' if len(twins) > _SHOWN else ''}): scores on them are too "
+                "optimistic. `--resplit` keeps such images on one side."
             )
     return notes

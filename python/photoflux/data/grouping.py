@@ -59,7 +59,7 @@ def read_groups(file: str | Path) -> GroupTable:
     for line, cells in read_table(data, place, COLUMNS):
         for name, cell in zip(COLUMNS, cells, strict=True):
             if not cell.strip():
-                raise DataError(f"Line {line} of {printable(place)} has no {name}. Fill it in, or take it out.")
+                raise DataError(f"Line {line} of {printable(place)} has no {name}. Fill it in, or remove the line.")
         rows.append((cells[0].replace(os.sep, "/").removeprefix("./"), composed(cells[1].strip())))
     return GroupTable(place, rows, hashlib.sha256(data).hexdigest())
 

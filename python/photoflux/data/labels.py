@@ -71,7 +71,7 @@ def check_trainable(classes: Sequence[str], labels: np.ndarray, split: np.ndarra
         if size < 2:
             raise DataError(
                 f"Class {name!r} of {source} has {'one usable image' if size else 'no usable image'}, expected 2 "
-                "or more: one to train with, one to test. Add images to it, or take the class out."
+                "or more: one to train with, one to test. Add images to it, or remove the class."
             )
     for part, code in (("validation", 1), ("test", 2)):
         if not np.any(split == code):

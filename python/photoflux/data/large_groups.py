@@ -9,8 +9,8 @@ from photoflux.data.duplicates import components
 _DRAWS, _FEWEST, _WORK = 256, 16, 10_000_000
 # How much further off the shares than the best draw another may be: the more, the further the best itself is off.
 _LEAST_SLACK, _SLACK = 0.02, 0.1
-# How bad it is if a class lacks training, validation or test images, or has a part that is larger, by more than five
-# points, than one that should be larger.
+# The penalties of a draw in which a class lacks training, validation or test images, or has a part that is larger, by
+# more than five points, than one that should be larger.
 _ABSENT, _DISORDER, _TOLERANCE = (16, 4, 8), 1, 0.05
 
 
@@ -96,7 +96,7 @@ def _draw(weights: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> 
 
 
 def _faults(filled: np.ndarray, others: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return how bad each draw is, missing parts first, once the smaller groups have filled up what they can."""
+    """Return the penalty of each draw, missing parts first, once the smaller groups have filled up what they can."""
     faults = np.zeros(len(filled), dtype=np.int64)
     left = np.broadcast_to(others, filled.shape[:2]).copy()
     for part in np.argsort(-np.array(_ABSENT)):

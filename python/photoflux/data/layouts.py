@@ -132,14 +132,14 @@ def _parts_first(source: Path, tree: _Tree, upper: Mapping[str, str], resplit: b
             lacking = _listed(folder for folder in labelled if labelled[folder] == part)
             raise DataError(
                 f"{printable(source)} is split already ({names}), and its parts must have the same classes; {lacking} "
-                f"lacks {_listed(missing)}. Add what is missing, rename what is called differently, or take it out of "
-                f"the other parts. Say {_POOL} pool all images and split them anew."
+                f"lacks {_listed(missing)}. Add what is missing, rename what is named differently, or remove it from "
+                f"the other parts. Use {_POOL} pool all images and split them again."
             )
     return Layout(classes, parts, [*notes, _in_words(parts.values(), sorted(labelled))], folders)
 
 
 def _check_inner(source: Path, tree: _Tree, inner: Mapping[str, Mapping[str, str]], split: Sequence[str]) -> None:
-    """Refuse class folders of which some are split and others are not, or otherwise."""
+    """Refuse class folders of which some are split and others are not, or differently."""
     kinds = {folder: frozenset(inner[folder].values()) for folder in split}
     odd = sorted(
         folder
@@ -149,8 +149,9 @@ def _check_inner(source: Path, tree: _Tree, inner: Mapping[str, Mapping[str, str
     if odd:
         raise DataError(
             f"The class folder {quoted(split[0])} in {printable(source)} is split already "
-            f"({_listed(inner[split[0]])}), and {_listed(odd)} is not, or otherwise. Give every class folder the same "
-            f"parts and no images beside them. Say {_POOL} pool all images of each class folder and split them anew."
+            f"({_listed(inner[split[0]])}), and {_listed(odd)} is not, or differently. Give every class folder the "
+            f"same parts and no images beside them. Use {_POOL} pool all images of each class folder and split them "
+            "again."
         )
 
 
@@ -163,7 +164,7 @@ def _ask_about_equal_folders(source: Path, tree: _Tree) -> None:
         return
     raise DataError(
         f"Which folders are the classes? Each of {_listed(folders)} in {printable(source)} holds the same folders, "
-        f"{_listed(below[0])}. If {_listed(folders)} are the classes: say {_POOL} pool what is in each. If "
+        f"{_listed(below[0])}. If {_listed(folders)} are the classes: use {_POOL} pool what is in each. If "
         f"{_listed(below[0])} are, put all images of one into one folder, and give a table with `--groups` if those of "
         f"{quoted(folders[0])} are to stay together."
     )
@@ -173,10 +174,13 @@ def _in_words(parts: Iterable[str], folders: Sequence[str]) -> str:
     present = set(parts)
     text = f"The folder is split already, and this split is used: {_listed(folders)}."
     if present == {TRAIN, TEST}:
-        text += " A tenth of the training images validates."
+        text += " A tenth of the training images is the validation part."
     elif present == {TRAIN, VALIDATION}:
-        text += " It has no test part: its validation images test, and a tenth of the training images validates."
-    return text + " `--resplit` pools all images and splits them anew."
+        text += (
+            " It has no test part: its validation images are the test part, and a tenth of the training images is the "
+            "validation part."
+        )
+    return text + " `--resplit` pools all images and splits them again."
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -64,7 +64,7 @@ def prepare(
         group stay on one side of the split.
     resplit : bool
         For a folder: whether a split that it has already (train, validation and test folders) is not used, and all
-        images are pooled and split anew; see `photoflux.data.layouts.arrange`.
+        images are pooled and split again; see `photoflux.data.layouts.arrange`.
     on_progress : callable, optional
         Called with (done, in all, what is being done).
 
@@ -168,7 +168,7 @@ def _as_prepared(
     prepared = source if isinstance(source, PreparedDataset) else open_prepared(str(source))
     if prepared.meta.get("unsplit") is True:
         raise DataError(
-            f"{prepared.path} was made to be scored and has no parts to train on. Prepare it from its source."
+            f"{prepared.path} was prepared for evaluation and has no training part. Prepare it from its source."
         )
     if dest is not None and user_path(dest).resolve() != prepared.path.resolve():
         raise DataError(f"{prepared.path} is a prepared dataset already; copy the folder, or prepare from its source.")
@@ -212,7 +212,7 @@ def prepare_again(made_from: Mapping[str, Any], on_progress: OnProgress | None =
     settings = dict(made_from)
     kind, path = settings.pop("kind"), settings.pop("path")
     if kind == "arrays":
-        raise DataError("It was made from arrays in memory, which nothing but the caller can give again.")
+        raise DataError("It was made from arrays in memory, which only the caller has.")
     source = kind if path is None else path
     found = kind_of(source)
     if found != kind:

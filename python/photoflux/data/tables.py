@@ -70,7 +70,7 @@ def read_table(data: bytes, place: Path, columns: Sequence[str]) -> Iterator[Row
             if row:
                 yield Row(reader.line_num, tuple(row[at] if at < len(row) else "" for at in places))
     except csv.Error as error:
-        raise DataError(f"{name} is no CSV file: line {reader.line_num}, {error}.") from error
+        raise DataError(f"{name} is not a CSV file: line {reader.line_num}, {error}.") from error
 
 
 def _text(data: bytes, name: str) -> str:
@@ -89,7 +89,7 @@ def _text(data: bytes, name: str) -> str:
         except UnicodeDecodeError as error:
             raise DataError(f"{name} begins as {encoding.upper()} text and is not. Save it as CSV (UTF-8).") from error
     if "\0" in text:
-        raise DataError(f"{name} is no text: it has null characters. Expected a CSV file.")
+        raise DataError(f"{name} is not text: it has null characters. Expected a CSV file.")
     return text
 
 

@@ -42,7 +42,7 @@ LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
 class UnwritableError(DataError):
-    """The destination cannot be written, for which no image is to blame."""
+    """An error of the destination, not of an image."""
 
 
 class ImageRecord(NamedTuple):
@@ -170,7 +170,7 @@ class PreparedWriter:
         made_from : mapping, optional
             What `photoflux.data.preparation.prepare` was given, so that it can be prepared again.
         unsplit : bool
-            Whether it was made to be scored whole, and has no training part.
+            Whether it was prepared for evaluation: all of it is the test part.
         looks : sequence of int, optional
             The perceptual hash of each image.
         """

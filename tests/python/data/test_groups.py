@@ -165,7 +165,7 @@ def test_other_columns_a_byte_order_mark_and_quotes(tmp_path: Path):
         ("path,group,path\na,b,c\n", "must have one column called path"),
         ("path,group\na.png,x\nb.png\n", "Line 3 of .* has no group"),
         ("path,group\n,x\n", "Line 2 of .* has no path"),
-        ('path,group\n"a,b\n', "is no CSV file: line"),
+        ('path,group\n"a,b\n', "is not a CSV file: line"),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, message: str):

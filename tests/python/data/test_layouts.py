@@ -90,7 +90,7 @@ def test_the_split_of_a_folder_is_used(tmp_path: Path):
     assert dataset.meta["split"] == "given"
     assert dataset.warnings == [
         "The folder is split already, and this split is used: 'TEST', 'Train', 'val'. "
-        "`--resplit` pools all images and splits them anew."
+        "`--resplit` pools all images and splits them again."
     ]
     other = photoflux.prepare(tmp_path / "in", tmp_path / "other", image_size=8, seed=7, progress=False)
     assert parts(other) == parts(dataset)
@@ -109,8 +109,8 @@ def test_resplit_pools(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("names", "words"), [
-    (("train", "test"), "A tenth of the training images validates."),
-    (("training", "validation"), "It has no test part: its validation images test, and a tenth of the training"),
+    (("train", "test"), "A tenth of the training images is the validation part."),
+    (("training", "validation"), "It has no test part: its validation images are the test part, and a tenth of the"),
 ])  # fmt: skip
 def test_a_missing_part_is_carved_out_of_the_training_images(tmp_path: Path, names, words: str):
     train, second = names
@@ -144,12 +144,12 @@ def test_images_on_both_sides_are_told(tmp_path: Path):
     (root / "val" / "b" / "0.png").write_bytes((root / "train" / "b" / "5.png").read_bytes())
     notes = prepared(root).warnings
     assert (
-        "3 of the 16 test images are equal or nearly equal to images that train, or of their group (test/a/0.png, "
-        "test/a/1.png, test/a/2.png): what is measured on them flatters the model. `--resplit` keeps such images on "
+        "3 of the 16 test images are equal or nearly equal to training images, or in a group with them (test/a/0.png, "
+        "test/a/1.png, test/a/2.png): scores on them are too optimistic. `--resplit` keeps such images on "
         "one side."
     ) in notes
     assert any(note.startswith("1 of the 16 validation images are") for note in notes)
-    assert all("flatters" not in note for note in prepared(root, resplit=True).warnings)
+    assert all("optimistic" not in note for note in prepared(root, resplit=True).warnings)
 
 
 FILES = {
@@ -163,10 +163,13 @@ FILES = {
     "nothing to train on": (["train/1.png", "val/a/1.png", "test/a/1.png"], "has no class folders to train on"),
     "some classes split": (
         ["a/train/1.png", "a/test/1.png", "b/train/1.png", "b/1.png"],
-        r"The class folder 'a' in .* is split already \('test', 'train'\), and 'b' is not, or otherwise",
+        r"The class folder 'a' in .* is split already \('test', 'train'\), and 'b' is not, or differently",
     ),
     "images beside": (["a/train/1.png", "a/test/1.png", "a/1.png", "b/train/1.png", "b/test/1.png"], "and 'a' is not"),
-    "other parts": (["a/train/1.png", "a/test/1.png", "b/train/1.png", "b/val/1.png"], "and 'b' is not, or otherwise"),
+    "other parts": (
+        ["a/train/1.png", "a/test/1.png", "b/train/1.png", "b/val/1.png"],
+        "is not, or differently",
+    ),
     "years": (
         ["Photo/2021/1.png", "Photo/2022/1.png", "Text/2021/1.png", "Text/2022/1.png"],
         r"Which folders are the classes\? Each of 'Photo', 'Text' in .* holds the same folders, '2021', '2022'",
@@ -225,8 +228,8 @@ def test_equal_images_in_two_class_folders_are_listed(tmp_path: Path):
         (root / "b" / f"{two}.png").write_bytes((root / "a" / f"{one}.png").read_bytes())
     dataset = prepared(root)
     assert (
-        "2 images are in two class folders or more (a/3.png = b/odd, name.png; a/4.png = b/x.png): a model cannot be "
-        "right about both. All are listed in conflicts.csv."
+        "2 images are in two class folders or more (a/3.png = b/odd, name.png; a/4.png = b/x.png): no model can "
+        "classify both correctly. All are listed in conflicts.csv."
     ) in dataset.warnings
     with (dataset.path / "conflicts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -20,7 +20,7 @@ from photoflux.data.images.decoding import DecodedFile, decode_file
 from photoflux.data.images.parallel import decode_files
 from photoflux.data.shape import Shape
 
-KILLED = "the decoder was killed by signal 9 while it read this file, perhaps for want of memory"
+KILLED = "the decoder was killed by signal 9 while it read this file, perhaps because memory ran out"
 # Runs in every helper when its Python starts: opening a file of a certain name is its end.
 DEADLY = """
 import os, pathlib, sys

@@ -99,7 +99,7 @@ def test_the_path_as_it_is_written_comes_first(tmp_path: Path):
         (b"PK\x03\x04and more", "is an Excel or OpenDocument file, expected text. Save it as CSV"),
         (b"\xd0\xcf\x11\xe0and more", "is an Excel file, expected text"),
         (b"\xff\xfep\x00a", "begins as UTF-16 text and is not"),
-        (b"path,group\n\0,x\n", "is no text: it has null characters"),
+        (b"path,group\n\0,x\n", "is not text: it has null characters"),
     ],
 )
 def test_what_is_no_table_is_named(tmp_path: Path, data: bytes, message: str):

@@ -76,7 +76,7 @@ class Helper:
             self.connection.send(files)
 
     def receive(self) -> Message | None:
-        """Wait for the next part of a file; None comes first, when the process is ready.
+        """Wait for the next part of a file; the first answer is None, when the process is ready.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class Helper:
         if code is None or code >= 0:
             return f"the decoder ended with code {code} while it read this file"
         text = f"the decoder was killed by signal {-code} while it read this file"
-        return f"{text}, perhaps for want of memory" if -code == getattr(signal, "SIGKILL", 9) else text
+        return f"{text}, perhaps because memory ran out" if -code == getattr(signal, "SIGKILL", 9) else text
 
     def end(self) -> None:
         """End the process, whatever it does, and wait until it is gone."""

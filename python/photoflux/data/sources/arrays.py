@@ -123,7 +123,7 @@ def write_images(
         Height and width to resize to; by default the images keep their size.
     test_from : int, optional
         The images from this position on are the test part, as their publisher meant, and a tenth of the others
-        validates; by default everything is split 70 / 10 / 20.
+        is the validation part; by default everything is split 70 / 10 / 20.
     on_progress : callable, optional
         Called with (images done, images in all, what is being done).
     """
@@ -203,7 +203,7 @@ def check_images(x: Any) -> np.ndarray:
 
 
 def as_array(argument: str, value: Any) -> np.ndarray:
-    """Return a value as an array.
+    """Convert a value to an array.
 
     Raises
     ------

@@ -103,7 +103,7 @@ def prepare_cifar10(
     on_progress: OnProgress | None = None,
     made_from: Mapping[str, Any] | None = None,
 ) -> PreparedDataset:
-    """Write CIFAR-10 as a prepared dataset: 45,000 images train, 5,000 validate, and the test batch tests.
+    """Write CIFAR-10 as a prepared dataset: 45,000 training and 5,000 validation images, and the test batch.
 
     Every batch of the python version must have its published md5; those of the binary version must have their size.
 
@@ -195,7 +195,9 @@ def _reader(place: Path) -> Iterator[tuple[list[str], Read]]:
 
             yield [name for name in members if name in wanted], read
     except tarfile.ReadError as error:
-        raise DataError(f"{place} cannot be read: it is no tar archive, or cut off. Get it again: {URL}") from error
+        raise DataError(
+            f"{place} cannot be read: it is not a tar archive, or truncated. Get it again: {URL}"
+        ) from error
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{place} cannot be read: {error}. Get it again: {URL}") from error
 

@@ -22,7 +22,7 @@ _TIMEOUT = 30
 def download(url: str, path: Path, *, md5: str, instead: str, on_progress: OnProgress | None = None) -> Path:
     """Download a file unless it is there already.
 
-    The bytes go to ``path + ".part"``, which a later call continues; a file whose md5 is wrong is thrown away.
+    The bytes go to ``path + ".part"``, which a later call continues; a file whose md5 is wrong is deleted.
 
     Parameters
     ----------
@@ -40,19 +40,19 @@ def download(url: str, path: Path, *, md5: str, instead: str, on_progress: OnPro
     Raises
     ------
     DataError
-        If it cannot be had, or is not the file that was expected.
+        If it cannot be downloaded, or is not the file that was expected.
     """
     if path.is_file() and file_md5(path) == md5:
         return path
     part = path.with_name(path.name + ".part")
     try:
-        # Of two processes one downloads, and the other waits: the part that is continued is the same.
+        # Of two processes one downloads and the other waits: both would continue the same partial file.
         with claim(path, wait=math.inf, on_wait=_say_waiting):
             if path.is_file() and file_md5(path) == md5:
                 return path
             resumed = True
             while resumed:
-                # A part left by another version of the file is worth a second try, from the start.
+                # A partial file of another version is worth a second try, from the start.
                 resumed = part.exists()
                 _fetch(url, part, instead, on_progress)
                 found = file_md5(part)
@@ -76,7 +76,7 @@ def file_md5(path: Path) -> str:
 
 
 def _fetch(url: str, part: Path, instead: str, on_progress: OnProgress | None) -> None:
-    """Append to the part what it lacks; where the server cuts, go on from there as long as it sends something."""
+    """Append the missing bytes to the partial file; after a cut, continue as long as the server sends something."""
     while True:
         before = _size(part)
         try:

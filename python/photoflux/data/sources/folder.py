@@ -65,7 +65,7 @@ def prepare_folder(
     groups : GroupTable, optional
         What `read_groups` returned: images of a group stay on one side of the split, as near-duplicates do.
     resplit : bool
-        Whether the images of a folder that is split already are pooled and split anew; only without `scan`.
+        Whether the images of a folder that is split already are pooled and split again; only without `scan`.
     made_from : mapping, optional
         As in `PreparedWriter.finish`.
 

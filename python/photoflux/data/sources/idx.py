@@ -48,7 +48,7 @@ def prepare_idx(
     on_progress: OnProgress | None = None,
     made_from: Mapping[str, Any] | None = None,
 ) -> PreparedDataset:
-    """Write the images of four idx files; the t10k files are the test part, a tenth of the others validates.
+    """Write the images of four idx files; the t10k files are the test part, a tenth of the others validation.
 
     Parameters
     ----------
