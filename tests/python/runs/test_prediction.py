@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from photoflux.data.shape import Shape
 from photoflux.runs.prediction import EVALUATION_BATCH, Candidate, predict_files
 
 
@@ -31,9 +32,11 @@ def test_the_pages_of_a_file_come_in_blocks_in_their_order(tmp_path: Path):
     files = [Candidate(tmp_path / name) for name in ("a.tif", "b.png", "c.png")]
     files.append(Candidate(tmp_path / "d", "a pipe"))
     engine, steps = Brightness(), []
-    run: Any = SimpleNamespace(variant=None, weights=None, classes=["dark", "light"], threshold=None)
+    run: Any = SimpleNamespace(
+        variant=None, weights=None, shape=Shape(3, 8, 8), classes=["dark", "light"], threshold=None
+    )
     display: Any = SimpleNamespace(step=lambda *step: steps.append(step))
-    results = predict_files(engine, run, files, (3, 8, 8), display)  # type: ignore[arg-type]
+    results = predict_files(engine, run, files, display)  # type: ignore[arg-type]
     assert max(engine.sizes) <= EVALUATION_BATCH
     names = [f"a.tif#{number}" for number in range(1, len(pages) + 1)]
     assert [Path(result.path).name for result in results] == [*names, "b.png", "c.png", "d"]
