@@ -22,7 +22,7 @@ from photoflux.engines import get_engine
 from photoflux.engines.base import Engine
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import SettingError
-from photoflux.model.settings import recipe_of, settings_of
+from photoflux.model.settings import chosen_variant, settings_of
 from photoflux.model.summary import Summary
 from photoflux.model.summary import summary as summary_of_variant
 from photoflux.model.variants import Variant, variants
@@ -204,7 +204,7 @@ def train(
     DivergedError
         If the loss becomes NaN or infinite; the run then holds the last good weights.
     """
-    recipe = recipe_of(variant, l1, l2, loss)
+    recipe = chosen_variant(variant, l1, l2, loss)
     settings = settings_of(recipe, epochs, batch_size, learning_rate, seed, balance)
     start = None if initial is None else initial_weights(initial)
     with ExitStack() as stack:

@@ -72,7 +72,7 @@ class RunError(PhotoFluxError):
     """A run folder or a weights file cannot be read or written."""
 
 
-def unknown_name(argument: str, value: object, known: Iterable[str]) -> SettingError:
+def unknown_name(argument: str, value: object, known: Iterable[str], of: str = "") -> SettingError:
     """Return the error for a misspelt name.
 
     Parameters
@@ -83,6 +83,8 @@ def unknown_name(argument: str, value: object, known: Iterable[str]) -> SettingE
         What was given.
     known : iterable of str
         The names that exist.
+    of : str
+        What the argument belongs to, such as " of a photo_cnn".
 
     Returns
     -------
@@ -97,7 +99,7 @@ def unknown_name(argument: str, value: object, known: Iterable[str]) -> SettingE
     names = list(known)
     near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return SettingError(f"`{argument}` must be one of {', '.join(names)}; received: {value!r}.{hint}")
+    return SettingError(f"`{argument}`{of} must be one of {', '.join(names)}; received: {value!r}.{hint}")
 
 
 def side_by_side(rows: Sequence[tuple[str, str, bool]], found: str, expected: str) -> str:

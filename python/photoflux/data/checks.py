@@ -1,4 +1,4 @@
-"""Checks of arguments that all sources of images share, such as image size and seed."""
+"""Checks of arguments that are alike in several places: sizes, seeds, whole and finite numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from photoflux.errors import SettingError
 
 OnProgress = Callable[[int, int, str], None]
 SMALLEST, LARGEST = 8, 4096
+_FINITE = float(np.finfo(np.float32).max)  # engines compute in Float32
 
 
 def check_image_size(image_size: object) -> None:
@@ -38,3 +39,30 @@ def check_seed(seed: object) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise SettingError(f"`seed` must be an integer, 0 or more; received: {seed!r}.")
     return int(seed)
+
+
+def check_whole(what: str, value: object, least: int) -> int:
+    """Return a whole number as Python's own integer; `what` names it in the message, such as "`epochs`".
+
+    Raises
+    ------
+    SettingError
+        If it is no whole number, or below `least`; with what was received.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise SettingError(f"{what} must be a whole number, {least} or more; received: {value!r}.")
+    return int(value)
+
+
+def check_finite(what: str, value: object, expected: str, fits: Callable[[float], bool]) -> float:
+    """Return a finite number that fits, rounded to Float32, as Python's own float; `expected` says what fits.
+
+    Raises
+    ------
+    SettingError
+        If it is no number, not finite, or does not fit; with what was received.
+    """
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or not abs(value) <= _FINITE or not fits(float(np.float32(value))):  # type: ignore[arg-type]
+        raise SettingError(f"{what} must be {expected}; received: {value!r}.")
+    return float(value)  # type: ignore[arg-type]

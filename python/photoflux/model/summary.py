@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from photoflux.data.checks import check_image_size
+from photoflux.data.checks import check_image_size, check_whole
 from photoflux.data.shape import Shape
 from photoflux.errors import SettingError
 from photoflux.model.layers import FLOAT, Layer, layers, outputs_of
@@ -147,9 +145,8 @@ def summary(
     check_image_size(size)
     if isinstance(channels, bool) or channels not in (1, 3):
         raise SettingError(f"`channels` must be 1 (grey) or 3 (RGB); received: {channels!r}.")
-    if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 2:
-        raise SettingError(f"`classes` must be a whole number, 2 or more; received: {classes!r}.")
-    return summary_of(chosen, Shape(channels, int(size), int(size)), int(classes), chosen.batch_size)
+    classes = check_whole("`classes`", classes, 2)
+    return summary_of(chosen, Shape(channels, int(size), int(size)), classes, chosen.batch_size)
 
 
 def summary_of(variant: Variant, shape: Shape, classes: int, batch_size: int) -> Summary:

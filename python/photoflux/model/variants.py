@@ -1,18 +1,19 @@
-"""The table of variants, read from the file that Julia reads too; a new property of a variant is added here."""
+"""A variant, checked where it is made, and the table of them; a new property of a variant is added here."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from photoflux.data.checks import check_finite, check_whole
 from photoflux.errors import SettingError, unknown_name
+from photoflux.model.architectures import ARCHITECTURES, dropout_groups, penalty_groups
 
 # Each with its name in a sentence.
 LOSSES = {"cross_entropy": "cross-entropy", "squared_error": "squared error"}
@@ -27,44 +28,115 @@ def julia_package() -> Path:
 
 @dataclass(frozen=True)
 class Variant:
-    """A named recipe: architecture, penalty, dropout, early stopping, optimiser and loss.
+    """What is trained, by name: architecture, penalty, dropout, early stopping, optimiser and loss.
+
+    It is checked where it is made, and its mappings are copies of those given.
 
     Attributes
     ----------
     name : str
-        Its name in the table.
+        Its name: letters, digits, ``_`` and ``-``.
     architecture : str
         ``"photo_cnn"`` or ``"dense"``.
     hidden : tuple of int
-        Units of the hidden Dense layers.
-    penalty : mapping of str to mapping of str to float
-        ``{"conv" | "hidden" | "output": {"l1": λ₁, "l2": λ₂}}``, Keras' convention λ₁·Σ|w| + λ₂·Σw² on kernels.
-    dropout : mapping of str to float
-        ``{"pool" | "hidden": rate}``.
-    patience : int or None
-        Epochs without a better total validation loss before the fit stops; None: no early stopping.
+        Units of the hidden Dense layers, each 1 or more.
     epochs, batch_size, image_size : int
         Defaults of a fit.
     learning_rate : float
-        Adam's step size.
-    loss : str
-        ``"cross_entropy"`` on logits, or ``"squared_error"``: 0.5·mean((softmax(z) − onehot)²).
+        Adam's step size, above 0.
     made_for : str
         The data for which its document made it.
+    penalty : mapping of str to mapping of str to float
+        ``{"conv" | "hidden" | "output": {"l1": λ₁, "l2": λ₂}}``, Keras' convention λ₁·Σ|w| + λ₂·Σw² on kernels; the
+        groups are those of `photoflux.model.architectures.penalty_groups`.
+    dropout : mapping of str to float
+        ``{"pool" | "hidden": rate}``, each from 0 to below 1; the groups are those of
+        `photoflux.model.architectures.dropout_groups`.
+    patience : int or None
+        Epochs without a better total validation loss before the fit stops; None: no early stopping.
+    loss : str
+        ``"cross_entropy"`` on logits, or ``"squared_error"``: 0.5·mean((softmax(z) − onehot)²).
+
+    Raises
+    ------
+    SettingError
+        If a value is of the wrong type or out of range, or the architecture has no such group.
+
+    Examples
+    --------
+    >>> Variant("mine", "dense", hidden=(64,), penalty={"conv": {"l2": 0.01}})
+    Traceback (most recent call last):
+    photoflux.errors.SettingError: `penalty` of the architecture dense must be one of hidden, output; received: 'conv'.
     """
 
     name: str
     architecture: str
     hidden: tuple[int, ...]
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    image_size: int
-    made_for: str
+    epochs: int = 20
+    batch_size: int = 32
+    learning_rate: float = 0.001
+    image_size: int = 180
+    made_for: str = ""
     penalty: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     dropout: Mapping[str, float] = field(default_factory=dict)
     patience: int | None = None
     loss: str = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(r"[\w-]+", self.name):
+            raise SettingError(f"`name` must be letters, digits, `_` and `-`; received: {self.name!r}.")
+        if not isinstance(self.made_for, str):
+            raise SettingError(f"`made_for` must be a text; received: {self.made_for!r}.")
+        for argument, known in (("architecture", list(ARCHITECTURES)), ("loss", list(LOSSES))):
+            if getattr(self, argument) not in known:
+                raise unknown_name(argument, getattr(self, argument), known)
+        if not isinstance(self.hidden, list | tuple):
+            raise SettingError(f"`hidden` must be a list of whole numbers, 1 or more; received: {self.hidden!r}.")
+        checked = {
+            "hidden": tuple(check_whole("Each of `hidden`", units, 1) for units in self.hidden),
+            "epochs": check_whole("`epochs`", self.epochs, 1),
+            "batch_size": check_whole("`batch_size`", self.batch_size, 1),
+            "image_size": check_whole("`image_size`", self.image_size, 2),
+            "learning_rate": check_learning_rate(self.learning_rate),
+            "patience": None if self.patience is None else check_whole("`patience`", self.patience, 1),
+            "penalty": self._checked_penalty(),
+            "dropout": self._checked_dropout(),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def _checked_penalty(self) -> dict[str, dict[str, float]]:
+        self._check_groups("penalty", penalty_groups)
+        checked: dict[str, dict[str, float]] = {}
+        for group, coefficients in self.penalty.items():
+            if not isinstance(coefficients, Mapping):
+                raise SettingError(f"`penalty` on {group} must be coefficients by name; received: {coefficients!r}.")
+            checked[group] = {}
+            for name, value in coefficients.items():
+                if name not in ("l1", "l2"):
+                    raise unknown_name("penalty", name, ("l1", "l2"), f" on {group}")
+                expected = f"a finite number, 0 or more (penalty on {group})"
+                checked[group][name] = check_finite(f"`{name}`", value, expected, lambda x: x >= 0)
+        return checked
+
+    def _checked_dropout(self) -> dict[str, float]:
+        self._check_groups("dropout", dropout_groups)
+        expected = "a number from 0 to below 1"
+        return {
+            group: check_finite(f"`dropout` of {group}", rate, expected, lambda x: 0 <= x < 1)
+            for group, rate in self.dropout.items()
+        }
+
+    def _check_groups(self, argument: str, groups_of: Callable[[str, Sequence[int]], list[str]]) -> None:
+        value, known = getattr(self, argument), groups_of(self.architecture, self.hidden)
+        of = f" of the architecture {self.architecture}" + ("" if self.hidden else " without hidden layers")
+        if not isinstance(value, Mapping):
+            raise SettingError(f"`{argument}`{of} must be a mapping by group; received: {value!r}.")
+        for group in value:
+            if not known:
+                raise SettingError(f"`{argument}`{of} must be empty; received: {value!r}.")
+            if group not in known:
+                raise unknown_name(argument, group, known, of)
 
     def with_penalty(self, *, l1: float | None = None, l2: float | None = None) -> Variant:
         """Return the variant with another L1 or L2 coefficient on every kernel that it penalises.
@@ -80,9 +152,6 @@ class Variant:
             If a coefficient is negative or not finite, or the variant has no penalty.
         """
         given = {name: value for name, value in (("l1", l1), ("l2", l2)) if value is not None}
-        for name, value in given.items():
-            if not (np.isfinite(value) and value >= 0):
-                raise SettingError(f"`{name}` must be a finite number, 0 or more; received: {value!r}.")
         if given and not self.penalty:
             raise SettingError(
                 f"The variant {self.name!r} has no penalty, so `{next(iter(given))}` cannot be set. "
@@ -97,8 +166,28 @@ class Variant:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Variant:
-        """Build a variant from what `as_dict` returned."""
-        return cls(**{**values, "hidden": tuple(values["hidden"])})
+        """Build a variant from what `as_dict` returned.
+
+        Raises
+        ------
+        SettingError
+            If a field is missing, unknown or cannot be used.
+        """
+        if not isinstance(values, Mapping):
+            raise SettingError(f"A variant must be given by its fields; received: {values!r}.")
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise unknown_name("field", name, known, " of a variant")
+        missing = [name for name in known[: known.index("penalty")] if name not in values]
+        if missing:
+            raise SettingError(f"A variant must say its {', '.join(missing)}; received: {', '.join(values)}.")
+        return cls(**values)
+
+
+def check_learning_rate(rate: object) -> float:
+    """Return a step size of Adam; raise a `SettingError` unless it is finite and above 0."""
+    return check_finite("`learning_rate`", rate, "a finite number above 0", lambda x: x > 0)
 
 
 @cache
@@ -112,12 +201,9 @@ def variants() -> Mapping[str, Variant]:
     """
     with (julia_package() / "julia" / "variants.toml").open("rb") as file:
         rows = tomllib.load(file)
-    table = {}
-    for name, row in rows.items():
-        stopping = row.pop("early_stopping", None)
-        row["hidden"] = tuple(row["hidden"])
-        table[name] = Variant(name=name, patience=stopping and stopping["patience"], **row)
-    return table
+    for row in rows.values():
+        row |= row.pop("early_stopping", {})
+    return {name: Variant.from_dict({"name": name, **row}) for name, row in rows.items()}
 
 
 def variant(name: str | Variant) -> Variant:

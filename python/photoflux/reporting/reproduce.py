@@ -8,7 +8,7 @@ from typing import Any
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.errors import SettingError
-from photoflux.model.settings import Settings, recipe_of
+from photoflux.model.settings import Settings, chosen_variant
 from photoflux.model.variants import Variant, variants
 from photoflux.reporting.i18n import Translator
 from photoflux.runs.run import Run
@@ -75,7 +75,7 @@ def _variant_options(variant: Variant) -> dict[str, Any] | None:
     if variant.loss != own.loss:
         options["loss"] = variant.loss
     try:
-        made = recipe_of(variant.name, options.get("l1"), options.get("l2"), options.get("loss"))
+        made = chosen_variant(variant.name, options.get("l1"), options.get("l2"), options.get("loss"))
     except SettingError:
         return None
     return options if made == variant else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from photoflux.data.shape import Shape
-from photoflux.errors import RunError
+from photoflux.errors import RunError, SettingError
 from photoflux.model.history import EpochRow
 from photoflux.model.settings import Settings
 from photoflux.model.summary import Summary, summary_of
@@ -212,6 +212,8 @@ def load_run(path: str | Path) -> Run:
             temperature=values.get("temperature"),
             notes=[str(note) for note in values.get("notes", [])],
         )
+    except SettingError as error:
+        raise RunError(f"The run {folder} cannot be read: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"The run {folder} cannot be read: {type(error).__name__}: {error}.") from error
 

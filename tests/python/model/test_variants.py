@@ -1,9 +1,11 @@
-"""The table as Python reads it, against the numbers of the documents."""
+"""The table as Python reads it, against the numbers of the documents; and what a variant must not be."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from photoflux import SettingError, Variant, variant, variants
@@ -52,3 +54,118 @@ def test_other_coefficients():
 @pytest.mark.parametrize("name", list(variants()))
 def test_there_and_back_through_json(name):
     assert Variant.from_dict(json.loads(json.dumps(variant(name).as_dict()))) == variant(name)
+
+
+def test_a_variant_of_ones_own():
+    mine = Variant(name="mine", architecture="dense", hidden=(64,))
+    assert (mine.epochs, mine.batch_size, mine.learning_rate, mine.image_size) == (20, 32, 0.001, 180)
+    assert (mine.penalty, mine.dropout, mine.patience, mine.loss) == ({}, {}, None, "cross_entropy")
+    assert Variant("linear", "dense", ()).hidden == ()
+    # As JSON and TOML give them, and as NumPy does; equal to the table's.
+    numbers = {"hidden": [np.int64(64)], "learning_rate": 1, "penalty": {"output": {"l2": np.float32(0.5)}}}
+    made = Variant("mine", "dense", **numbers, dropout={"hidden": 0})
+    assert (made.hidden, made.learning_rate, made.penalty) == ((64,), 1.0, {"output": {"l2": 0.5}})
+    assert json.loads(json.dumps(made.as_dict())) == made.as_dict()
+
+
+def test_the_mappings_are_copies():
+    penalty, dropout = {"hidden": {"l2": 0.5}}, {"hidden": 0.5}
+    mine = Variant("mine", "dense", (64,), penalty=penalty, dropout=dropout)
+    penalty["hidden"]["l2"] = -1.0
+    penalty["conv"] = {}
+    dropout["pool"] = 7
+    assert (mine.penalty, mine.dropout) == ({"hidden": {"l2": 0.5}}, {"hidden": 0.5})
+
+
+NAN, INF = float("nan"), float("inf")
+REFUSED = [
+    (
+        {"architecture": "dens"},
+        r"`architecture` must be one of photo_cnn, dense; received: 'dens'. Did you mean dense\?",
+    ),
+    ({"architecture": None}, "`architecture` must be one of photo_cnn, dense; received: None"),
+    (
+        {"penalty": {"dense": {"l2": 1}}},
+        "`penalty` of the architecture photo_cnn must be one of conv, hidden, output; rec",
+    ),
+    ({"penalty": {"pool": {"l2": 1}}}, "received: 'pool'"),
+    ({"architecture": "dense", "penalty": {"conv": {"l2": 1}}}, "must be one of hidden, output; received: 'conv'"),
+    (
+        {"hidden": (), "penalty": {"hidden": {"l2": 1}}},
+        "photo_cnn without hidden layers must be one of conv, output; rec",
+    ),
+    (
+        {"dropout": {"conv": 0.5}},
+        "`dropout` of the architecture photo_cnn must be one of pool, hidden; received: 'conv'",
+    ),
+    ({"architecture": "dense", "dropout": {"pool": 0.5}}, "must be one of hidden; received: 'pool'"),
+    ({"architecture": "dense", "hidden": (), "dropout": {"hidden": 0.5}}, "without hidden layers must be empty"),
+    (
+        {"penalty": {"conv": {"l3": 1}}},
+        "`penalty` on conv must be one of l1, l2; received: 'l3'. Did you mean l",
+    ),
+    ({"penalty": {"conv": 0.01}}, "`penalty` on conv must be coefficients by name; received: 0.01"),
+    ({"penalty": [0.01]}, r"`penalty` of the architecture photo_cnn must be a mapping by group; received: \[0.01\]"),
+    ({"dropout": 0.5}, "`dropout` of the architecture photo_cnn must be a mapping by group; received: 0.5"),
+    *(
+        (
+            {"penalty": {"conv": {"l1": value}}},
+            r"`l1` must be a finite number, 0 or more \(penalty on conv\); received",
+        )
+        for value in (-0.1, NAN, INF, 1e39, "0.01", True, None)
+    ),
+    *(
+        ({"dropout": {"pool": value}}, "`dropout` of pool must be a number from 0 to below 1; received")
+        for value in (-0.1, 1, 1 - 1e-9, 1.5, NAN, "0.5", False, None)
+    ),
+    *(
+        ({"hidden": value}, "`hidden` must be a list of whole numbers, 1 or more; received")
+        for value in (64, "64", None)
+    ),
+    *(
+        ({"hidden": (64, value)}, "Each of `hidden` must be a whole number, 1 or more; received")
+        for value in (0, -1, 64.0, "64", True)
+    ),
+    *(
+        ({name: value}, f"`{name}` must be a whole number, {least} or more; received")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("image_size", 2), ("patience", 1))
+        for value in (least - 1, 2.5, "3", True)
+    ),
+    *(
+        ({"learning_rate": value}, "`learning_rate` must be a finite number above 0; received")
+        for value in (0, -0.1, NAN, INF, 1e-60, 10**400, "0.1", True, None)
+    ),
+    (
+        {"loss": "cross"},
+        "`loss` must be one of cross_entropy, squared_error; received: 'cross'. Did you mean cross_entropy",
+    ),
+    *(
+        ({"name": name}, "`name` must be letters, digits, `_` and `-`; received")
+        for name in ("", "a/b", "a b", "a\n", 3)
+    ),
+    ({"made_for": None}, "`made_for` must be a text; received: None"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED)
+def test_what_cannot_be_built_is_refused_where_it_is_made(values, message):
+    with pytest.raises(SettingError, match=message):
+        Variant(**{"name": "mine", "architecture": "photo_cnn", "hidden": (128,)} | values)
+    with pytest.raises(SettingError, match=message):
+        dataclasses.replace(variant("baseline"), **values)
+    with pytest.raises(SettingError, match=message):
+        Variant.from_dict(variant("baseline").as_dict() | values)
+
+
+def test_fields_that_are_missing_or_unknown():
+    whole = variant("baseline").as_dict()
+    with pytest.raises(
+        SettingError, match=r"`field` of a variant must be one of .*; received: 'hiden'. Did you mean hidd"
+    ):
+        Variant.from_dict(whole | {"hiden": [3]})
+    for name in ("name", "architecture", "hidden", "epochs", "batch_size", "learning_rate", "image_size", "made_for"):
+        with pytest.raises(SettingError, match=f"A variant must say its {name}; received: "):
+            Variant.from_dict({key: value for key, value in whole.items() if key != name})
+    for values in ("baseline", [], None):
+        with pytest.raises(SettingError, match="A variant must be given by its fields; received"):
+            Variant.from_dict(values)

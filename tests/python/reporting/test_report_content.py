@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import photoflux
 from photoflux import RunError, cli, variant
 from photoflux.data.prepared import open_prepared
-from photoflux.model.settings import recipe_of, settings_of
+from photoflux.model.settings import chosen_variant, settings_of
 from photoflux.reporting import examples
 from photoflux.reporting.i18n import ENGLISH
 from photoflux.reporting.report_data import gather
@@ -152,7 +152,7 @@ SETTINGS = [
 def test_the_command_makes_the_same_fit(run, scans, monkeypatch, given, name, place):
     if name == "mlp" and "l1" in given:
         given = {"l1": 0.25, "l2": 0.5}
-    recipe = recipe_of(name, given.get("l1"), given.get("l2"), given.get("loss"))
+    recipe = chosen_variant(name, given.get("l1"), given.get("l2"), given.get("loss"))
     own = {key: given.get(key) for key in ("epochs", "batch_size", "learning_rate")}
     settings = settings_of(recipe, **own, seed=given.get("seed", 42), balance=given.get("balance", "none"))
     initial = place and {"path": place, "fingerprint": "f"}
@@ -169,7 +169,7 @@ def test_the_command_makes_the_same_fit(run, scans, monkeypatch, given, name, pl
 
     monkeypatch.setattr(cli.api, "train", train)
     CliRunner().invoke(cli.app, words)
-    assert recipe_of(*(received[key] for key in ("variant", "l1", "l2", "loss"))) == recipe
+    assert chosen_variant(*(received[key] for key in ("variant", "l1", "l2", "loss"))) == recipe
     fitted = settings_of(
         recipe, *(received[key] for key in ("epochs", "batch_size", "learning_rate", "seed", "balance"))
     )

@@ -57,3 +57,28 @@ def test_what_cannot_be_read_says_why(tmp_path):
         path.write_text(broken)
         with pytest.raises(RunError, match=message):
             load_run(tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ({"architecture": "cnn"}, "`architecture` must be one of photo_cnn, dense; received: 'cnn'."),
+        (
+            {"penalty": {"dense": {"l2": 0.01}}},
+            "`penalty` of the architecture photo_cnn must be one of conv, hidden, output",
+        ),
+        ({"dropout": {"pool": "0.5"}}, "`dropout` of pool must be a number from 0 to below 1; received: '0.5'."),
+        ({"color": "red"}, "`field` of a variant must be one of name, architecture, "),
+        ("l1", "A variant must be given by its fields; received: 'l1'."),
+        ({}, "A variant must say its name, architecture, hidden, "),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused_in_words(tmp_path, variant, message):
+    write(tmp_path / "r")
+    file = tmp_path / "r" / "run.json"
+    values = json.loads(file.read_text())
+    values["variant"] = values["variant"] | variant if isinstance(variant, dict) and variant else variant
+    file.write_text(json.dumps(values))
+    with pytest.raises(RunError) as refused:
+        load_run(tmp_path / "r")
+    assert str(refused.value).startswith(f"The run {tmp_path / 'r'} cannot be read: {message}")
