@@ -21,11 +21,11 @@ from photoflux.model.variants import variant
 
 
 def compiled(name: str, width: int, height: int, channels: int, classes: int) -> keras.Model:
-    recipe = variant(name)
-    model = build_model(recipe, Shape(channels, height, width), classes)
+    chosen = variant(name)
+    model = build_model(chosen, Shape(channels, height, width), classes)
     losses = keras.losses
     loss = losses.BinaryCrossentropy if classes == 2 else losses.SparseCategoricalCrossentropy
-    model.compile(optimizer=keras.optimizers.Adam(recipe.learning_rate), loss=loss(from_logits=True))
+    model.compile(optimizer=keras.optimizers.Adam(chosen.learning_rate), loss=loss(from_logits=True))
     return model
 
 

@@ -127,7 +127,7 @@ def _train_a_batch(engine: FluxEngine) -> dict[str, Any]:
 
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), np.uint8), np.arange(IMAGES) % 2
-    recipe, losses, began = variant(TRAINED), [], time.perf_counter()
+    chosen, losses, began = variant(TRAINED), [], time.perf_counter()
     try:
         with atomic.scratch("doctor") as folder:
             prepared = prepare_arrays(images, labels, folder / "prepared")
@@ -136,7 +136,7 @@ def _train_a_batch(engine: FluxEngine) -> dict[str, Any]:
                 losses.append(progress.loss)
                 return True
 
-            engine.fit(recipe, prepared, Settings(1, 8, recipe.learning_rate), folder / "weights", on_batch=stop)
+            engine.fit(chosen, prepared, Settings(1, 8, chosen.learning_rate), folder / "weights", on_batch=stop)
     except OSError as error:
         raise EngineError(f"No batch could be trained: {error}. TMPDIR names another temporary folder.") from error
     if len(losses) != 1 or not np.isfinite(losses[0]):

@@ -89,7 +89,7 @@ def epoch_rows(*validation_losses):
 def save_run(folder, prepared, *, name="l1", wrong=0.3, seed=0, **changes):
     """Write a run whose logits are drawn, a share of them on the wrong side."""
     rng = np.random.default_rng(seed)
-    recipe, classes = variant(name), len(prepared.classes)
+    trained, classes = variant(name), len(prepared.classes)
     metrics, logits = {}, {}
     for part in ("validation", "test"):
         chosen = prepared.indices(part)
@@ -101,11 +101,11 @@ def save_run(folder, prepared, *, name="l1", wrong=0.3, seed=0, **changes):
         )
         logits[part] = logits[part].astype(np.float32)
         folders = np.asarray(prepared.folder_labels())[chosen]
-        metrics[part] = score(recipe, logits[part], labels, classes, 0.125, folders.tolist())
+        metrics[part] = score(trained, logits[part], labels, classes, 0.125, folders.tolist())
     run = Run(
         path=folder,
         engine="keras",
-        variant=recipe,
+        variant=trained,
         settings=Settings(30, 32, 0.001),
         data=RunData.of(prepared),
         history=epoch_rows(0.9, 0.5, 0.7, 0.8),

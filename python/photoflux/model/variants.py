@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 from photoflux.data.checks import check_finite, check_whole
 from photoflux.errors import SettingError, unknown_name
@@ -26,11 +27,23 @@ def julia_package() -> Path:
     return shipped if shipped.is_dir() else here.parents[1]
 
 
+class _Fixed(dict[str, Any]):
+    """A dict that cannot be changed, so that what was checked stays; a copy and JSON are as those of any other."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("A variant cannot be changed. Make another from it with `dataclasses.replace`.")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        return _Fixed, (dict(self),)
+
+
 @dataclass(frozen=True)
 class Variant:
     """What is trained, by name: architecture, penalty, dropout, early stopping, optimiser and loss.
 
-    It is checked where it is made, and its mappings are copies of those given.
+    It is checked where it is made, and cannot be changed: its mappings are copies of those given.
 
     Attributes
     ----------
@@ -105,27 +118,28 @@ class Variant:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
-    def _checked_penalty(self) -> dict[str, dict[str, float]]:
+    def _checked_penalty(self) -> Mapping[str, Mapping[str, float]]:
         self._check_groups("penalty", penalty_groups)
-        checked: dict[str, dict[str, float]] = {}
+        checked = {}
         for group, coefficients in self.penalty.items():
             if not isinstance(coefficients, Mapping):
                 raise SettingError(f"`penalty` on {group} must be coefficients by name; received: {coefficients!r}.")
-            checked[group] = {}
+            numbers = {}
             for name, value in coefficients.items():
                 if name not in ("l1", "l2"):
                     raise unknown_name("penalty", name, ("l1", "l2"), f" on {group}")
                 expected = f"a finite number, 0 or more (penalty on {group})"
-                checked[group][name] = check_finite(f"`{name}`", value, expected, lambda x: x >= 0)
-        return checked
+                numbers[name] = check_finite(f"`{name}`", value, expected, lambda x: x >= 0)
+            checked[group] = _Fixed(numbers)
+        return _Fixed(checked)
 
-    def _checked_dropout(self) -> dict[str, float]:
+    def _checked_dropout(self) -> Mapping[str, float]:
         self._check_groups("dropout", dropout_groups)
         expected = "a number from 0 to below 1"
-        return {
-            group: check_finite(f"`dropout` of {group}", rate, expected, lambda x: 0 <= x < 1)
+        return _Fixed(
+            (group, check_finite(f"`dropout` of {group}", rate, expected, lambda x: 0 <= x < 1))
             for group, rate in self.dropout.items()
-        }
+        )
 
     def _check_groups(self, argument: str, groups_of: Callable[[str, Sequence[int]], list[str]]) -> None:
         value, known = getattr(self, argument), groups_of(self.architecture, self.hidden)
@@ -203,7 +217,7 @@ def variants() -> Mapping[str, Variant]:
         rows = tomllib.load(file)
     for row in rows.values():
         row |= row.pop("early_stopping", {})
-    return {name: Variant.from_dict({"name": name, **row}) for name, row in rows.items()}
+    return MappingProxyType({name: Variant.from_dict({"name": name, **row}) for name, row in rows.items()})
 
 
 def variant(name: str | Variant) -> Variant:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -75,6 +77,21 @@ def test_the_mappings_are_copies():
     penalty["conv"] = {}
     dropout["pool"] = 7
     assert (mine.penalty, mine.dropout) == ({"hidden": {"l2": 0.5}}, {"hidden": 0.5})
+
+
+def test_a_variant_cannot_be_changed():
+    """Nor can the table, which everything in this process reads."""
+    l2 = variant("elastic_net")
+    for change in (
+        lambda: l2.penalty["conv"].update(l2=-1),
+        lambda: l2.penalty.pop("conv"),
+        lambda: l2.dropout.__setitem__("pool", 2),
+        lambda: variants().__setitem__("l2", None),
+    ):
+        with pytest.raises((TypeError, AttributeError), match=r"cannot be changed|__setitem__"):
+            change()
+    for other in (copy.deepcopy(l2), pickle.loads(pickle.dumps(l2)), dataclasses.replace(l2)):
+        assert other == l2 == variants()["elastic_net"]
 
 
 NAN, INF = float("nan"), float("inf")
