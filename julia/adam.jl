@@ -48,82 +48,65 @@ function step_size(rule::KerasAdam, ::Type{T}, t) where {T}
     return T(rule.eta) * sqrt(1 - β₂^T(t)) / (1 - β₁^T(t))
 end
 
-# What becomes of a weight's gradient: `Kept` stores it, penalty included; `Update` makes Adam's step at once, in one pass
-# over weight, gradient and both moments. Both take a gradient whole or in blocks.
-struct Kept
+# What becomes of a weight's gradient, given in blocks or whole: `StoreGradient` stores it, penalty included; `AdamStep` makes the
+# step at once, in one pass over weight, gradient and both moments.
+struct StoreGradient{P<:Penalty}
     gradient::Vector{Float32}
+    penalty::P
 end
 
-struct Update
+struct AdamStep{P<:Penalty}
     m::Vector{Float32}
     v::Vector{Float32}
     α::Float32
     r₁::Float32
     r₂::Float32
     ϵ::Float32
+    penalty::P
 end
 
 # The step is counted here, once for each weight and step. As in `apply!`, in the weights' own precision.
-function Update(leaf::Optimisers.Leaf{KerasAdam})
+function AdamStep(leaf::Optimisers.Leaf{KerasAdam}, penalty::Penalty)
     (; rule, state) = leaf
     m, v, t = state
     t += 1
     leaf.state = (m, v, t)
-    return Update(vec(m), vec(v), step_size(rule, Float32, t), Float32.(1 .- rule.beta)..., Float32(rule.epsilon))
+    return AdamStep(vec(m), vec(v), step_size(rule, Float32, t), Float32.(1 .- rule.beta)..., Float32(rule.epsilon), penalty)
 end
 
-"""
-    take!(target, penalty, w, dw, offset, n)
-
-Keep or apply `n` values of a weight's gradient, at `offset` in the weight, with the penalty's gradient added.
-
-# Arguments
-- `target`: `Kept` or `Update`.
-- `w`, `dw`: pointers to those values of the weight and of its gradient.
-
-# Returns
-- `Float32`: the penalty of those values.
-"""
-function take!(target::Kept, p::Penalty, w::Ptr{Float32}, dw::Ptr{Float32}, offset, n)
-    to, value = at(pointer(target.gradient), offset), 0.0f0
-    GC.@preserve target @simd ivdep for i in 1:n
-        weight = unsafe_load(w, i)
-        value += term(p, weight)
-        unsafe_store!(to, unsafe_load(dw, i) + slope(p, weight), i)
+# Both return the sum of the penalty's terms.
+function Kernels.apply_block!(target::StoreGradient, w::Ptr{Float32}, dw::Ptr{Float32}, offset, n)
+    (; gradient, penalty) = target
+    value = 0.0f0
+    GC.@preserve gradient begin
+        to = pointer(gradient, offset + 1)
+        @simd ivdep for i in 1:n
+            weight = unsafe_load(w, i)
+            value += term(penalty, weight)
+            unsafe_store!(to, unsafe_load(dw, i) + slope(penalty, weight), i)
+        end
     end
     return value
 end
 
-function take!(target::Update, p::Penalty, w::Ptr{Float32}, dw::Ptr{Float32}, offset, n)
-    (; α, r₁, r₂, ϵ) = target
-    ms, vs, value = at(pointer(target.m), offset), at(pointer(target.v), offset), 0.0f0
-    GC.@preserve target @simd ivdep for i in 1:n
-        weight, m, v = unsafe_load(w, i), unsafe_load(ms, i), unsafe_load(vs, i)
-        value += term(p, weight)
-        g = unsafe_load(dw, i) + slope(p, weight)
-        m += (g - m) * r₁
-        v += (g * g - v) * r₂
-        unsafe_store!(ms, m, i)
-        unsafe_store!(vs, v, i)
-        # sqrt would check for a negative number, and the check keeps the compiler from using vectors.
-        unsafe_store!(w, weight - m * α / (Base.sqrt_llvm(v) + ϵ), i)
+function Kernels.apply_block!(target::AdamStep, w::Ptr{Float32}, dw::Ptr{Float32}, offset, n)
+    (; α, r₁, r₂, ϵ, penalty) = target
+    value = 0.0f0
+    GC.@preserve target begin
+        ms, vs = pointer(target.m, offset + 1), pointer(target.v, offset + 1)
+        @simd ivdep for i in 1:n
+            weight, m, v = unsafe_load(w, i), unsafe_load(ms, i), unsafe_load(vs, i)
+            value += term(penalty, weight)
+            g = unsafe_load(dw, i) + slope(penalty, weight)
+            m += (g - m) * r₁
+            v += (g * g - v) * r₂
+            unsafe_store!(ms, m, i)
+            unsafe_store!(vs, v, i)
+            # sqrt would check for a negative number, and the check keeps the compiler from using vectors.
+            unsafe_store!(w, weight - m * α / (Base.sqrt_llvm(v) + ϵ), i)
+        end
     end
     return value
 end
 
-# Where `take!` is going to read from at `offset`, beside the weight and its gradient, and how much at each place.
-soon_read(::Kept, w, offset, n) = (w, w, 0)
-soon_read(target::Update, w, offset, n) = (at(pointer(target.m), offset), at(pointer(target.v), offset), n)
-
-# A whole gradient, in blocks that the threads share; returns the penalty's value at the weights before.
-function give!(target, p::Penalty, w::Array{Float32}, dw::Array{Float32})
-    jobs = cld(length(w), BLOCK)
-    jobs == 1 && return GC.@preserve w dw take!(target, p, pointer(w), pointer(dw), 0, length(w))
-    values = Vector{Float32}(undef, jobs)
-    GC.@preserve w dw share(jobs) do job, _
-        offset = (job - 1) * BLOCK
-        n = min(BLOCK, length(w) - offset)
-        values[job] = take!(target, p, at(pointer(w), offset), at(pointer(dw), offset), offset, n)
-    end
-    return sum(values)
-end
+Kernels.upcoming_reads(target::AdamStep, w, offset, n) = (pointer(target.m, offset + 1), pointer(target.v, offset + 1), n)

@@ -32,14 +32,14 @@ end
 
 # The layers' own calls are compiled when they are first needed, not with the rest.
 logits_of(chain, x, buffers) =
-    is_written_out(chain, x) ? copy(last(run_forward(stages(chain), x, buffers)))::Matrix{Float32} : dispatch_barrier(by_layers, chain, x)
+    has_fast_path(chain, x) ? copy(last(run_forward(stages(chain), x, buffers)))::Matrix{Float32} : dispatch_barrier(by_layers, chain, x)
 by_layers(chain, x) = convert(Matrix{Float32}, chain(x))
 
 # The images of a batch as the model takes them: as they are if they are all and Float32, else copied by all threads.
 function input_of(images::Array{T,4}, batch, buffers) where {T<:Real}
     T === Float32 && batch == axes(images, 4) && return images
     x = buffer(buffers, :input, :images, size(images)[1:3]..., length(batch))
-    share(length(batch)) do i, _
+    foreach_job(length(batch)) do i, _
         copyto!(view(x, :, :, :, i), view(images, :, :, :, batch[i]))
     end
     return x

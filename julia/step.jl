@@ -1,10 +1,10 @@
 # A training step written out for the layers that our models have, on a CPU: no Zygote, no array that the step before did
 # not leave. Any other chain or array goes through Zygote and Optimisers (training.jl).
-is_ours(layer) = false
-is_ours(::Union{Rescale,Rectified,typeof(maxpool2),typeof(Flux.flatten),Dropout}) = true
-is_ours(::Dense{<:Rectifier,Matrix{Float32},Vector{Float32}}) = true
+has_step_kernel(layer) = false
+has_step_kernel(::Union{Rescale,Rectified,typeof(maxpool2),typeof(Flux.flatten),Dropout}) = true
+has_step_kernel(::Dense{<:Rectifier,Matrix{Float32},Vector{Float32}}) = true
 
-is_written_out(model::Chain, x) = x isa Array{Float32,4} && all(is_ours, model.layers)
+has_fast_path(model::Chain, x) = x isa Array{Float32,4} && all(has_step_kernel, model.layers)
 
 # A convolution of few channels and the pooling after it, in one: what is pooled is not stored.
 struct PooledConvolution{C<:Rectified}
@@ -13,8 +13,7 @@ end
 
 has_kernel(::PooledConvolution) = true
 
-pools(layer) = false
-pools(layer::Rectified) = has_fast_kernel(layer) && !whole_vectors(size(layer.weight, 3), size(layer.weight, 4))
+can_pool(layer) = suits_kernels(layer) && !whole_vectors(size(layer.weight, 3), size(layer.weight, 4))
 
 """
     stages(model)
@@ -25,7 +24,7 @@ function stages(model::Chain)
     found = Pair{Symbol,Any}[]
     for name in keys(model)
         layer = model[name]
-        if layer === maxpool2 && !isempty(found) && pools(last(last(found)))
+        if layer === maxpool2 && !isempty(found) && can_pool(last(last(found)))
             before, convolution = pop!(found)
             push!(found, before => PooledConvolution(convolution))
         else
@@ -39,7 +38,7 @@ end
 # function that makes the array where it is wanted, or nothing.
 function forward!(layer::Rescale, x, buffers, name)
     y = buffer(buffers, name, :y, size(x)...)
-    slices(y) do range
+    foreach_range(length(y)) do range
         @inbounds @simd for i in range
             y[i] = x[i] * layer.scale
         end
@@ -52,7 +51,7 @@ function backward!(layer::Rescale, x, y, dy, buffers, name, wanted, sink)
 end
 
 function forward!(layer::Convolution, x, buffers, name)
-    if is_fast(layer, x)
+    if suits_kernels(layer, x)
         y = buffer(buffers, name, :y, size(x, 1), size(x, 2), size(layer.weight, 4), size(x, 4))
         return convolve!(y, layer, x, buffers, name)
     end
@@ -60,18 +59,18 @@ function forward!(layer::Convolution, x, buffers, name)
 end
 
 function backward!(layer::Convolution, x, y, dy, buffers, name, wanted, sink)
-    return pass_kernel!(layer.weight, layer.bias, x, dy, buffers, name, wanted, sink) do dx, dw, db
+    return emit_gradients!(layer.weight, layer.bias, x, dy, buffers, name, wanted, sink) do dx, dw, db
         convolution_gradients!(dx, dw, db, layer, x, y, dy, buffers, name)
     end
 end
 
 # gradients!(dx, dw, db) writes them.
-function pass_kernel!(gradients!, weight, bias, x, dy, buffers, name, wanted, sink)
+function emit_gradients!(gradients!, weight, bias, x, dy, buffers, name, wanted, sink)
     dw, db = buffer(buffers, name, :dw, size(weight)...), buffer(buffers, name, :db, length(bias))
     dx = wanted ? gradient_buffer(buffers, dy, size(x)) : nothing
     gradients!(dx, dw, db)
-    pass!(sink, name, :weight, weight, dw)
-    pass!(sink, name, :bias, bias, db)
+    emit!(sink, name, :weight, weight, dw)
+    emit!(sink, name, :bias, bias, db)
     return dx
 end
 
@@ -85,7 +84,7 @@ end
 function backward!((; convolution)::PooledConvolution, x, y, dy, buffers, name, wanted, sink)
     (; weight, bias, σ) = convolution
     chosen = byte_buffer(buffers, name, :chosen, size(y)...)
-    return pass_kernel!(weight, bias, x, dy, buffers, name, wanted, sink) do dx, dw, db
+    return emit_gradients!(weight, bias, x, dy, buffers, name, wanted, sink) do dx, dw, db
         correlate_gradients!(dx, dw, db, x, weight, y, dy, σ === relu, buffers, name, chosen)
     end
 end
@@ -118,7 +117,7 @@ end
 
 function drop!(y, x, drawn, p)
     rate, factor = Float32(p), Float32(1 / (1 - p))
-    slices(y) do range
+    foreach_range(length(y)) do range
         @inbounds @simd for i in range
             y[i] = (drawn[i] > rate) * (factor * x[i])
         end
@@ -127,7 +126,8 @@ function drop!(y, x, drawn, p)
 end
 
 function forward!(layer::Dense, x, buffers, name)
-    return dense!(buffer(buffers, name, :y, size(layer.weight, 1), size(x, 2)), layer, x, buffers, name)
+    y = dense_product!(buffer(buffers, name, :y, size(layer.weight, 1), size(x, 2)), layer.weight, x, buffers, name)
+    return y .= layer.σ.(y .+ layer.bias)
 end
 
 function backward!(layer::Dense, x, y, dy, buffers, name, wanted, sink)
@@ -135,19 +135,11 @@ function backward!(layer::Dense, x, y, dy, buffers, name, wanted, sink)
     layer.σ === relu ? (δ .= ifelse.(y .> 0, dy, 0.0f0)) : copyto!(δ, dy)
     db = sum!(buffer(buffers, name, :db, size(δ, 1)), δ)
     dx = wanted ? gradient_buffer(buffers, dy, size(x)) : nothing
-    p = penalty_of(sink, name)
-    value = dense_gradients!(dx, target(sink, name, :weight, layer.weight), p, layer, x, δ, buffers, name)
-    add_penalty!(sink, value)
-    pass!(sink, name, :bias, layer.bias, db)
-    return dx
-end
-
-# Ranges of a large array that the threads share.
-function slices(f::F, y) where {F}
-    size_ = 2^16
-    share(cld(length(y), size_)) do job, _
-        f((1 + (job - 1) * size_):min(job * size_, length(y)))
+    emit!(sink, name, :weight, layer.weight) do target
+        dense_gradients!(dx, target, layer.weight, x, δ, buffers, name)
     end
+    emit!(sink, name, :bias, layer.bias, db)
+    return dx
 end
 
 # Where gradients go: into arrays of their own, or into Adam's step. Either adds up the penalty's value.
@@ -169,19 +161,20 @@ GradientSink(penalties) =
     GradientSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), Dict{Tuple{Symbol,Symbol},Array{Float32}}())
 UpdateSink(penalties, optimiser) = UpdateSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), optimiser)
 
-function target(sink::GradientSink, name, field, w)
+function target(sink::GradientSink, name, field, w, penalty)
     array = sink.arrays[name, field] = similar(w)
-    return Kept(vec(array))
+    return StoreGradient(vec(array), penalty)
 end
 
-target(sink::UpdateSink, name, field, w) = Update(getproperty(sink.optimiser.layers[name], field))
+target(sink::UpdateSink, name, field, w, penalty) = AdamStep(getproperty(sink.optimiser.layers[name], field), penalty)
 
-penalty_of(sink::Sink, name) = get(sink.penalties, name, NoPenalty())
-add_penalty!(sink::Sink, value) = sink.value[] += value
+# Gives the sink a weight's gradient, or what makes it and gives it to a target: apply!(target) returns what is summed there.
+emit!(sink::Sink, name, field, w, dw::Array) = emit!(target -> apply_gradient!(target, w, dw), sink, name, field, w)
 
-function pass!(sink::Sink, name, field, w, dw)
-    p = field === :weight ? penalty_of(sink, name) : NoPenalty()
-    add_penalty!(sink, give!(target(sink, name, field, w), p, w, dw))
+function emit!(apply!, sink::Sink, name, field, w)
+    penalty = field === :weight ? get(sink.penalties, name, NoPenalty()) : NoPenalty()
+    sink.value[] += apply!(target(sink, name, field, w, penalty))
+    return nothing
 end
 
 # In the form in which Zygote gives the gradient of a chain.
@@ -222,19 +215,3 @@ function run_backward(stages, values, dz, buffers::Buffers, sink::Sink)
     end
     return nothing
 end
-
-# BLAS is left the smallest layers, where its threads cost more than they bring; what the host process had set is set
-# again afterwards.
-function with_one_blas_thread(f::F) where {F}
-    before = BLAS.get_num_threads()
-    before == 1 && return f()
-    BLAS.set_num_threads(1)
-    try
-        return f()
-    finally
-        BLAS.set_num_threads(before)
-    end
-end
-
-# Our threads awake and BLAS's out of the way.
-on_all_threads(f::F) where {F} = with_team(() -> with_one_blas_thread(f))

@@ -86,7 +86,7 @@ end
 
 (layer::Mask)(x) = x .* layer.factors
 
-is_ours(::Mask) = true
+has_step_kernel(::Mask) = true
 forward!(layer::Mask, x, buffers, name) = layer(x)
 backward!(layer::Mask, x, y, dy, buffers, name, wanted, sink) = wanted ? dy .* layer.factors : nothing
 

@@ -325,7 +325,7 @@ Make one step of Adam on the total loss of a batch, in place.
 - `NamedTuple`: `loss`, `penalty` and `logits` before the step.
 """
 function train_step!(model, optimiser, loss, penalties, x, y, weights, buffers=Buffers())
-    if is_written_out(model, x)
+    if has_fast_path(model, x)
         return written_out_step!(UpdateSink(penalties, optimiser), model, loss, x, y, weights, buffers)
     end
     result, gradient = total_gradient(model, loss, penalties, x, y, weights)
@@ -351,7 +351,7 @@ end
 # and the penalty's written out. Zygote sees no name of this module: on Julia 1.12 the two halves of a pullback that
 # refers to one can stop fitting each other when another package invalidates them after precompilation.
 function total_gradient(model, loss, penalties, x, y, weights, buffers=Buffers())
-    if is_written_out(model, x)
+    if has_fast_path(model, x)
         sink = GradientSink(penalties)
         result = written_out_step!(sink, model, loss, x, y, weights, buffers)
         return result, as_gradient(sink, model)

@@ -9,7 +9,6 @@ using ChainRulesCore: ChainRulesCore
 using Flux: Flux, Chain, Dense, Dropout, NNlib, Zygote
 using Flux: logitbinarycrossentropy, logitcrossentropy, onehotbatch, relu, sigmoid, softmax
 using JSON: JSON
-using LinearAlgebra: BLAS, transpose!
 using Mmap: Mmap
 using Optimisers: Optimisers
 using PrecompileTools: @compile_workload, @setup_workload
@@ -26,19 +25,18 @@ export NoPenalty, L1, L2, ElasticNet, KerasAdam
 export layers, build_model, read_weights, write_weights, load_weights!
 
 # The source is in `julia/`; Julia 1.10 looks for the entry here and knows no `entryfile`.
+include("../julia/kernels/Kernels.jl")
+using .Kernels
+
 include("../julia/barrier.jl")
 include("../julia/random.jl")
 include("../julia/penalties.jl")
 include("../julia/variants.jl")
 include("../julia/layers.jl")
-include("../julia/vectors.jl")
-include("../julia/products.jl")
 include("../julia/pooling.jl")
-include("../julia/winograd.jl")
 include("../julia/conv.jl")
 include("../julia/models.jl")
 include("../julia/adam.jl")
-include("../julia/dense.jl")
 include("../julia/step.jl")
 include("../julia/datasets.jl")
 include("../julia/augment.jl")

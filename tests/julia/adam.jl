@@ -60,7 +60,7 @@ end
     state, ruled = Optimisers.setup(KerasAdam(0.01), w), copy(w)
     for t in 1:3
         g, before = random(10 + t), copy(fused)
-        value = PhotoFlux.give!(PhotoFlux.Update(leaf), p, fused, g)
+        value = PhotoFlux.apply_gradient!(PhotoFlux.AdamStep(leaf, p), fused, g)
         @test value isa Float32
         # Blocks of 8192 terms, each in a few lanes.
         @test value ≈ p(before) rtol = 20 * eps(Float32)

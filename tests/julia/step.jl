@@ -1,5 +1,4 @@
-using PhotoFlux: Buffers, is_written_out, kernel_penalties, kernels, loss_of, maxpool2, run_forward, stages, targets, total_gradient, train_step!, with_one_blas_thread, without_dropout
-using LinearAlgebra: BLAS
+using PhotoFlux: Buffers, Kernels, has_fast_path, kernel_penalties, kernels, loss_of, maxpool2, run_forward, stages, targets, total_gradient, train_step!, without_dropout
 using PhotoFlux.Flux: Zygote
 
 # What a step needs, for images of any size.
@@ -14,7 +13,7 @@ end
         input in (v.architecture == "dense" ? ((7, 6, 1), (20, 20, 3)) : ((2, 2, 1), (7, 4, 3), (35, 18, 3))), images in (1, 5, 33)
     model = without_dropout(build_model(v, input, 3; rng=Xoshiro(1)))
     loss, x, y, weights = batch_of(v, input, images; classes=3)
-    @test is_written_out(model, x)
+    @test has_fast_path(model, x)
     result, gradient = total_gradient(model, loss, [], x, y, weights)
     z, back = Zygote.pullback(m -> m(x), model)
     expected = only(back(PhotoFlux.data_loss_gradient(loss, z, y, reshape(weights, 1, :))))
@@ -66,22 +65,6 @@ end
     @test first.(stages(Flux.Chain(; pool=maxpool2, other=maxpool2))) == [:pool, :other]
 end
 
-# Kernels of both ways through a Dense layer, and the one that BLAS makes.
-@testset "a Dense layer of $units units, $inputs inputs, $images images" for
-        (units, inputs) in ((128, 70), (64, 66_001), (128, 33_001), (10, 30), (1, 7)), images in (1, 6, 35)
-    layer = Flux.Dense(inputs => units, Flux.relu; init=Flux.glorot_uniform(Xoshiro(1)))
-    x, dy = randn(Xoshiro(2), Float32, inputs, images), randn(Xoshiro(3), Float32, units, images)
-    y, dx, dw = similar(dy), similar(x), similar(layer.weight)
-    PhotoFlux.dense!(y, layer, x, Buffers(), :layer)
-    PhotoFlux.dense_gradients!(dx, PhotoFlux.Kept(vec(dw)), NoPenalty(), layer, x, dy, Buffers(), :layer)
-    W = Float64.(layer.weight)
-    @assert PhotoFlux.is_large(layer.weight) == (units * inputs > 2^22)
-    close(a, b, terms) = maximum(abs, a .- b) <= terms * eps(Float32) * maximum(abs, b)
-    @test close(y, max.(W * x .+ layer.bias, 0), √inputs * 4)
-    @test close(dx, W' * dy, units)
-    @test close(dw, Float64.(dy) * x', images + 1)
-end
-
 # Beside small things (the logits, tasks, closures) a step makes no array: far less than its smallest activation.
 @testset "a step reuses its arrays, $name" for (name, input, images) in (("elastic_net", (64, 64, 3), 16), ("mlp", (32, 32, 3), 128), ("dropout", (64, 64, 3), 16))
     v = variant(name)
@@ -95,49 +78,8 @@ end
 end
 
 # A variable that a job's closure shares with its surroundings is a race.
-@testset "no closure of the kernels shares a variable" for f in (PhotoFlux.correlate!, PhotoFlux.correlate_gradients!,
-        PhotoFlux.winograd!, PhotoFlux.winograd_gradients!,
-        PhotoFlux.large_product!, PhotoFlux.small_product!, PhotoFlux.blocked_gradients!, PhotoFlux.give!, PhotoFlux.pool!, PhotoFlux.unpool!,
-        PhotoFlux.slices, PhotoFlux.drop!)
+@testset "no closure of the kernels shares a variable" for f in (Kernels.correlate!, Kernels.correlate_gradients!,
+        Kernels.winograd!, Kernels.winograd_gradients!, Kernels.large_product!, Kernels.small_product!, Kernels.blocked_gradients!,
+        Kernels.apply_gradient!, Kernels.sum_groups!, Kernels.pool!, Kernels.unpool!, Kernels.foreach_range, PhotoFlux.drop!)
     @test all(method -> !occursin("Core.Box", string(Base.uncompressed_ast(method))), methods(f))
-end
-
-@testset "BLAS keeps its threads" begin
-    before = BLAS.get_num_threads()
-    BLAS.set_num_threads(2)
-    @test with_one_blas_thread(BLAS.get_num_threads) == 1
-    @test BLAS.get_num_threads() == 2
-    @test_throws "mine" with_one_blas_thread(() -> error("mine"))
-    @test BLAS.get_num_threads() == 2
-    BLAS.set_num_threads(before)
-end
-
-@testset "a team does every job once, and hands errors on" begin
-    # Jobs of unlike length, many rounds: a job done twice or after `share` has returned would show in the counts.
-    counts = zeros(Int, 50)
-    PhotoFlux.with_team() do
-        for round in 1:500
-            PhotoFlux.share(50) do job, worker
-                @assert worker <= Threads.nthreads()
-                counts[job] += 1
-            end
-            @assert all(==(round), counts)
-        end
-        @test_throws "job 3" PhotoFlux.share((job, worker) -> job == 3 && error("job 3"), 5)
-        # After an error, and inside a job, it works on.
-        inner = Threads.Atomic{Int}(0)
-        PhotoFlux.share((job, worker) -> PhotoFlux.share((j, w) -> Threads.atomic_add!(inner, 1), 4), 3)
-        @test inner[] == 12
-    end
-    @test all(==(500), counts)
-    @test !haskey(task_local_storage(), :photoflux_team)
-end
-
-@testset "buffers are lent to one call at a time" begin
-    PhotoFlux.with_buffers() do first
-        PhotoFlux.with_buffers(second -> @test(second !== first))
-        PhotoFlux.buffer(first, :a, :b, 3)
-    end
-    kept = PhotoFlux.with_buffers(identity)
-    @test PhotoFlux.with_buffers(identity) === kept
 end

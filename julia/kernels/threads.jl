@@ -1,0 +1,162 @@
+# The threads of a training step: a team that is awake from the step's start to its end, and lists of jobs that it shares.
+
+"""
+    foreach_job(work, jobs)
+
+Call `work(job, worker)` for every job from 1 to `jobs`, on the threads of the running [`with_thread_team`](@ref).
+
+A thread takes the next job when it is free, because cores are seldom all idle. So what jobs sum must be summed for each job,
+and the jobs' sums in their order: then no result depends on the number of threads.
+
+# Arguments
+- `work`: `worker` is 1 to `max_workers(jobs)`, and no two jobs run at a time with the same.
+
+# Throws
+- what a job throws, the first if several do; no further job is begun.
+"""
+function foreach_job(work::F, jobs::Integer) where {F}
+    team = get(task_local_storage(), :photoflux_team, nothing)::Union{ThreadTeam,Nothing}
+    team === nothing && max_workers(jobs) > 1 && return with_thread_team(() -> foreach_job(work, jobs))
+    workers = team === nothing ? 1 : min(jobs, team.size)
+    if workers <= 1 || @atomic team.open
+        return foreach(job -> work(job, 1), 1:jobs)
+    end
+    next = Threads.Atomic{Int}(1)
+    function take_jobs(worker)
+        worker <= workers || return nothing
+        try
+            while (job = Threads.atomic_add!(next, 1)) <= jobs
+                work(job, worker)
+            end
+        catch
+            next[] = jobs + 1
+            rethrow()
+        end
+        return nothing
+    end
+    return run_jobs!(team, take_jobs, workers)
+end
+
+# The workspaces that `foreach_job` needs at most.
+max_workers(jobs::Integer) = min(jobs, Threads.nthreads())
+
+"""
+    foreach_range(f, n, size = 2^16)
+
+Call `f(range)` for ranges of `size` numbers, and one shorter, that are together `1:n`, as the jobs of [`foreach_job`](@ref).
+"""
+function foreach_range(f::F, n::Integer, size::Integer=2^16) where {F}
+    foreach_job((job, _) -> f((1 + (job - 1) * size):min(job * size, n)), cld(n, size))
+end
+
+# To wake a sleeping thread takes longer than many a layer, so helpers wait awake for the next list of jobs. They are started
+# when a list first has work for them. Whoever has a list of jobs begins at once, and helpers join when they see it.
+mutable struct ThreadTeam
+    const size::Int            # threads at most, the caller's own included
+    helpers::Int               # started so far
+    work::Any                  # called with a worker's number while a list is open
+    @atomic failure::Any       # the first that a helper met in the running list
+    @atomic round::Int         # counts the lists
+    @atomic open::Bool
+    @atomic inside::Int        # helpers that look at the running list
+    @atomic done::Bool
+    ThreadTeam(size) = new(size, 0, nothing, nothing, 0, false, 0, false)
+end
+
+"""
+    with_thread_team(f; size = min(Threads.nthreads(), Sys.CPU_THREADS))
+
+Return `f()`, in which [`foreach_job`](@ref) finds up to `size` threads awake. Within another team it uses that one.
+"""
+function with_thread_team(f::F; size::Integer=min(Threads.nthreads(), Sys.CPU_THREADS)) where {F}
+    storage = task_local_storage()
+    haskey(storage, :photoflux_team) && return f()
+    team = storage[:photoflux_team] = ThreadTeam(size)
+    try
+        return f()
+    finally
+        delete!(storage, :photoflux_team)
+        @atomic team.done = true
+    end
+end
+
+# A helper is counted inside before it looks whether the list is still open, and the list is closed before those inside are
+# counted: so no helper can be at work when `run_jobs!` returns.
+function help(team::ThreadTeam, worker)
+    seen, pauses = 0, 0
+    while !(@atomic team.done)
+        if (@atomic team.open) && (@atomic team.round) != seen
+            pauses = 0
+            @atomic team.inside += 1
+            if @atomic team.open
+                seen = @atomic team.round
+                try
+                    invokelatest(team.work, worker)
+                catch err
+                    @atomicreplace team.failure nothing => err
+                end
+            end
+            @atomic team.inside -= 1
+        else
+            spin_pause(pauses += 1)
+        end
+    end
+end
+
+function run_jobs!(team::ThreadTeam, work, workers)
+    while team.helpers < workers - 1
+        team.helpers += 1
+        let worker = team.helpers + 1
+            Threads.@spawn help(team, worker)
+        end
+    end
+    team.work = work
+    @atomic team.failure = nothing
+    @atomic team.round += 1
+    @atomic team.open = true
+    try
+        work(1)
+    finally
+        @atomic team.open = false
+        # Ctrl-C comes after this: no helper may go on writing into arrays that the caller has given up.
+        disable_sigint(() -> wait_for_helpers(team))
+        team.work = nothing
+    end
+    failure = @atomic team.failure
+    failure === nothing || throw(failure)
+    return nothing
+end
+
+function wait_for_helpers(team)
+    pauses = 0
+    while (@atomic team.inside) > 0
+        spin_pause(pauses += 1)
+    end
+end
+
+# One turn of a loop that waits. Now and then the core is offered to others: where there are more threads than idle cores, the
+# thread that is waited for may have none.
+function spin_pause(pauses)
+    ccall(:jl_cpu_pause, Cvoid, ())
+    GC.safepoint()
+    pauses % 64 == 0 && yield_core()
+    return nothing
+end
+
+yield_core() = @static Sys.iswindows() ? ccall((:SwitchToThread, "kernel32"), stdcall, Cint, ()) : ccall(:sched_yield, Cint, ())
+
+# BLAS is left the smallest layers, where its threads cost more than they bring; what the host process had set is set
+# again afterwards.
+function with_one_blas_thread(f::F) where {F}
+    before = BLAS.get_num_threads()
+    before == 1 && return f()
+    BLAS.set_num_threads(1)
+    try
+        return f()
+    finally
+        BLAS.set_num_threads(before)
+    end
+end
+
+# Our threads awake and BLAS's out of the way.
+on_all_threads(f::F) where {F} = with_thread_team(() -> with_one_blas_thread(f))

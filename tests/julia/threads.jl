@@ -1,0 +1,110 @@
+using LinearAlgebra: BLAS
+using PhotoFlux: Kernels, foreach_job, with_one_blas_thread, with_thread_team
+
+@testset "BLAS keeps its threads" begin
+    before = BLAS.get_num_threads()
+    BLAS.set_num_threads(2)
+    @test with_one_blas_thread(BLAS.get_num_threads) == 1
+    @test BLAS.get_num_threads() == 2
+    @test_throws "mine" with_one_blas_thread(() -> error("mine"))
+    @test BLAS.get_num_threads() == 2
+    BLAS.set_num_threads(before)
+end
+
+@testset "a team does every job once, and hands errors on" begin
+    # Jobs of unlike length, many rounds: a job done twice or after `foreach_job` has returned would show in the counts.
+    counts = zeros(Int, 50)
+    with_thread_team() do
+        for round in 1:500
+            foreach_job(50) do job, worker
+                @assert worker <= Threads.nthreads()
+                counts[job] += 1
+            end
+            @assert all(==(round), counts)
+        end
+        @test_throws "job 3" foreach_job((job, worker) -> job == 3 && error("job 3"), 5)
+        # After an error, and inside a job, it works on.
+        inner = Threads.Atomic{Int}(0)
+        foreach_job((job, worker) -> foreach_job((j, w) -> Threads.atomic_add!(inner, 1), 4), 3)
+        @test inner[] == 12
+    end
+    @test all(==(500), counts)
+    @test !haskey(task_local_storage(), :photoflux_team)
+end
+
+@testset "a helper's error is thrown once" begin
+    Threads.nthreads() > 1 && with_thread_team() do
+        team, met = task_local_storage(:photoflux_team), Threads.Atomic{Bool}(false)
+        function work(worker)
+            worker == 1 || (met[] = true; error("helper"))
+            while !met[]
+                Kernels.spin_pause(1)
+            end
+        end
+        @test_throws "helper" Kernels.run_jobs!(team, work, 2)
+        @test Kernels.run_jobs!(team, Returns(nothing), 2) === nothing
+        # The caller's own error comes first, and the helper's is not left for the next list.
+        met[] = false
+        @test_throws "mine" Kernels.run_jobs!(team, worker -> (work(worker); error("mine")), 2)
+        @test Kernels.run_jobs!(team, Returns(nothing), 2) === nothing
+    end
+end
+
+@testset "after an error no job is begun" begin
+    begun = Threads.Atomic{Int}(0)
+    @test_throws "first" foreach_job(10_000) do job, worker
+        Threads.atomic_add!(begun, 1)
+        job == 1 ? error("first") : sleep(0.001)
+    end
+    @test begun[] < 10_000
+end
+
+@testset "a team is as large as its work" begin
+    with_thread_team(; size=4) do
+        team = task_local_storage(:photoflux_team)
+        foreach_job(Returns(nothing), 1)
+        @test team.helpers == 0
+        foreach_job(Returns(nothing), 3)
+        @test team.helpers == 2
+        foreach_job(Returns(nothing), 64)
+        @test team.helpers == 3
+    end
+end
+
+# The weights after some steps, with teams of every thread that Julia was given, more than there are cores.
+const STEPS = raw"""
+using PhotoFlux
+using PhotoFlux: Optimisers, Xoshiro, kernel_penalties, loss_of, targets, train_step!, with_thread_team
+with_thread_team(; size=Threads.nthreads()) do
+    for (name, input) in (("elastic_net", (40, 37, 3)), ("dropout", (180, 24, 1)), ("mlp", (32, 32, 3)))
+        v = variant(name)
+        model = build_model(v, input, 3; rng=Xoshiro(1))
+        optimiser, buffers = Optimisers.setup(KerasAdam(), model), PhotoFlux.Buffers()
+        x, y = 255 .* rand(Xoshiro(2), Float32, input..., 33), targets(rand(Xoshiro(3), Int32(0):Int32(2), 33), 3)
+        for step in 1:3
+            PhotoFlux.start_dropout!(model, 1, step)
+            train_step!(model, optimiser, loss_of(v.loss, 3), kernel_penalties(layers(v, input, 3)), x, y, ones(Float32, 33), buffers)
+        end
+        println(name, " ", PhotoFlux.fingerprint(model, input))
+    end
+end
+"""
+
+@testset "no weight depends on the number of threads" begin
+    path = join(LOAD_PATH, Sys.iswindows() ? ';' : ':')
+    found = map((1, 2, 3, 8)) do threads
+        command = `$(Base.julia_cmd()) --startup-file=no --threads=$threads --project=$(Base.active_project()) -e $STEPS`
+        read(addenv(command, "JULIA_LOAD_PATH" => path), String)
+    end
+    @test count('\n', first(found)) == 3
+    @test allequal(found)
+end
+
+@testset "buffers are lent to one call at a time" begin
+    Kernels.with_buffers() do first
+        Kernels.with_buffers(second -> @test(second !== first))
+        Kernels.buffer(first, :a, :b, 3)
+    end
+    kept = Kernels.with_buffers(identity)
+    @test Kernels.with_buffers(identity) === kept
+end
