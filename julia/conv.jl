@@ -18,7 +18,7 @@ NNlib does the rest.
 # Examples
 ```jldoctest
 julia> layer = PhotoFlux.Convolution((3, 3), 1 => 1; init=(size...) -> ones(Float32, size...))
-Convolution((3, 3), 1 => 1)         # 10 parameters
+Convolution((3, 3), 1 => 1)  # 10 parameters
 
 julia> layer(ones(Float32, 3, 2, 1, 1))
 3×2×1×1 Array{Float32, 4}:

@@ -135,7 +135,7 @@ function backward!(layer::Dense, x, y, dy, buffers, name, wanted, sink)
     layer.σ === relu ? (δ .= ifelse.(y .> 0, dy, 0.0f0)) : copyto!(δ, dy)
     db = sum!(buffer(buffers, name, :db, size(δ, 1)), δ)
     dx = wanted ? gradient_buffer(buffers, dy, size(x)) : nothing
-    emit!(sink, name, :weight, layer.weight) do target
+    emit_blocks!(sink, name, :weight, layer.weight) do target
         dense_gradients!(dx, target, layer.weight, x, δ, buffers, name)
     end
     emit!(sink, name, :bias, layer.bias, db)
@@ -168,10 +168,11 @@ end
 
 target(sink::UpdateSink, name, field, w, penalty) = AdamStep(getproperty(sink.optimiser.layers[name], field), penalty)
 
-# Gives the sink a weight's gradient, or what makes it and gives it to a target: apply!(target) returns what is summed there.
-emit!(sink::Sink, name, field, w, dw::Array) = emit!(target -> apply_gradient!(target, w, dw), sink, name, field, w)
+# Gives a weight's gradient to the sink.
+emit!(sink::Sink, name, field, w, dw) = emit_blocks!(target -> apply_gradient!(target, w, dw), sink, name, field, w)
 
-function emit!(apply!, sink::Sink, name, field, w)
+# The same for a gradient that is made block by block: apply!(target) gives it to the target and returns what is summed there.
+function emit_blocks!(apply!, sink::Sink, name, field, w)
     penalty = field === :weight ? get(sink.penalties, name, NoPenalty()) : NoPenalty()
     sink.value[] += apply!(target(sink, name, field, w, penalty))
     return nothing

@@ -239,7 +239,7 @@ function correlate_gradients!(
     rows = tile_rows(width, height)
     tiles, padded = cld(height, rows), round_up(outputs, CHANNELS)
     kernel = dx === nothing ? nothing : PackedKernel(flip_kernel(weight), Float32[])
-    groups = gradient_groups(images, tiles * images)
+    groups = groups_of(width * height * images, PIXELS_OF_GROUP, tiles * images)
     x_size, dy_size, sums_size = tile_length(width, rows, inputs), tile_length(width, rows, padded), LANES * 9 * inputs * padded
     size_ = x_size + dy_size + sums_size
     scratch = workspace(buffers, name, :tiles, size_ * max_workers(groups))

@@ -19,7 +19,7 @@ end
 function large_product!(y, weight, x, buffers, name)
     units, inputs = size(weight)
     images, step = size(x, 2), columns(weight)
-    groups = min(16, cld(inputs, step))
+    groups = groups_of(length(weight), WEIGHTS_OF_GROUP, cld(inputs, step))
     parts = workspace(buffers, name, :parts, units * images * groups)
     # The images' inputs lie far apart; those of a block are copied together.
     packed = workspace(buffers, name, :packed, step * images * max_workers(groups))

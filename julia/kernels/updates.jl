@@ -40,9 +40,11 @@ function apply_gradient!(target, w::Array{Float32}, dw::Array{Float32})
     return sum(values)
 end
 
-# A gradient is summed in groups of images or of their parts, of about so many pixels or weights each: the number of groups depends
-# on the work and not on the threads, which take them as jobs.
-gradient_groups(images, units) = min(images, 16)
+# What all threads sum, they sum in groups of units of work, and then the groups in their order. The number of groups depends on
+# the work and not on the threads: enough for many threads, and so few that their sums cost little beside the work.
+const PIXELS_OF_GROUP = 2^11
+const WEIGHTS_OF_GROUP = 2^19
+groups_of(work, size, units) = clamp(work ÷ size, 1, units)
 
 # The units of a group, counted from 0.
 units_of(group, groups, units) = ((group - 1) * units ÷ groups):(group * units ÷ groups - 1)
