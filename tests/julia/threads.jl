@@ -85,7 +85,8 @@ with_thread_team(; size=Threads.nthreads()) do
             PhotoFlux.start_dropout!(model, 1, step)
             train_step!(model, optimiser, loss_of(v.loss, 3), kernel_penalties(layers(v, input, 3)), x, y, ones(Float32, 33), buffers)
         end
-        println(name, " ", PhotoFlux.fingerprint(model, input))
+        weights = reduce(vcat, vec.(PhotoFlux.Flux.trainables(model)))
+        println(name, " ", bytes2hex(PhotoFlux.sha256(reinterpret(UInt8, weights))))
     end
 end
 """
