@@ -35,23 +35,34 @@ end
 const BATCH_FIELDS = (:epoch, :epochs, :batch, :batches, :images, :loss, :accuracy)
 
 """
-    engine_logits!(address, spec, weights, classes, images, input, n, batch_size)
+    engine_load(spec, weights, classes, width, height, channels)
+
+Return the model of a weights file, for [`engine_logits!`](@ref).
+
+# Arguments
+- `spec::String`, `weights::String`, `classes::Int`: the variant as JSON, the weights file, how many classes.
+- `width::Int`, `height::Int`, `channels::Int`: of its images.
+"""
+function engine_load(spec::String, weights::String, classes::Int, width::Int, height::Int, channels::Int)
+    list = layers(variant_from_json(spec), (width, height, channels), classes)
+    return dispatch_barrier(load_weights!, build_model(list), weights, list)
+end
+
+"""
+    engine_logits!(address, model, images, width, height, channels, n, batch_size)
 
 Write the logits of images to an address: `outputs×n` of `Float32`, which are Python's `(n, outputs)`.
 
 # Arguments
-- `spec::String`, `weights::String`, `classes::Int`: the variant as JSON, the weights file, how many classes.
-- `images::Int`, `input...::Int`, `n::Int`: the address of `W×H×C×N` of `UInt8`, and these sizes.
+- `model::Chain`: of [`engine_load`](@ref).
+- `images::Int`, `width::Int`, `height::Int`, `channels::Int`, `n::Int`: the address of `W×H×C×N` of `UInt8`, and these sizes.
 - `batch_size::Int`: images at a time.
 """
-function engine_logits!(address::Int, spec::String, weights::String, classes::Int, images::Int, width::Int, height::Int,
-    channels::Int, n::Int, batch_size::Int)
-    input = (width, height, channels)
-    list = layers(variant_from_json(spec), input, classes)
-    model = dispatch_barrier(load_weights!, build_model(list), weights, list)
-    x = unsafe_wrap(Array, Ptr{UInt8}(images), (input..., n))
-    z = unsafe_wrap(Array, Ptr{Float32}(address), (outputs(classes), n))
-    copyto!(z, dispatch_barrier(logits, model, x; batch_size)::Matrix{Float32})
+function engine_logits!(address::Int, model, images::Int, width::Int, height::Int, channels::Int, n::Int, batch_size::Int)
+    @nospecialize model
+    x = unsafe_wrap(Array, Ptr{UInt8}(images), (width, height, channels, n))
+    z = dispatch_barrier(logits, model, x; batch_size)::Matrix{Float32}
+    copyto!(unsafe_wrap(Array, Ptr{Float32}(address), size(z)), z)
     return nothing
 end
 

@@ -29,8 +29,8 @@ end
             spec, weights = JSON.json(as_dict(v)), joinpath(folder, "weights.safetensors")
             engine_fit(spec, folder, weights, settings, nothing, nothing_done, nothing_done)
             z = zeros(Float32, outputs(classes), 8)
-            GC.@preserve z images engine_logits!(
-                Int(pointer(z)), spec, weights, classes, Int(pointer(images)), size(images)..., 3)
+            model = engine_load(spec, weights, classes, size(images)[1:3]...)
+            GC.@preserve z images engine_logits!(Int(pointer(z)), model, Int(pointer(images)), size(images)..., 3)
             run = train(v, folder; epochs=1, batch_size=3)
             evaluate(run, folder)
             predict(run, images)

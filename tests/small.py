@@ -74,3 +74,8 @@ def data_loss(variant: Variant, logits: np.ndarray, labels: np.ndarray) -> float
         columns = slice(1, None) if logits.shape[1] == 1 else slice(None)
         return float(0.5 * np.mean((p - onehot)[:, columns] ** 2))
     return float(-np.log(p[np.arange(len(p)), labels]).mean())
+
+
+def logits(engine, variant: Variant, weights: Path, images: np.ndarray, classes: int, **options) -> np.ndarray:
+    """The logits of images of a model that is loaded for them."""
+    return engine.load(variant, weights, Shape.of(images), classes).logits(images, **options)

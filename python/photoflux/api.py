@@ -19,7 +19,7 @@ from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.walking import is_file
 from photoflux.engines import get_engine
-from photoflux.engines.base import Engine
+from photoflux.engines.base import Engine, Model
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import SettingError
 from photoflux.model.settings import chosen_variant, settings_of
@@ -311,14 +311,12 @@ def predict(
         if isinstance(images, np.ndarray):
             batch = check_array(images, run.shape)
             names = [str(i) for i in range(len(batch))]
-            chosen = _engine_of(run, engine, display)
-            return predictions_of(chosen, run, names, batch)
+            return predictions_of(_model_of(run, engine, display), run, names, batch)
         files, counts = expand([images] if isinstance(images, str | Path) else images)
         ignored = ignored_in_words(counts)
         if ignored is not None:
             display.say(ignored)
-        chosen = _engine_of(run, engine, display)
-        return predict_files(chosen, run, files, display)
+        return predict_files(_model_of(run, engine, display), run, files, display)
 
 
 def threshold(
@@ -517,6 +515,10 @@ def _engine_of(run: Run, engine: str | None, display: Display) -> Engine:
     if engine is None and run.engine == "keras" and why_unavailable() is None:
         engine = "keras"
     return get_engine(engine or "auto", display.say)
+
+
+def _model_of(run: Run, engine: str | None, display: Display) -> Model:
+    return _engine_of(run, engine, display).load(run.variant, run.weights, run.shape, len(run.classes))
 
 
 def _prepared_for(

@@ -20,6 +20,7 @@ from photoflux.model.variants import Variant, variant, variants
 from photoflux.verification import inputs, proof, tolerances
 from photoflux.verification.checks import compare
 from photoflux.verification.proof import Prover
+from small import logits as logits_by
 
 BATCH, STEPS = 6, 10
 # At this rate the weights hardly move, no activation crosses a kink, and what is left to differ is Adam itself.
@@ -109,7 +110,7 @@ def test_a_model_trained_by_one_predicts_in_the_other(name, flux, keras, tmp_pat
     v = variant(name)
     request = request_for(v, 3, tmp_path)
     images = request.images.reshape(-1, *request.images.shape[2:])
-    ours, theirs = (engine.logits(v, request.weights, images, 3, batch_size=7) for engine in (flux, keras))
+    ours, theirs = (logits_by(engine, v, request.weights, images, 3, batch_size=7) for engine in (flux, keras))
     allowed = tolerances.summed(tolerances.terms_before(request)["output"], float(np.abs(theirs).max()))
     assert compare("logits", ours, theirs, allowed).passed
 
@@ -119,20 +120,20 @@ def test_images_in_any_order_in_memory_or_none(flux, tmp_path):
     v = variant("l2")
     request = request_for(v, 3, tmp_path)
     images = request.images.reshape(-1, *request.images.shape[2:])
-    expected = flux.logits(v, request.weights, images, 3)
-    np.testing.assert_array_equal(flux.logits(v, request.weights, np.asfortranarray(images), 3), expected)
+    expected = logits_by(flux, v, request.weights, images, 3)
+    np.testing.assert_array_equal(logits_by(flux, v, request.weights, np.asfortranarray(images), 3), expected)
     backwards = images[::-2]
     np.testing.assert_array_equal(
-        flux.logits(v, request.weights, backwards, 3), flux.logits(v, request.weights, backwards.copy(), 3)
+        logits_by(flux, v, request.weights, backwards, 3), logits_by(flux, v, request.weights, backwards.copy(), 3)
     )
-    assert flux.logits(v, request.weights, images[:0], 3).shape == (0, 3)
+    assert logits_by(flux, v, request.weights, images[:0], 3).shape == (0, 3)
 
 
 def test_images_of_another_type_are_refused(flux, keras, tmp_path):
     request = request_for(variant("l2"), 3, tmp_path)
     for engine in (flux, keras):
         with pytest.raises(SettingError, match=r"uint8 \(N, C, H, W\); received: float32"):
-            engine.logits(variant("l2"), request.weights, request.images[0].astype(np.float32), 3)
+            logits_by(engine, variant("l2"), request.weights, request.images[0].astype(np.float32), 3)
 
 
 @pytest.fixture(scope="module")

@@ -179,10 +179,10 @@ def _score(fit: Fit, run: Run, folder: Path, engine: Engine, holdout: Holdout | 
     named = {"train": "", "holdout": "" if holdout is None else holdout.prepared.fingerprint}
     if path.exists() and _metadata(path).get("holdout") == named["holdout"]:
         return
-    arrays = {"train": logits_of(engine, fit.recipe, run.weights, fit.data, fit.data.indices("train"))}
+    model = engine.load(fit.recipe, run.weights, fit.data.shape, len(fit.data.classes))
+    arrays = {"train": logits_of(model, fit.data, fit.data.indices("train"))}
     if holdout is not None:
-        whole = np.arange(len(holdout.prepared))
-        arrays["holdout"] = logits_of(engine, fit.recipe, run.weights, holdout.prepared, whole)
+        arrays["holdout"] = logits_of(model, holdout.prepared, np.arange(len(holdout.prepared)))
     path.parent.mkdir(exist_ok=True)
     write_arrays(path, arrays, named)
 

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
+from photoflux.data.shape import Shape
 from photoflux.errors import SettingError
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.settings import Settings
@@ -39,8 +40,22 @@ OnBatch = Callable[[BatchProgress], bool]
 OnEpoch = Callable[[EpochRow], None]
 
 
+class Model(Protocol):
+    """A variant with its weights, loaded once and asked as often as wanted."""
+
+    def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+        """Return the logits, float32 (N, outputs), of uint8 images (N, C, H, W), so many at a time, dropout off.
+
+        Raises
+        ------
+        SettingError
+            If the images are not those of the model's shape, or `batch_size` is below 1.
+        """
+        ...
+
+
 class Engine(Protocol):
-    """What fits and predicts."""
+    """What fits, and loads what was fitted."""
 
     name: str
 
@@ -74,10 +89,14 @@ class Engine(Protocol):
         """
         ...
 
-    def logits(
-        self, variant: Variant, weights: Path, images: np.ndarray, classes: int, *, batch_size: int = 32
-    ) -> np.ndarray:
-        """Return the logits, float32 (N, outputs), of uint8 images (N, C, H, W), dropout off."""
+    def load(self, variant: Variant, weights: Path, shape: Shape, classes: int) -> Model:
+        """Return the model of a weights file, to be asked many times.
+
+        Raises
+        ------
+        EngineError, RunError
+            If the file cannot be read, or has weights of other shapes.
+        """
         ...
 
 
@@ -85,3 +104,12 @@ def check_images(images: np.ndarray, dimensions: int, layout: str) -> None:
     """Raise a `SettingError` unless images are uint8 of so many dimensions."""
     if images.dtype != np.uint8 or images.ndim != dimensions:
         raise SettingError(f"`images` must be uint8 {layout}; received: {images.dtype} {images.shape}.")
+
+
+def check_batch(images: np.ndarray, shape: Shape, batch_size: int) -> None:
+    """Raise a `SettingError` unless a model of images of a shape can be asked for these."""
+    check_images(images, 4, "(N, C, H, W)")
+    if Shape.of(images) != shape:
+        raise SettingError(f"`images` must be {shape} (H×W×C), as the model's; received: {Shape.of(images)}.")
+    if batch_size < 1:
+        raise SettingError(f"`batch_size` must be 1 or more; received: {batch_size!r}.")

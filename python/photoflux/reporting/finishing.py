@@ -218,6 +218,7 @@ def _score(
     run = finisher.run
     read_weights_of(run.weights, run.variant, prepared.shape, len(prepared.classes))  # before an engine starts
     chosen: Engine = engine() if callable(engine) else engine
+    model = chosen.load(run.variant, run.weights, prepared.shape, len(prepared.classes))
     logits: dict[str, np.ndarray] = {}
     scored: dict[str, Metrics] = {}
     for part in PARTS:
@@ -225,7 +226,7 @@ def _score(
         if not len(indices):
             continue
         if part in parts:
-            logits[part] = logits_of(chosen, run.variant, run.weights, prepared, indices)
+            logits[part] = logits_of(model, prepared, indices)
             metrics = metrics_of(run.variant, run.weights, prepared, indices, logits[part])
             left_out = len(prepared.indices(part)) - len(indices)
             scored[part] = dataclasses.replace(metrics, part=part, left_out=left_out)

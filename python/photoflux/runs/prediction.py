@@ -12,7 +12,7 @@ import numpy as np
 from photoflux.data.litter import Ignored, ignored_in_words
 from photoflux.data.shape import Shape
 from photoflux.data.walking import FILE, IGNORED, REJECTED, absence, is_folder, walk
-from photoflux.engines.base import Engine
+from photoflux.engines.base import Model
 from photoflux.errors import DataError
 from photoflux.runs.evaluation import probabilities
 from photoflux.runs.progress import Display
@@ -102,7 +102,7 @@ def expand(paths: Iterable[str | Path]) -> tuple[list[Candidate], dict[str, Any]
     return found, counts
 
 
-def predict_files(engine: Engine, run: Run, files: Sequence[Candidate], display: Display) -> list[Prediction]:
+def predict_files(model: Model, run: Run, files: Sequence[Candidate], display: Display) -> list[Prediction]:
     """Decode and predict files, in blocks of bounded memory; the pages of a file may fall into several."""
     from photoflux.data.images.decoding import decode_parts
 
@@ -112,7 +112,7 @@ def predict_files(engine: Engine, run: Run, files: Sequence[Candidate], display:
 
     def predict_block() -> None:
         names = [name for name, reason in block if reason is None]
-        predicted = iter(predictions_of(engine, run, names, np.stack(pixels)) if pixels else [])
+        predicted = iter(predictions_of(model, run, names, np.stack(pixels)) if pixels else [])
         results.extend(
             next(predicted) if reason is None else Prediction(name, None, {}, reason) for name, reason in block
         )
@@ -140,10 +140,9 @@ def _page_name(path: Path, page: int) -> str:
     return f"{path}#{page}" if page else str(path)
 
 
-def predictions_of(engine: Engine, run: Run, names: list[str], images: np.ndarray) -> list[Prediction]:
+def predictions_of(model: Model, run: Run, names: list[str], images: np.ndarray) -> list[Prediction]:
     """Predict uint8 images (N, C, H, W)."""
-    logits = engine.logits(run.variant, run.weights, images, len(run.classes), batch_size=EVALUATION_BATCH)
-    found = probabilities(logits)
+    found = probabilities(model.logits(images, batch_size=EVALUATION_BATCH))
     if run.threshold is None:
         taken = found.argmax(axis=1)
     else:

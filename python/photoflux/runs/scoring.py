@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
-from photoflux.engines.base import Engine
+from photoflux.engines.base import Engine, Model
 from photoflux.model.layers import layers, penalty_of
 from photoflux.model.variants import Variant
 from photoflux.model.weights import read_weights_of
@@ -22,7 +22,8 @@ EVALUATION_BATCH = 64
 def score_selection(engine: Engine, run: Run, selection: Selection) -> Metrics:
     """Score a run on selected images, a block of them at a time."""
     prepared, chosen = selection.prepared, selection.chosen
-    logits = logits_of(engine, run.variant, run.weights, prepared, chosen)
+    model = engine.load(run.variant, run.weights, prepared.shape, len(prepared.classes))
+    logits = logits_of(model, prepared, chosen)
     found = metrics_of(run.variant, run.weights, prepared, chosen, logits)
     return replace(
         found, part=selection.part, left_out=selection.left_out, notes=selection.notes, rejected=selection.rejected
@@ -40,15 +41,7 @@ def metrics_of(
     return score(recipe, logits, prepared.labels[chosen], classes, penalty, folders.tolist())
 
 
-def logits_of(
-    engine: Engine, recipe: Variant, weights: Path, prepared: PreparedDataset, chosen: np.ndarray
-) -> np.ndarray:
+def logits_of(model: Model, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
     """Return the logits, (N, outputs), of chosen images, a block at a time: all at once may not fit into memory."""
     blocks = np.array_split(chosen, max(1, len(chosen) // 1024))
-    classes = len(prepared.classes)
-    return np.concatenate(
-        [
-            engine.logits(recipe, weights, prepared.images[block], classes, batch_size=EVALUATION_BATCH)
-            for block in blocks
-        ]
-    )
+    return np.concatenate([model.logits(prepared.images[block], batch_size=EVALUATION_BATCH) for block in blocks])

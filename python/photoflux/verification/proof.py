@@ -114,7 +114,10 @@ class Prover:
         trained = folder / "trained.safetensors"
         metadata = metadata_of(v, prepared.shape, request.classes)
         write_weights(trained, _named(numbers, "final"), metadata)
-        ours, theirs = (logits_of(engine, v, trained, prepared, chosen) for engine in (self.flux, self.keras))
+        ours, theirs = (
+            logits_of(engine.load(v, trained, prepared.shape, len(prepared.classes)), prepared, chosen)
+            for engine in (self.flux, self.keras)
+        )
         return evaluation(request, prepared.labels[chosen], ours, theirs, part)
 
     @cached_property

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,8 +38,9 @@ class Fake:
         write_random(weights, variant, prepared.shape, len(prepared.classes))
         return Fit([EpochRow(1, 0.5, 1.0, 0.1, 1.1, 0.5, 1.5, 0.1, 1.6, 0.25)], 1, "epochs")
 
-    def logits(self, variant, weights, images, classes, *, batch_size=32):
-        return np.ones((len(images), 1 if classes == 2 else classes), np.float32)
+    def load(self, variant, weights, shape, classes):
+        outputs = 1 if classes == 2 else classes
+        return SimpleNamespace(logits=lambda images, *, batch_size: np.ones((len(images), outputs), np.float32))
 
 
 @pytest.fixture(scope="module")

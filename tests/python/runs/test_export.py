@@ -15,6 +15,7 @@ from photoflux import EngineError, RunError, SettingError
 from photoflux.model.layers import layers, outputs_of, penalty_of
 from photoflux.model.variants import variant, variants
 from photoflux.model.weights import read_weights
+from small import logits as logits_by
 
 PLAIN_KERAS = """
 import pathlib
@@ -46,7 +47,7 @@ def test_every_variant_predicts_the_same_in_plain_keras(keras, tmp_path):
         keras.export(run.variant, run.weights, shape, len(run.classes), file, "keras")
     run_python(PLAIN_KERAS, tmp_path)
     for run in made:
-        expected = keras.logits(run.variant, run.weights, images, len(run.classes))
+        expected = logits_by(keras, run.variant, run.weights, images, len(run.classes))
         found = np.load(tmp_path / f"{run.path.name}.npy")
         assert found.shape == (20, outputs_of(len(run.classes)))
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE, err_msg=run.path.name)
@@ -63,7 +64,7 @@ def test_flux_predicts_what_the_exported_model_predicts(flux, keras, tmp_path):
         assert photoflux.export(run, tmp_path / f"{name}.keras", progress=False) == tmp_path / f"{name}.keras"
     run_python(PLAIN_KERAS, tmp_path)
     for name in ("elastic_net", "mlp"):
-        ours = flux.logits(variant(name), tmp_path / name / "weights.safetensors", images, 3)
+        ours = logits_by(flux, variant(name), tmp_path / name / "weights.safetensors", images, 3)
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), ours, rtol=0, atol=TOLERANCE, err_msg=name)
 
 
@@ -91,7 +92,7 @@ def test_onnx_predicts_the_same(keras, tmp_path):
         photoflux.export(run.path, tmp_path / f"{run.path.name}.onnx", progress=False)
     run_python(PLAIN_ONNX, tmp_path)
     for run in made:
-        expected = keras.logits(run.variant, run.weights, images, len(run.classes))
+        expected = logits_by(keras, run.variant, run.weights, images, len(run.classes))
         np.testing.assert_allclose(np.load(tmp_path / f"{run.path.name}.npy"), expected, rtol=0, atol=TOLERANCE)
 
 

@@ -19,6 +19,7 @@ from photoflux.data.shape import Shape
 from photoflux.model.variants import variant
 from photoflux.model.weights import fingerprint_of, read_weights
 from photoflux.runs.evaluation import probabilities
+from small import logits as logits_by
 
 MAKER = """
 import pathlib
@@ -159,7 +160,7 @@ def test_an_adopted_model_predicts_what_it_predicted(
     images = np.load(theirs / "images.npy")[:, : shape[0]]
     outputs = np.load(theirs / f"{name}.npy")
     expected = np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs
-    logits = chosen.logits(variant(recipe), tmp_path / "w", images, classes)
+    logits = logits_by(chosen, variant(recipe), tmp_path / "w", images, classes)
     np.testing.assert_allclose(probabilities(logits), expected, rtol=0, atol=TOLERANCE)
 
 

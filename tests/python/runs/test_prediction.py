@@ -14,12 +14,12 @@ from photoflux.runs.prediction import EVALUATION_BATCH, Candidate, predict_files
 
 
 class Brightness:
-    """An engine whose logit is the mean of an image; it notes how many images it gets at a time."""
+    """A model whose logit is the mean of an image; it notes how many images it gets at a time."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def logits(self, variant: Any, weights: Any, images: np.ndarray, classes: int, *, batch_size: int) -> np.ndarray:
+    def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
         self.sizes.append(len(images))
         return images.mean(axis=(1, 2, 3), dtype=np.float32)[:, None] - 100
 
@@ -31,13 +31,11 @@ def test_the_pages_of_a_file_come_in_blocks_in_their_order(tmp_path: Path):
     (tmp_path / "c.png").write_bytes(b"")
     files = [Candidate(tmp_path / name) for name in ("a.tif", "b.png", "c.png")]
     files.append(Candidate(tmp_path / "d", "a pipe"))
-    engine, steps = Brightness(), []
-    run: Any = SimpleNamespace(
-        variant=None, weights=None, shape=Shape(3, 8, 8), classes=["dark", "light"], threshold=None
-    )
+    model, steps = Brightness(), []
+    run: Any = SimpleNamespace(classes=["dark", "light"], shape=Shape(3, 8, 8), threshold=None)
     display: Any = SimpleNamespace(step=lambda *step: steps.append(step))
-    results = predict_files(engine, run, files, display)  # type: ignore[arg-type]
-    assert max(engine.sizes) <= EVALUATION_BATCH
+    results = predict_files(model, run, files, display)
+    assert max(model.sizes) <= EVALUATION_BATCH
     names = [f"a.tif#{number}" for number in range(1, len(pages) + 1)]
     assert [Path(result.path).name for result in results] == [*names, "b.png", "c.png", "d"]
     assert [result.label for result in results[:102]] == ["dark"] * 101 + ["light"]

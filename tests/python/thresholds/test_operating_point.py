@@ -248,11 +248,15 @@ def trained(keras, tmp_path_factory):
     return photoflux.train("dense_l2", (x, y), engine="keras", epochs=2, out=out, progress=False), x[:40]
 
 
+def model_of(engine, run):
+    return engine.load(run.variant, run.weights, run.shape, len(run.classes))
+
+
 def test_predictions_go_by_the_threshold(keras, trained):
     run, x = trained
 
     def predict(run):
-        return predictions_of(keras, run, [""] * len(x), x.transpose(0, 3, 1, 2))
+        return predictions_of(model_of(keras, run), run, [""] * len(x), x.transpose(0, 3, 1, 2))
 
     plain = predict(run)
     scores = np.array([p.probabilities["1"] for p in plain])
@@ -298,7 +302,7 @@ def test_predict_says_which_threshold_it_used(keras, trained, tmp_path):
     run, x = trained
     Image.fromarray(x[0]).save(tmp_path / "a.png")
     run = dataclasses.replace(run, threshold=None)
-    (plain,) = predictions_of(keras, run, [""], x[:1].transpose(0, 3, 1, 2))
+    (plain,) = predictions_of(model_of(keras, run), run, [""], x[:1].transpose(0, 3, 1, 2))
     # Below every score, or above: no probability is more than 1.
     score, label = (2.0, "0") if plain.label == "1" else (0.0, "1")
     amend(run, threshold={"score": score, "promise": "recall", "value": 0.9})

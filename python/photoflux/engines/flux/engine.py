@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
-from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_images
+from photoflux.data.shape import Shape
+from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_batch, check_images
 from photoflux.engines.flux import bridge
 from photoflux.engines.flux.plain_paths import plain_paths
 from photoflux.engines.proof import Augmentation, TraceRequest
@@ -85,29 +86,13 @@ class FluxEngine:
             )
         return Fit(history, int(kept_epoch), str(ended))  # type: ignore[arg-type]
 
-    def logits(
-        self, variant: Variant, weights: Path, images: np.ndarray, classes: int, *, batch_size: int = 32
-    ) -> np.ndarray:
-        """Return the logits; see `photoflux.engines.base.Engine.logits`."""
-        check_images(images, 4, "(N, C, H, W)")
-        count, channels, height, width = images.shape
+    def load(self, variant: Variant, weights: Path, shape: Shape, classes: int) -> FluxModel:
+        """Return the model, which stays in Julia; see `photoflux.engines.base.Engine.load`."""
         julia = self.julia
-        # Julia takes both by address and keeps neither. C order (N, C, H, W) is column order W×H×C×N.
-        images, logits = np.ascontiguousarray(images), np.empty((count, outputs_of(classes)), np.float32)
         with plain_paths(weights) as (source,), _translated(julia, weights):
-            julia.PhotoFlux.engine_logits_b(
-                logits.ctypes.data,
-                json.dumps(variant.as_dict()),
-                source,
-                classes,
-                images.ctypes.data,
-                width,
-                height,
-                channels,
-                count,
-                batch_size,
-            )
-        return logits
+            spec = json.dumps(variant.as_dict())
+            model = julia.PhotoFlux.engine_load(spec, source, classes, shape.width, shape.height, shape.channels)
+        return FluxModel(julia, model, shape, outputs_of(classes))
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Return every number of some steps; see `photoflux.engines.base.Engine.trace`."""
@@ -151,6 +136,25 @@ class FluxEngine:
     def _array(self, images: np.ndarray) -> Any:
         """Return a Julia array of the same bytes: C order (N, C, H, W) is column order W×H×C×N."""
         return self.julia.pyconvert(self.julia.Array, np.ascontiguousarray(images).T)
+
+
+class FluxModel:
+    """A chain in Julia; see `photoflux.engines.base.Model`."""
+
+    def __init__(self, julia: Any, model: Any, shape: Shape, outputs: int) -> None:
+        self._julia, self._model, self._shape, self._outputs = julia, model, shape, outputs
+
+    def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+        """Return the logits; see `photoflux.engines.base.Model.logits`."""
+        check_batch(images, self._shape, batch_size)
+        # Julia takes both by address and keeps neither. C order (N, C, H, W) is column order W×H×C×N.
+        images, found = np.ascontiguousarray(images), np.empty((len(images), self._outputs), np.float32)
+        channels, height, width = self._shape
+        with _translated(self._julia):
+            self._julia.PhotoFlux.engine_logits_b(
+                found.ctypes.data, self._model, images.ctypes.data, width, height, channels, len(images), batch_size
+            )
+        return found
 
 
 @contextmanager

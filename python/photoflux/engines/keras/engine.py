@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ import safetensors.numpy
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
-from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_images
+from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_batch, check_images
 from photoflux.engines.keras.worker import Message, Worker
 from photoflux.engines.proof import Augmentation, TraceRequest
 from photoflux.errors import EngineError, SettingError, unknown_name
@@ -110,27 +111,12 @@ class KerasEngine:
         done = self._worker.request("fit", values, on_event=on_event, ctrl_c_stops=True)
         return Fit(history, done["kept_epoch"], done["ended"])
 
-    def logits(
-        self, variant: Variant, weights: Path, images: np.ndarray, classes: int, *, batch_size: int = 32
-    ) -> np.ndarray:
-        """Return the logits of uint8 images (N, C, H, W), float32 (N, outputs), dropout off."""
+    def load(self, variant: Variant, weights: Path, shape: Shape, classes: int) -> KerasModel:
+        """Return the model, which stays in the worker process; see `photoflux.engines.base.Engine.load`."""
         _require_keras()
-        check_images(images, 4, "(N, C, H, W)")
-        if batch_size < 1:
-            raise SettingError(f"`batch_size` must be 1 or more; received: {batch_size!r}.")
-        values = {
-            "variant": variant.as_dict(),
-            "weights": str(weights),
-            "classes": int(classes),
-            "batch_size": int(batch_size),
-        }
-        # Whole batches a chunk, so that the answer does not depend on how the images were cut up.
-        image_bytes = max(1, int(np.prod(images.shape[1:])))
-        step = batch_size * max(1, CHUNK_BYTES // (image_bytes * batch_size))
-        parts = [np.empty((0, outputs_of(classes)), np.float32)]
-        for start in range(0, len(images), step):
-            parts.append(self._exchange("logits", values, {"images": images[start : start + step]})["logits"])
-        return np.concatenate(parts)
+        values = {"variant": variant.as_dict(), "weights": str(weights), "shape": shape, "classes": int(classes)}
+        self._worker.request("load", values)
+        return KerasModel(self._exchange, values, shape, outputs_of(classes))
 
     def export(self, variant: Variant, weights: Path, shape: Shape, classes: int, path: Path, format: str) -> None:
         """Write the model of a weights file, for images of a shape (C, H, W), as ``"keras"`` or ``"onnx"``."""
@@ -222,6 +208,30 @@ class KerasEngine:
             safetensors.numpy.save_file(contiguous, question)
             self._worker.request(do, {**values, "arrays": str(question), "answer": str(answer)})
             return safetensors.numpy.load_file(answer)
+
+
+class KerasModel:
+    """A model in the worker process; see `photoflux.engines.base.Model`."""
+
+    def __init__(
+        self,
+        exchange: Callable[[str, dict[str, Any], dict[str, np.ndarray]], dict[str, np.ndarray]],
+        values: dict[str, Any],
+        shape: Shape,
+        outputs: int,
+    ) -> None:
+        self._exchange, self._values, self._shape, self._outputs = exchange, values, shape, outputs
+
+    def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+        """Return the logits; see `photoflux.engines.base.Model.logits`."""
+        check_batch(images, self._shape, batch_size)
+        # Whole batches a chunk, so that the answer does not depend on how the images were cut up.
+        step = batch_size * max(1, CHUNK_BYTES // (math.prod(self._shape) * batch_size))
+        parts = [np.empty((0, self._outputs), np.float32)]
+        for start in range(0, len(images), step):
+            values = {**self._values, "batch_size": int(batch_size)}
+            parts.append(self._exchange("logits", values, {"images": images[start : start + step]})["logits"])
+        return np.concatenate(parts)
 
 
 def _require_keras() -> None:

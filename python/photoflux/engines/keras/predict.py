@@ -28,16 +28,22 @@ class Predictor:
         self._key: tuple[Any, ...] = ()
         self._forward: Any = None
 
+    def load(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Load the model of a request, unless it is the last one."""
+        self._load(request)
+        return {}
+
     def logits(self, request: dict[str, Any]) -> dict[str, Any]:
         """Write the logits of ``images`` in the file ``arrays`` to the file ``answer``."""
         images = safetensors.numpy.load_file(request["arrays"])["images"]
-        self._load(request, Shape.of(images))
+        self._load(request)
         size = request["batch_size"]
         parts = [self._forward(images[start : start + size]).numpy() for start in range(0, len(images), size)]
         safetensors.numpy.save_file({"logits": np.concatenate(parts)}, request["answer"])
         return {}
 
-    def _load(self, request: dict[str, Any], shape: Shape) -> None:
+    def _load(self, request: dict[str, Any]) -> None:
+        shape = Shape(*request["shape"])
         path = Path(request["weights"])
         state = path.stat() if path.is_file() else None
         file = (state.st_mtime_ns, state.st_size, state.st_ino) if state else None

@@ -111,6 +111,7 @@ def serve(channel: Channel) -> None:
 
     actions = {
         "fit": fit,
+        "load": predictor.load,
         "logits": predictor.logits,
         "trace": trace,
         "stopping": stopping,

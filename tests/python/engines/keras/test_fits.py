@@ -12,6 +12,7 @@ from photoflux.model.layers import layers, outputs_of, penalty_of
 from photoflux.model.variants import variants
 from photoflux.model.weights import expected_shapes, metadata_of, read_weights, write_weights
 from small import PAIR_IDS, PAIRS, data_loss, dense_logits, prepare, random_weights, settings, write_random
+from small import logits as logits_by
 
 
 @pytest.mark.parametrize(("variant", "data"), PAIRS, ids=PAIR_IDS)
@@ -33,14 +34,14 @@ def test_every_variant_fits_and_reports_what_its_weights_give(keras, variant, da
     assert (kept.train_penalty > 0) == bool(variant.penalty)
 
     chosen = prepared.indices("validation")
-    logits = keras.logits(variant, path, prepared.images[chosen], classes)
+    logits = logits_by(keras, variant, path, prepared.images[chosen], classes)
     assert logits.dtype == np.float32
     assert logits.shape == (len(chosen), outputs_of(classes))
     assert kept.validation_loss == pytest.approx(data_loss(variant, logits, prepared.labels[chosen]), rel=1e-4)
     predicted = logits[:, 0] > 0 if classes == 2 else logits.argmax(axis=1)
     assert kept.validation_accuracy == pytest.approx(np.mean(predicted == prepared.labels[chosen]), abs=1e-12)
     # dropout is off, and the batch size changes rounding only
-    again = keras.logits(variant, path, prepared.images[chosen], classes, batch_size=3)
+    again = logits_by(keras, variant, path, prepared.images[chosen], classes, batch_size=3)
     np.testing.assert_allclose(again, logits, rtol=1e-4, atol=1e-5)
 
 
@@ -52,7 +53,7 @@ def test_training_columns_are_means_over_images(keras, binary, tmp_path):
     fit = keras.fit(variant, binary, tiny, tmp_path / "w", on_batch=lambda at: totals.append(at) is not None)
     weights, _ = read_weights(tmp_path / "w")
     chosen = binary.indices("train")
-    logits = keras.logits(variant, tmp_path / "w", binary.images[chosen], 2)
+    logits = logits_by(keras, variant, tmp_path / "w", binary.images[chosen], 2)
     (row,) = fit.history
     assert row.train_loss == pytest.approx(data_loss(variant, logits, binary.labels[chosen]), rel=1e-5)
     assert row.train_penalty == pytest.approx(penalty_of(layers(variant, binary.shape, 2), weights), rel=1e-5)
@@ -76,9 +77,9 @@ def test_weights_come_back_bit_equal_and_logits_follow_the_formula(keras, tmp_pa
     images = np.random.default_rng(1).integers(0, 256, (7, 3, 6, 5), dtype=np.uint8)
     # float32 products of 512 terms against NumPy's
     np.testing.assert_allclose(
-        keras.logits(variant, path, images, 4), dense_logits(weights, images, 2), rtol=1e-4, atol=1e-5
+        logits_by(keras, variant, path, images, 4), dense_logits(weights, images, 2), rtol=1e-4, atol=1e-5
     )
-    assert keras.logits(variant, path, images[:0], 4).shape == (0, 4)
+    assert logits_by(keras, variant, path, images[:0], 4).shape == (0, 4)
 
 
 @pytest.mark.parametrize("name", ["dropout", "mlp"])
@@ -112,7 +113,7 @@ def test_early_stopping_stops_and_keeps_the_best_epoch(keras, noise, tmp_path):
     assert fit.kept_epoch == 1 + int(np.argmin(totals)) == len(totals) - 3
     assert totals[-1] > 1.002 * min(totals)
     chosen = noise.indices("validation")
-    logits = keras.logits(variant, tmp_path / "w", noise.images[chosen], 2)
+    logits = logits_by(keras, variant, tmp_path / "w", noise.images[chosen], 2)
     assert data_loss(variant, logits, noise.labels[chosen]) == pytest.approx(min(totals), rel=1e-4)
 
     # The epochs run out two after the best one: its weights are kept all the same.
@@ -151,7 +152,7 @@ def test_interrupted_with_patience_keeps_the_best_epoch(keras, noise, tmp_path):
     assert (fit.ended, len(totals)) == ("interrupted", 14)
     assert fit.kept_epoch == 1 + int(np.argmin(totals)) < 14
     chosen = noise.indices("validation")
-    logits = keras.logits(variant, tmp_path / "w", noise.images[chosen], 2)
+    logits = logits_by(keras, variant, tmp_path / "w", noise.images[chosen], 2)
     assert data_loss(variant, logits, noise.labels[chosen]) == pytest.approx(min(totals), rel=1e-4)
 
 
@@ -179,7 +180,7 @@ def test_class_weights_follow_keras(keras, three, tmp_path):
     (row,) = keras.fit(variant, three, balanced, tmp_path / "w").history
     chosen = three.indices("train")
     labels = three.labels[chosen]
-    logits = keras.logits(variant, tmp_path / "w", three.images[chosen], 3)
+    logits = logits_by(keras, variant, tmp_path / "w", three.images[chosen], 3)
     each = [data_loss(variant, logits[i : i + 1], labels[i : i + 1]) for i in range(len(labels))]
     counts = np.bincount(labels)
     assert counts.tolist() == [16, 8, 4]
@@ -187,7 +188,7 @@ def test_class_weights_follow_keras(keras, three, tmp_path):
     assert row.train_loss == pytest.approx(np.sum(factors[labels] * each) / len(labels), rel=1e-5)
     validation = three.indices("validation")
     plain = data_loss(
-        variant, keras.logits(variant, tmp_path / "w", three.images[validation], 3), three.labels[validation]
+        variant, logits_by(keras, variant, tmp_path / "w", three.images[validation], 3), three.labels[validation]
     )
     assert row.validation_loss == pytest.approx(plain, rel=1e-5)
 
@@ -203,7 +204,7 @@ def test_augment_tops_every_class_up_with_changed_copies(keras, three, tmp_path)
     assert first.validation_loss == pytest.approx(second.validation_loss, rel=1e-6)
     chosen = three.indices("train")
     labels = three.labels[chosen]
-    logits = keras.logits(variant, tmp_path / "w", three.images[chosen], 3)
+    logits = logits_by(keras, variant, tmp_path / "w", three.images[chosen], 3)
     each = np.array([data_loss(variant, logits[i : i + 1], labels[i : i + 1]) for i in range(len(labels))])
     unchanged = np.mean([each[labels == label].mean() for label in range(3)])
     assert first.train_loss != pytest.approx(unchanged, rel=1e-6)
@@ -223,7 +224,7 @@ def test_grey_images_and_squared_error(keras, tmp_path):
     variant = dataclasses.replace(variants()["mlp"], loss="squared_error")
     fit = keras.fit(variant, prepared, settings(epochs=3), tmp_path / "w")
     chosen = prepared.indices("validation")
-    logits = keras.logits(variant, tmp_path / "w", prepared.images[chosen], 3)
+    logits = logits_by(keras, variant, tmp_path / "w", prepared.images[chosen], 3)
     assert fit.history[-1].validation_loss == pytest.approx(
         data_loss(variant, logits, prepared.labels[chosen]), rel=1e-4
     )
@@ -258,27 +259,33 @@ def test_weights_of_another_model_are_refused_with_both_shapes(keras, tmp_path):
     write_random(path, variants()["dense_l2"], Shape(3, 6, 6), 3)
     images = np.zeros((1, 3, 6, 6), np.uint8)
     with pytest.raises(RunError, match=r"≠ output\.kernel \(128, 3\) +output\.kernel \(128, 4\)"):
-        keras.logits(variants()["dense_l2"], path, images, 4)
+        logits_by(keras, variants()["dense_l2"], path, images, 4)
     with pytest.raises(RunError, match=r"≠ – +dense2\.kernel \(512, 256\)"):
-        keras.logits(variants()["mlp"], path, images, 3)
+        logits_by(keras, variants()["mlp"], path, images, 3)
     with pytest.raises(RunError, match="no weights file"):
-        keras.logits(variants()["mlp"], tmp_path / "absent", images, 3)
+        logits_by(keras, variants()["mlp"], tmp_path / "absent", images, 3)
 
 
 def test_a_weights_file_that_changed_is_read_again(keras, tmp_path):
     variant, path, images = variants()["dense_l2"], tmp_path / "w", np.full((2, 3, 6, 6), 90, np.uint8)
     write_random(path, variant, Shape(3, 6, 6), 3)
-    first = keras.logits(variant, path, images, 3)
+    first = logits_by(keras, variant, path, images, 3)
     changed = random_weights(variant, Shape(3, 6, 6), 3, seed=1)
     write_weights(path, changed, metadata_of(variant, Shape(3, 6, 6), 3))
-    second = keras.logits(variant, path, images, 3)
+    second = logits_by(keras, variant, path, images, 3)
     assert not np.allclose(first, second)
     np.testing.assert_allclose(second, dense_logits(changed, images, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_unusable_input(keras, binary, three, tmp_path):
+    write_random(tmp_path / "w", variants()["mlp"], Shape(3, 6, 6), 3)
+    model = keras.load(variants()["mlp"], tmp_path / "w", Shape(3, 6, 6), 3)
     with pytest.raises(SettingError, match=r"uint8 \(N, C, H, W\); received: float64 \(1, 3, 6, 6\)"):
-        keras.logits(variants()["mlp"], tmp_path / "w", np.zeros((1, 3, 6, 6)), 3)
+        model.logits(np.zeros((1, 3, 6, 6)))
+    with pytest.raises(SettingError, match=r"must be 6×6×3 \(H×W×C\), as the model's; received: 8×6×3"):
+        model.logits(np.zeros((1, 3, 8, 6), np.uint8))
+    with pytest.raises(SettingError, match="`batch_size` must be 1 or more; received: 0"):
+        model.logits(np.zeros((1, 3, 6, 6), np.uint8), batch_size=0)
     alone = prepare(tmp_path / "alone", 2)
     np.save(alone.path / "split.npy", np.zeros(len(alone), np.uint8))
     with pytest.raises(DataError, match="no validation images"):

@@ -13,6 +13,7 @@ from photoflux.model.layers import penalty_of
 from photoflux.model.variants import Variant, variants
 from photoflux.model.weights import metadata_of, write_weights
 from small import PAIR_IDS, PAIRS, data_loss, write_random
+from small import logits as logits_by
 
 SHAPE = Shape(3, 6, 6)
 
@@ -38,7 +39,7 @@ def test_trace_of_every_variant(keras, variant, data, tmp_path):
     }
     assert all(value.dtype == np.float32 for value in numbers.values())
     # A compiled graph and its layers one by one round differently.
-    expected = keras.logits(variant, path, request.images[0], classes)
+    expected = logits_by(keras, variant, path, request.images[0], classes)
     np.testing.assert_allclose(numbers["logits"], expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(numbers["activation/output"], numbers["logits"])
     assert numbers["loss"][0] == pytest.approx(data_loss(variant, numbers["logits"], request.labels[0]), rel=1e-5)
@@ -87,7 +88,7 @@ def test_trace_gradient_against_finite_differences(keras, tmp_path, name, loss, 
     def total(change: dict[str, np.ndarray]) -> float:
         moved = {key: value + change.get(key, 0) for key, value in weights.items()}
         write_weights(path, moved, metadata_of(variant, SHAPE, classes))
-        logits = keras.logits(variant, path, request.images[0], classes)
+        logits = logits_by(keras, variant, path, request.images[0], classes)
         return data_loss(variant, logits, request.labels[0]) + penalty_of(request.layers, moved)
 
     for key in ("output.kernel", "output.bias", "dense1.kernel"):

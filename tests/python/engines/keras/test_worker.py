@@ -14,6 +14,7 @@ from photoflux.engines.keras import worker
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import EngineError
 from photoflux.model.variants import variants
+from small import logits as logits_by
 from small import settings
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
@@ -117,7 +118,7 @@ def test_what_keras_writes_into_the_temporary_folder_goes_with_the_worker(binary
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "system"))
     with KerasEngine() as engine:
         engine.fit(variants()["dense_l2"], binary, settings(epochs=1), tmp_path / "w")
-        engine.logits(variants()["dense_l2"], tmp_path / "w", binary.images[:4], 2)
+        logits_by(engine, variants()["dense_l2"], tmp_path / "w", binary.images[:4], 2)
         (folder,) = (tmp_path / "system").iterdir()
         assert folder.name.endswith("-worker")
         # Keras' autograph did write there.
