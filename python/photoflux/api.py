@@ -165,7 +165,7 @@ def train(
     data : str, Path, PreparedDataset or tuple
         As `source` of `prepare`.
     engine : str
-        ``"auto"`` (Flux; Keras where Julia cannot be had, and it says so), ``"flux"`` or ``"keras"``.
+        ``"auto"`` (Flux; Keras, with a note, if there is no Julia), ``"flux"`` or ``"keras"``.
     epochs, batch_size, learning_rate : optional
         The variant's own unless given.
     seed : int
@@ -181,10 +181,10 @@ def train(
     loss : str, optional
         ``"cross_entropy"`` or ``"squared_error"``, in place of the variant's.
     initial : str, Path or Run, optional
-        A run or a weights file from whose weights the fit starts; None: from those that the seed gives. It may be of
+        A run or a weights file that gives the initial weights; None: they are drawn from the seed. It may be of
         another variant, engine or data if the shapes agree. Adam's moments start at zero either way.
     out : str or Path, optional
-        The run's folder; None: a new one under ``runs/``. An earlier run there is replaced when the new one is whole.
+        The run's folder; None: a new one under ``runs/``. An earlier run there is replaced at the end.
     progress : bool
         Whether to show progress on stderr.
     on_prepared : callable, optional
@@ -200,7 +200,7 @@ def train(
         If an argument, the data, `initial` or `out` cannot be used, or another process writes to `out`; before
         anything is trained.
     EngineError
-        If the engine cannot be had or fails.
+        If the engine is not available or fails.
     DivergedError
         If the loss becomes NaN or infinite; the run then holds the last good weights.
     """
@@ -240,8 +240,8 @@ def evaluate(
     """Score a run on images that it has not seen, or on a part of its own data, dropout off.
 
     Images that the run was trained on, or whose validation chose its epoch, are left out and counted: by the sha256 of
-    their files and of their pixels, those of the runs that it began from too. The dataset of the run is never split
-    anew; if it is gone, it is prepared again from its source.
+    their files and of their pixels, those of the runs that its weights come from too. The dataset of the run is never
+    split again; if it is gone, it is prepared again from its source.
 
     Parameters
     ----------
@@ -254,7 +254,7 @@ def evaluate(
         ``"train"``, ``"validation"``, ``"test"`` or ``"all"``. None: ``"test"`` of the run's own data and of any that
         has such a part, else ``"all"``. The run's own training and validation part are scored where they are named.
     engine : str, optional
-        As in `train`; None: the run's own, or another if that cannot be had.
+        As in `train`; None: the run's own, or the other if that is not available.
     progress : bool
         Whether to show progress on stderr.
 
@@ -283,7 +283,7 @@ def predict(
     engine: str | None = None,
     progress: bool = True,
 ) -> list[Prediction]:
-    """Say what a run takes images for.
+    """Classify images with a run.
 
     Parameters
     ----------
@@ -299,7 +299,7 @@ def predict(
     Returns
     -------
     list of Prediction
-        One an image, in the order given (folders sorted); a file that cannot be read has its reason and no label.
+        One for each image, in the order given (folders sorted); a file that cannot be read has its reason and no label.
 
     Raises
     ------
@@ -326,24 +326,23 @@ def threshold(
     precision: float | None = None,
     confidence: float = 0.95,
 ) -> OperatingPoint:
-    """Choose the score from which an image counts as the second of two classes, so that a promise holds; keep it.
+    """Choose the threshold of a run of two classes that guarantees a recall or a precision, and store it in the run.
 
     The threshold is chosen on the validation part, from the logits that the run keeps, by the methods of
     `photoflux.thresholds.choice.recall_rank` (the highest score that keeps a recall) and
     `photoflux.thresholds.choice.precision_threshold` (the lowest that is shown to keep a precision). It is written into
-    the run's ``run.json`` in place of an earlier one, and `photoflux.predict` goes by it. A temperature is fitted and
-    written down too, and ``calibration.png`` is drawn beside it; the temperature changes no threshold, since it keeps
-    the order of the scores, and no prediction uses it.
+    the run's ``run.json`` in place of an earlier one, and `photoflux.predict` applies it. A temperature is fitted and
+    stored too, and ``calibration.png`` is drawn; the temperature does not change the threshold, since it keeps the
+    order of the scores, and no prediction uses it.
 
     Parameters
     ----------
     run : str, Path or Run
         A run of two classes, whose prepared dataset is still there.
     recall, precision : float, optional
-        One of the two, above 0 and below 1: of the images of the class at least this share is taken, or of the images
-        taken at least this share is of the class.
+        One of the two, above 0 and below 1: the recall or the precision of the second class to guarantee.
     confidence : float
-        Above 0.5 and below 1: how sure the promise is, over the draw of the validation images.
+        Above 0.5 and below 1: the confidence of the guarantee, over the draw of the validation images.
 
     Returns
     -------
@@ -353,9 +352,9 @@ def threshold(
     Raises
     ------
     SettingError
-        If not exactly one promise is given, a value is out of range, or the run has more than two classes.
+        If not exactly one of the two is given, a value is out of range, or the run has more than two classes.
     DataError
-        If there are too few validation images for the promise; the message says how many would do. Or if the run's
+        If there are too few validation images for the guarantee; the message says how many would do. Or if the run's
         dataset is gone or another. The run stays as it was.
     RunError
         If the run cannot be read or written, or holds no logits.
@@ -476,7 +475,7 @@ def report(source: str | Path | Run | Comparison, path: str | Path | None = None
     """Write the report of a run or a comparison: one page that needs nothing else, for a screen, a phone or paper.
 
     It says in words what the numbers say, with curves, tables, errors and their images, settings, versions and the
-    command that repeats it. Scores, logits and figures that a run lacks are made first, if its data is there.
+    command that reproduces it. Scores, logits and figures that a run lacks are made first, if its data is there.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ app = typer.Typer(
 
 P = ParamSpec("P")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Seed = Annotated[int, typer.Option(help="Fixes split, weights, batch order, dropout and augmentation.")]
 ImageSize = Annotated[int | None, typer.Option(help="Height and width in pixels, 8 or more. (default: the variant's)")]
@@ -43,7 +43,7 @@ Groups = Annotated[
     Path | None, typer.Option(help="CSV with the columns path and group: a group stays on one side of the split.")
 ]
 Resplit = Annotated[
-    bool, typer.Option("--resplit", help="Pool the parts of a folder that is split already, and split it anew.")
+    bool, typer.Option("--resplit", help="Pool the parts of a folder that is split already, and split it again.")
 ]
 EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras. (default: the run's)")]
 
@@ -61,7 +61,7 @@ def command(name: str, *aliases: str) -> Callable[[Callable[P, int]], Callable[P
                 if kwargs.get("debug"):
                     traceback.print_exc()
                 known = isinstance(error, PhotoFluxError | OSError)
-                hint = "" if known else "\nThis is a fault in PhotoFlux; `--debug` shows where."
+                hint = "" if known else "\nThis is a bug in PhotoFlux; `--debug` shows where."
                 say(f"Error: {error if known else f'{type(error).__name__}: {error}'}{hint}")
                 code = USAGE if isinstance(error, SettingError) else ERROR
             except KeyboardInterrupt:
@@ -134,9 +134,9 @@ def train(
         str, typer.Argument(metavar="DATA", help="A source as in `photoflux prepare`, or a prepared dataset.")
     ] = "demo",
     engine: Annotated[str, typer.Option(help="auto, flux or keras.")] = "auto",
-    epochs: Annotated[int | None, typer.Option(help="The most epochs. (default: the variant's)")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step. (default: the variant's)")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Adam's step size. (default: the variant's)")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Maximum number of epochs. (default: the variant's)")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Batch size. (default: the variant's)")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's learning rate. (default: the variant's)")] = None,
     seed: Seed = 42,
     image_size: ImageSize = None,
     positive: Positive = "auto",
@@ -147,7 +147,7 @@ def train(
     l2: Annotated[float | None, typer.Option(help="L2 coefficient in place of the variant's.")] = None,
     loss: Annotated[str | None, typer.Option(help="cross_entropy or squared_error. (default: the variant's)")] = None,
     initial: Annotated[
-        Path | None, typer.Option(help="A run to start from. (default: from the weights that the seed gives)")
+        Path | None, typer.Option(help="A run whose weights are the initial weights. (default: drawn from the seed)")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. (default: a new one under runs/)")] = None,
     as_json: Json = False,
@@ -247,7 +247,7 @@ def predict(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Say what a run takes images for."""
+    """Classify images with a trained run."""
     opened = api.load_run(run)
     predictions = api.predict(opened, paths, engine=engine)
     values = {
@@ -271,15 +271,15 @@ def predict(
 @command("threshold")
 def threshold(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run of two classes.")],
-    recall: Annotated[float | None, typer.Option(help="The share of the class's images that is to be taken.")] = None,
-    precision: Annotated[float | None, typer.Option(help="The share of the images taken that is to be right.")] = None,
-    confidence: Annotated[float, typer.Option(help="How sure the promise is to be, above 0.5.")] = 0.95,
+    recall: Annotated[float | None, typer.Option(help="The recall to guarantee, between 0 and 1.")] = None,
+    precision: Annotated[float | None, typer.Option(help="The precision to guarantee, between 0 and 1.")] = None,
+    confidence: Annotated[float, typer.Option(help="The confidence of the guarantee, above 0.5.")] = 0.95,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Choose on validation the score from which an image counts as the class, so that a recall or precision holds."""
-    promise = api.threshold(run, recall=recall, precision=precision, confidence=confidence)
-    emit(as_json, promise.as_dict(), str(promise))
+    """Choose on the validation part a threshold that guarantees a recall or a precision."""
+    found = api.threshold(run, recall=recall, precision=precision, confidence=confidence)
+    emit(as_json, found.as_dict(), str(found))
     return DONE
 
 
@@ -304,16 +304,17 @@ def export(
 @command("import_keras", "adopt", "import-keras")
 def import_keras(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .keras or .weights.h5 file.")],
-    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="Which variant it is.")],
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="The variant that the model is.")],
     out: Annotated[Path | None, typer.Option(help="The run's folder. (default: a new one under runs/)")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The prepared dataset that it belongs to: its class names, and a score.")
+        Path | None, typer.Option(help="The prepared dataset of the model: gives the class names, and is scored.")
     ] = None,
     classes: Annotated[str | None, typer.Option(help="Class names without --data: a,b. (default: 0,1,…)")] = None,
     image_size: Annotated[int | None, typer.Option(help="Height and width: .weights.h5 without --data only.")] = None,
     channels: Annotated[int | None, typer.Option(help="1 or 3: .weights.h5 without --data only. (default: 3)")] = None,
     scaled: Annotated[
-        bool, typer.Option("--scaled", help="Its images were divided by 255 before; it has no Rescaling layer.")
+        bool,
+        typer.Option("--scaled", help="Its images are divided by 255 before; it has no Rescaling layer."),
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -362,16 +363,16 @@ def compare(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A source as in `prepare`, or a prepared dataset.")],
     variants: Annotated[str, typer.Option(help="Names, a,b,c; all: the seven of the photo CNN.")] = "all",
     seeds: Annotated[str, typer.Option(help="How many, or which: 1,2,3 or 7, for the seed 7 alone.")] = "5",
-    epochs: Annotated[int | None, typer.Option(help="The most epochs. (default: each variant's)")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step. (default: each variant's)")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Adam's step size. (default: each variant's)")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Maximum number of epochs. (default: each variant's)")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Batch size. (default: each variant's)")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's learning rate. (default: each variant's)")] = None,
     balance: Annotated[str, typer.Option(help="none, weights or augment.")] = "none",
     image_size: ImageSize = None,
     positive: Positive = "auto",
     groups: Groups = None,
     resplit: Resplit = False,
     holdout: Annotated[
-        Path | None, typer.Option(help="A second folder, from other sources, to judge every variant on.")
+        Path | None, typer.Option(help="A second folder, from other sources, to evaluate every variant on.")
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, flux or keras.")] = "auto",
     out: Annotated[

@@ -47,7 +47,7 @@ def examine(say: Callable[[str], None], debug: bool = False) -> dict[str, Any]:
     say : callable
         Takes lines for the user.
     debug : bool
-        Print on stderr all that Julia said where Flux fails.
+        Print all output of Julia on stderr where Flux fails.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def as_text(report: dict[str, Any]) -> str:
     elif flux["kind"] != "no_julia" and "versions" in keras:
         rows.append(("engine", "auto takes none: Julia is there and Flux fails; --engine keras trains with Keras"))
     else:
-        rows.append(("engine", "none can be had"))
+        rows.append(("engine", "none is available"))
     return "\n".join(f"{name:<10}  {text}" for name, text in rows)
 
 

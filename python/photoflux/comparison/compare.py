@@ -56,8 +56,8 @@ def compare(
     """Train variants with the same seeds, splits and batch orders, and choose one on the validation part.
 
     Finished fits stay in `out`; the same call, interrupted or with more variants or seeds, goes on from there. A
-    source is split anew for each seed; a prepared dataset keeps its split. The choice is by the one-standard-error
-    rule (`photoflux.comparison.decision.decide`); the test part is looked at after it.
+    source is split again for each seed; a prepared dataset keeps its split. The choice is by the one-standard-error
+    rule (`photoflux.comparison.decision.decide`); the test part is evaluated after it.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def compare(
     resplit : bool
         As in `photoflux.prepare`; a folder's own split is the same for every seed.
     holdout : str or Path, optional
-        A second folder of the same classes, from other sources: every variant is judged on all of it too. Images that
+        A second folder of the same classes, from other sources: every variant is evaluated on it too. Images that
         any of the fits trains or validates on are left out and counted; a class may be missing.
     engine : str
         As in `photoflux.train`.
@@ -155,11 +155,11 @@ def compare(
         )
         chosen_engine = get_engine(engine, display.say)
         done = list(fit_all(fits, folder, chosen_engine, second, display))
-        display.say("Measuring and redrawing")
+        display.say("Measuring and resampling")
         measured = _by_variant(done, recipes, folder, second)
     names = [recipe.name for recipe in recipes]
     reference = names.index("baseline") if "baseline" in names else 0
-    # The choice sees the validation part alone; the test part and the second folder are looked at when it is made.
+    # The choice sees the validation part alone; the test part and the second folder are evaluated afterwards.
     decision = decide(standings(recipes, measured, reference, ("validation",)), weights, reference)
     parts = ("validation", "test") if second is None else ("validation", "test", "holdout")
     rows = standings(recipes, measured, reference, parts)

@@ -24,7 +24,7 @@ class Decision:
     chosen, best, reference : int
         Positions of the variant chosen, of the one with the highest mean, and of the one that all are compared to.
     standard_error : float
-        Of the best one's mean balanced accuracy over the seeds; with a single seed, of its redrawn images.
+        Of the best one's mean balanced accuracy over the seeds; with a single seed, over its resampled images.
     candidates : list of int
         Those whose mean is within one standard error of the best.
     """
@@ -37,7 +37,7 @@ class Decision:
 
 
 def simplicity(recipe: Variant) -> int:
-    """Return how many ingredients a recipe has: kinds of penalty, dropout, early stopping.
+    """Return how many regularisers a variant has: kinds of penalty, dropout, early stopping.
 
     Fewer is simpler. The variants of one architecture have the same weights, so nothing else tells them apart.
     """
@@ -49,7 +49,7 @@ def decide(standings: Sequence[Standing], sizes: Sequence[int], reference: int) 
     """Choose by the one-standard-error rule: the simplest variant that is within one standard error of the best.
 
     (Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3.) Simpler is: fewer
-    weights, then fewer ingredients (`simplicity`), then the higher mean. Only the validation part is looked at.
+    weights, then fewer regularisers (`simplicity`), then the higher mean. Only the validation part is used.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def decide(standings: Sequence[Standing], sizes: Sequence[int], reference: int) 
     best = int(np.argmax(means))
     error = standard_error(standings[best].per_seed["validation"])
     if np.isnan(error):
-        # One seed: the interval is of redrawn images, about two standard errors to either side.
+        # One seed: the interval is of resampled images, about two standard errors to either side.
         error = (intervals[best].high - intervals[best].low) / (2 * 1.96)
     candidates = [i for i, mean in enumerate(means) if mean >= means[best] - error]
     chosen = min(candidates, key=lambda i: (sizes[i], simplicity(standings[i].variant), -means[i]))
@@ -104,7 +104,7 @@ def sentences(
     seeds : int
         How many there are.
     rate : float
-        Adam's step size of the chosen variant's fits.
+        Adam's learning rate of the chosen variant's fits.
     threshold : float or None
         The score from which an image counts as the positive class, of the run to use; None for more than two classes.
     """
@@ -158,7 +158,7 @@ def sentences(
 
 
 def _second_folder(decision: Decision, standings: Sequence[Standing]) -> list[Sentence]:
-    """Return what the second folder says against the choice, which it had no part in."""
+    """Return what the second folder shows of the choice, in which it was not used."""
     chosen = standings[decision.chosen]
     if "holdout" not in chosen.parts:
         return []

@@ -69,7 +69,7 @@ def second_folder(source: str | Path, split: Sequence[PreparedDataset], display:
     if not len(chosen):
         raise DataError(
             f"`holdout` {printable(source)}: all {len(whole)} images are among those that the fits train or validate "
-            "on, so it tells nothing new. Give images from other sources."
+            "on, so it gives no new evidence. Give images from other sources."
         )
     if len(chosen) < len(whole):
         display.say(

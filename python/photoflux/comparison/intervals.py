@@ -55,7 +55,7 @@ class Images:
     groups : numpy.ndarray
         (N,), integers; images of a group (near duplicates, pages of a file) are drawn together.
     right : numpy.ndarray
-        (N,) bool: classified rightly.
+        (N,) bool: classified correctly.
     loss : numpy.ndarray
         (N,): the data loss of each image.
     """
@@ -68,7 +68,7 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Redrawn:
-    """A measure of the images of one seed, and of every replicate's redrawn images, (REPLICATES,)."""
+    """A measure of the images of one seed, and of every replicate's resampled images, (REPLICATES,)."""
 
     mean: float
     replicates: np.ndarray
@@ -78,13 +78,13 @@ class Redrawn:
 
 
 class Bootstrap:
-    """Redraws seeds, and within each seed groups of images: alike for every variant, so that differences are paired.
+    """Resamples seeds, and groups of images within each seed, alike for every variant, so that differences are paired.
 
     The interval is the percentile interval of the replicates' means, its levels widened for few seeds: α/2 becomes
     Φ(−√(n/(n−1))·t), t the α/2 quantile of Student's distribution with n − 1 degrees of freedom. (Hesterberg, What
     Teachers Should Know About the Bootstrap, 2015, section 3.4, "expanded percentile interval".) A seed that is drawn
-    twice in a replicate has its images redrawn alike, which errs on the wide side. One seed says nothing of the spread
-    between seeds: then images alone are redrawn, at the plain levels.
+    twice in a replicate has its images resampled alike, which makes the interval wider. One seed says nothing of the
+    spread between seeds: then only images are resampled, at the plain levels.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class Measured:
     images : dict of str to Images
         For each part that there is: ``"validation"``, ``"test"``, ``"holdout"``.
     numbers : dict of str to float
-        ``gap``: accuracy on the training part less accuracy on the validation part, both with dropout off;
+        ``gap``: accuracy on the training part minus accuracy on the validation part, both without dropout;
         ``best_epoch``: lowest total validation loss; ``overfits_from``: `overfitting_starts`; ``seconds``;
         ``nonzero``: how many weights are not 0.
     recall : dict of str to float
@@ -48,12 +48,12 @@ class Standing:
     Attributes
     ----------
     variant : Variant
-        The recipe.
+        The variant.
     parts : dict of str to dict of str to Interval
         ``parts[part][measure]``, the measures ``loss``, ``accuracy``, ``balanced_accuracy`` and, of two classes,
         ``recall_at_precision``.
     differences : dict of str to dict of str to Interval
-        The same less the reference's, paired by seed and image; empty for the reference itself.
+        The differences from the reference, paired by seed and image; empty for the reference itself.
     numbers : dict of str to Interval
         `Measured.numbers` over the seeds.
     per_seed : dict of str to list of float
@@ -97,7 +97,7 @@ def _plain(row: dict[str, Interval]) -> dict[str, Any]:
 
 
 def images_of(recipe: Variant, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Images:
-    """Return what logits (N, outputs) say of images: rightly classified or not, and the data loss of each."""
+    """Return what logits (N, outputs) say of images: classified correctly or not, and the data loss of each."""
     return Images(labels, groups, decisions(logits) == labels, image_losses(recipe.loss, logits, labels))
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @style()
 def intervals(rows: Mapping[str, Mapping[str, Interval]], tr: Translator, label: str) -> Figure:
-    """Draw a mean and its interval for every variant and part, a row a variant.
+    """Draw a mean and its interval for every variant and part, one row per variant.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def intervals(rows: Mapping[str, Mapping[str, Interval]], tr: Translator, label:
 
 @style()
 def histories(losses: Mapping[str, Sequence[Sequence[float]]], tr: Translator = ENGLISH) -> Figure:
-    """Draw the total validation loss by epoch, a line a fit, a colour a variant.
+    """Draw the total validation loss by epoch, one line per fit, one colour per variant.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ class TraceRequest:
     classes : int
         Number of classes; 2 means one output and binary cross-entropy.
     learning_rate : float
-        Adam's step size.
+        Adam's learning rate.
     masks : mapping of str to numpy.ndarray
         For each dropout layer (``pool_dropout``, ``dense1_dropout``, …) the float32 factors that its input is
         multiplied by, Keras layout, (steps, batch, …features). Empty: dropout is off.

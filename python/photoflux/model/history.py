@@ -12,7 +12,7 @@ import numpy as np
 class EpochRow:
     """One line of ``history.csv``: what an epoch measured. Losses are means over images; ``total = loss + penalty``.
 
-    The training columns are means over the epoch's batches while the weights move and dropout is on; the validation
+    The training columns are means over the epoch's batches while the weights change, with dropout; the validation
     columns are measured at the epoch's end with dropout off.
     """
 

@@ -19,15 +19,15 @@ class Settings:
     Attributes
     ----------
     epochs : int
-        The most epochs, 1 or more.
+        The maximum number of epochs, 1 or more.
     batch_size : int
-        Images a step, 1 or more; the last batch of an epoch may be shorter.
+        Batch size, 1 or more; the last batch of an epoch may be shorter.
     learning_rate : float
-        Adam's step size, above 0.
+        Adam's learning rate, above 0.
     seed : int
         Fixes initial weights, batch order, dropout and augmentation.
     balance : str
-        ``"none"``, ``"weights"`` (the data loss weighs an image by N / (K · size of its class)) or ``"augment"``
+        ``"none"``, ``"weights"`` (the data loss weights an image by N / (K · size of its class)) or ``"augment"``
         (every smaller class is topped up each epoch, to the size of the largest, with augmented copies).
     """
 

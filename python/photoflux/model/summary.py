@@ -33,7 +33,7 @@ class Summary:
     shape : Shape
         Of an image.
     classes, batch_size : int
-        Number of classes, and images a training step.
+        Number of classes, and batch size.
     layers : list of Layer
         First to last.
     """
@@ -70,7 +70,7 @@ class Summary:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of an image's way forward; a training step takes about three times as many."""
+        """Multiply-adds of one image's forward pass; a training step takes about three times as many."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     def as_dict(self) -> dict[str, Any]:

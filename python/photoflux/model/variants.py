@@ -56,7 +56,7 @@ class Variant:
     epochs, batch_size, image_size : int
         Defaults of a fit.
     learning_rate : float
-        Adam's step size, above 0.
+        Adam's learning rate, above 0.
     made_for : str
         The data for which its document made it.
     penalty : mapping of str to mapping of str to float
@@ -66,7 +66,7 @@ class Variant:
         ``{"pool" | "hidden": rate}``, each from 0 to below 1; the groups are those of
         `photoflux.model.architectures.dropout_groups`.
     patience : int or None
-        Epochs without a better total validation loss before the fit stops; None: no early stopping.
+        Epochs without a lower total validation loss before the fit stops; None: no early stopping.
     loss : str
         ``"cross_entropy"`` on logits, or ``"squared_error"``: 0.5·mean((softmax(z) − onehot)²).
 

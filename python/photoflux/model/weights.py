@@ -92,7 +92,7 @@ def write_weights(path: str | Path, weights: Mapping[str, np.ndarray], metadata:
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file under a temporary name and rename it once: an older file is whole or replaced.
+    """Write a safetensors file under a temporary name and rename it once: an older file stays complete or is replaced.
 
     Raises
     ------

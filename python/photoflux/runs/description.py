@@ -14,7 +14,7 @@ from photoflux.runs.evaluation import Metrics
 
 @dataclass(frozen=True)
 class TrainMetrics:
-    """The training part: the kept epoch's running means, taken while the weights moved and dropout was on.
+    """The training part: the kept epoch's running means, while the weights change, with dropout.
 
     Attributes
     ----------

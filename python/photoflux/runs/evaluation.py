@@ -20,13 +20,13 @@ class Metrics:
     loss, penalty, total : float
         Mean data loss over images, the penalty of the weights, and their sum.
     accuracy, balanced_accuracy : float
-        The share of images classified rightly, and the mean of that share over classes, both 0 to 1.
+        The share of images classified correctly, and the mean of that share over classes, both 0 to 1.
     images : int
         How many images were scored.
     confusion : list of list of int
-        ``confusion[i][j]``: images of class i taken for class j.
+        ``confusion[i][j]``: images of class i predicted as class j.
     precision, recall : list of float
-        Of each class, 0 to 1; 0 where nothing was taken for the class, or it has no image.
+        Of each class, 0 to 1; 0 where no image was predicted as the class, or it has no image.
     folders : dict of str to dict
         For each folder class its ``images`` and the ``accuracy`` on them: where the errors of a binary model come from.
     part : str

@@ -106,7 +106,7 @@ def check_destination(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path, *, rescue: bool = False) -> Iterator[Path]:
-    """Give a temporary folder beside `path` that replaces it, whole, when the block ends without an error.
+    """Give a temporary folder beside `path` that replaces it when the block ends without an error.
 
     An earlier run at `path` stays as it was until then, and for good if the block fails or the disk is full. A link
     stays a link.
@@ -116,7 +116,7 @@ def writing(path: Path, *, rescue: bool = False) -> Iterator[Path]:
     path : Path
         The run's folder.
     rescue : bool
-        Whether weights that are in the temporary folder when the block fails are moved to the cache; the message says
+        Whether weights in the temporary folder are moved, if the block fails, to the cache; the message says
         where they are.
 
     Raises

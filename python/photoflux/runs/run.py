@@ -38,7 +38,7 @@ class Run:
     engine : str
         ``"flux"`` or ``"keras"``: what trained it.
     variant : Variant
-        The recipe, with the penalty and loss that were used.
+        The variant, with the penalty and loss that were used.
     settings : Settings
         Epochs, batch size, learning rate, seed, balance.
     data : RunData
@@ -48,7 +48,7 @@ class Run:
     kept_epoch : int
         The epoch whose weights were kept; 0 if none was finished.
     ended : str
-        ``"epochs"``, ``"early_stopping"``, ``"interrupted"``, ``"diverged"``, or ``"adopted"`` (not trained here).
+        ``"epochs"``, ``"early_stopping"``, ``"interrupted"``, ``"diverged"``, or ``"adopted"`` (imported from Keras).
     seconds : float
         How long the fit took.
     metrics : RunMetrics
@@ -58,10 +58,10 @@ class Run:
     created : str
         When it was saved, ISO 8601, UTC.
     initial : dict or None
-        Where the first weights came from: the ``path`` of a run, weights file or Keras file, and the ``fingerprint``
+        Where the initial weights came from: the ``path`` of a run, weights file or Keras file, and the ``fingerprint``
         (`photoflux.model.weights.fingerprint_of`) of its weights; None: drawn from the seed.
     threshold : dict or None
-        The ``score`` from which an image counts as the second of two classes, and what it promises, as
+        The ``score`` from which an image counts as the second of two classes, and what it guarantees, as
         `photoflux.threshold` chose it; None: the more probable class.
     temperature : float or None
         What the logits would have to be divided by to be calibrated on validation; predictions do not use it.
@@ -109,7 +109,7 @@ class Run:
         Raises
         ------
         RunError
-            If the run has none: Julia or an earlier PhotoFlux wrote it, or it was adopted without data.
+            If the run has none: Julia or an earlier PhotoFlux wrote it, or it was imported without data.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
@@ -146,7 +146,7 @@ class Run:
         words = {"early_stopping": ", stopped early", "interrupted": ", interrupted", "diverged": ", diverged"}
         head = f"Run {printable(self.path)}: {self.variant.name} on {printable(self.data.name)}, "
         head += f"engine {self.engine}, "
-        head += "adopted" if self.ended == "adopted" else f"{len(self.history)} epochs{words.get(self.ended, '')}"
+        head += "imported" if self.ended == "adopted" else f"{len(self.history)} epochs{words.get(self.ended, '')}"
         if self.initial is not None:
             head += f" from {printable(self.initial['path'] or 'a run in memory')}"
         if self.kept_epoch and len(self.history) > 1:

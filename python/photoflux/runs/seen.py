@@ -45,7 +45,7 @@ class Seen:
         is found whose pixels differ a little, as after another decoder.
     left_out : mapping of str to numpy.ndarray
         Of the run's own ``"validation"`` and ``"test"`` part the positions in the dataset, int64, that are not scored,
-        because the weights that the fit began from had seen the images.
+        because the initial weights had seen the images.
     """
 
     train: np.ndarray
@@ -187,7 +187,7 @@ def seen_by(run: Run) -> Seen:
     if found is not None:
         return found
     if run.ended == "adopted":
-        return _unknown("it was adopted from another program's file")
+        return _unknown("it was imported from another program's file")
     before = NOTHING if run.initial is None else _seen_before(run.initial)
     try:
         prepared = open_prepared(run.data.path or "")
@@ -203,7 +203,7 @@ def _unknown(why: str) -> Seen:
 
 
 def _seen_before(initial: Mapping[str, str | None]) -> Seen:
-    """Return what the weights had seen that an earlier PhotoFlux's run began from, if they are still there."""
+    """Return what the initial weights of an earlier PhotoFlux's run had seen, if they are still there."""
     path = Path(initial["path"] or "")
     try:
         run = load_run(path)
@@ -212,7 +212,7 @@ def _seen_before(initial: Mapping[str, str | None]) -> Seen:
             return seen_by(run)
     except RunError:
         pass
-    return _unknown(f"it began from {printable(path)}, which is gone or another now")
+    return _unknown(f"its initial weights were {printable(path)}, which is gone or changed")
 
 
 def seen_with(weights: Path) -> Seen:
@@ -230,7 +230,7 @@ def fitted(prepared: PreparedDataset, before: Seen | None) -> Seen:
     prepared : PreparedDataset
         The dataset.
     before : Seen or None
-        What the weights have seen that the fit begins from; None: drawn from the seed.
+        What the initial weights have seen; None: they are drawn from the seed.
     """
     own = seen_in(prepared)
     if before is None:
@@ -244,31 +244,31 @@ def fitted(prepared: PreparedDataset, before: Seen | None) -> Seen:
 
 
 def adopted(prepared: PreparedDataset | None, model: Path) -> Seen:
-    """Return what is known of a model from elsewhere: it is taken to be trained on the dataset that belongs to it."""
+    """Return what is known of a model from elsewhere: it is assumed to be trained on the dataset given with it."""
     own = NOTHING if prepared is None else seen_in(prepared)
-    return replace(own, unknown=f"it was adopted from {printable(model)}")
+    return replace(own, unknown=f"it was imported from {printable(model)}")
 
 
 def notes_of(seen: Seen, prepared: PreparedDataset) -> list[str]:
-    """Return in words what a fit's first weights mean for the scores of the run; nothing if there were none."""
+    """Return notes on what a fit's initial weights mean for the scores of the run; none if they are drawn."""
     notes = []
     for part, positions in seen.left_out.items():
         if not len(positions):
             continue
         images = len(prepared.indices(part))
         note = (
-            f"{len(positions)} of {images} {part} images are left out of the run's scores: the weights that the fit "
-            "begins from have seen them in training or validation."
+            f"{len(positions)} of {images} {part} images are left out of the run's scores: the initial weights "
+            "have seen them in training or validation."
         )
         if part == "validation":
-            note += " The validation columns of the epochs include them, and with them flatter the run."
+            note += " The validation columns of the epochs include them, and are too optimistic."
         if len(positions) == images:
             note += f" There is no {part} score."
         notes.append(note)
     if seen.unknown:
         notes.append(
-            "It is not known which images the weights that the fit begins from have seen, so images of its validation "
-            f"and test parts may be among them: {seen.unknown}."
+            "It is not known which images the initial weights have seen, so images of the validation and test "
+            f"parts may be among them: {seen.unknown}."
         )
     return notes
 

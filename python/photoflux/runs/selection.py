@@ -20,7 +20,7 @@ from photoflux.runs.seen import already_seen, scored_positions, seen_by
 from photoflux.system.names import composed, printable, user_path
 
 ALL = "all"
-# Sources whose publisher says which images test.
+# Sources whose publisher defines the test part.
 _PUBLISHED = ("cifar10", "idx")
 
 
@@ -100,8 +100,8 @@ def _own(run: Run, prepared: PreparedDataset, part: str) -> Selection:
         raise DataError(f"The {part} part of {printable(prepared.name)} has no images.")
     if not len(chosen):
         raise DataError(
-            f"All {len(whole)} {name} of {printable(prepared.name)} were seen by the weights that the fit of "
-            f"{printable(run.path)} began from, so there is nothing to score. Give images that no run before it was "
+            f"All {len(whole)} {name} of {printable(prepared.name)} were seen by the initial weights of "
+            f"{printable(run.path)}, so there is nothing to score. Give images that no run before it was "
             "trained on."
         )
     left_out = len(whole) - len(chosen)
@@ -109,7 +109,7 @@ def _own(run: Run, prepared: PreparedDataset, part: str) -> Selection:
     if left_out:
         why = "the model has seen them in training or validation"
         if part != ALL:
-            why = "the weights that the fit began from had seen them in training or validation"
+            why = "the initial weights had seen them in training or validation"
         notes.append(f"{left_out} of {len(whole)} {name} were left out: {why}.")
     return _selection(run, prepared, part, chosen, left_out, notes, part in ("test", ALL))
 

@@ -38,7 +38,9 @@ def initial_weights(source: str | Path | Run) -> Path:
         return source.weights
     path = user_path(source)
     if path.is_file() and path.suffix in (".keras", ".h5"):
-        raise RunError(f"{path} is a Keras file. Make a run of it first: `photoflux adopt {path} VARIANT --out RUN`.")
+        raise RunError(
+            f"{path} is a Keras file. Make a run of it first: `photoflux import_keras {path} VARIANT --out RUN`."
+        )
     if path.is_file():
         return path
     return load_run(source).weights
@@ -145,6 +147,6 @@ def fit_and_save(
 
 
 def origin_of(source: Path, weights: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Return what a run says of where its first weights came from: a run's folder or a file, and their fingerprint."""
+    """Return what a run says of the origin of its initial weights: a run's folder or a file, and their fingerprint."""
     place = source.parent if (source.parent / "run.json").is_file() else source
     return {"path": str(place.resolve()), "fingerprint": fingerprint_of(weights)}

@@ -16,17 +16,17 @@ COLDEST, HOTTEST = 0.01, 100.0
 
 @dataclass(frozen=True)
 class Reliability:
-    """How probabilities compare with what came true, in bins of about equally many images.
+    """Predicted probabilities against observed frequencies, in bins of about equally many images.
 
-    Of two classes the probability is that of class 1, and it comes true for an image of class 1; of more classes it is
-    the largest one, and it comes true where the image is of that class.
+    Of two classes the probability is that of class 1, and an image of class 1 is a hit; of more classes it is the
+    largest one, and an image of that class is a hit.
 
     Attributes
     ----------
     count, hits : list of int
-        Images of each bin, and of those how many came true.
+        Images of each bin, and the hits among them.
     predicted, observed : list of float
-        Mean probability of each bin and the share that came true, 0 to 1.
+        Mean probability and observed frequency of each bin, 0 to 1.
     error : float
         Expected calibration error: the mean of ``|observed − predicted|`` over images. (Naeini, Cooper and
         Hauskrecht, AAAI 2015; with bins of equal count.) It is above 0 for a perfect model too, the more so the fewer
@@ -104,7 +104,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
     Returns
     -------
     float or None
-        0.01 to 100; None where the loss still falls at an end of that range: all images are classified rightly, so
+        0.01 to 100; None where the loss still falls at an end of that range: all images are classified correctly, so
         that no T is low enough, or the logits say nothing of the labels, so that none is high enough.
 
     Raises
@@ -126,7 +126,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
-    """Compare probabilities with what came true.
+    """Compare predicted probabilities with observed frequencies.
 
     Parameters
     ----------

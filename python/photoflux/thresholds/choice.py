@@ -48,7 +48,7 @@ class Measured:
     images, positives, taken : int
         All images, those of the class, and those whose score is the threshold or more.
     recall, precision : Share
-        Of the images of the class those taken, and of the images taken those of the class.
+        The true positives among the images of the class, and among the predicted images.
     """
 
     images: int
@@ -86,7 +86,7 @@ def measure(scores: np.ndarray, labels: np.ndarray, threshold: float, confidence
     labels : numpy.ndarray
         0 or 1, (N,).
     threshold : float
-        An image is taken if its score is this or more.
+        An image is predicted as the class if its score is this or more.
     confidence : float
         Of each bound, above 0.5 and below 1.
     """
@@ -102,7 +102,7 @@ def measure(scores: np.ndarray, labels: np.ndarray, threshold: float, confidence
 
 
 def check(promise: str, value: float, confidence: float) -> None:
-    """Refuse a promise that no threshold can keep or break.
+    """Refuse a guarantee that no threshold can keep or break.
 
     Raises
     ------
@@ -117,8 +117,8 @@ def check(promise: str, value: float, confidence: float) -> None:
 def images_needed(value: float, confidence: float) -> int:
     """Return the smallest n with ``1 − valueⁿ ≥ confidence``.
 
-    For recall: fewer images of the class than this can promise nothing. For precision: fewer images taken, even if all
-    are right, can promise nothing.
+    For recall: fewer images of the class than this can guarantee nothing. For precision: fewer predicted images, even
+    if all are correct, can guarantee nothing.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def images_needed(value: float, confidence: float) -> int:
 
 
 def recall_rank(positives: int, recall: float, confidence: float) -> int:
-    """Return the largest k for which the k-th smallest of the scores of the class keeps the promise; 0 if none does.
+    """Return the largest k for which the k-th smallest of the scores of the class keeps the guarantee; 0 if none does.
 
     Let x₍₁₎ ≤ … ≤ x₍ₙ₎ be the scores of n images drawn from the class, and F their distribution. The true recall of
     the threshold x₍ₖ₎ is P(score ≥ x₍ₖ₎) ≥ 1 − F(x₍ₖ₎). For a continuous F, F(x₍ₖ₎) is distributed as the k-th
@@ -162,7 +162,7 @@ def recall_threshold(scores: np.ndarray, labels: np.ndarray, recall: float, conf
     scores, labels : numpy.ndarray
         As in `measure`.
     recall, confidence : float
-        The promise, as `check` takes it.
+        The value to guarantee, as `check` takes it.
 
     Raises
     ------
@@ -175,10 +175,10 @@ def recall_threshold(scores: np.ndarray, labels: np.ndarray, recall: float, conf
         needed, there = images_needed(recall, confidence), len(of_class)
         in_all = f", {math.ceil(needed * len(labels) / there)} validation images in all at this mix" if there else ""
         reach = math.floor(1000 * (1 - confidence) ** (1 / there)) / 1000 if there else 0.0
-        less = f" With {there} the most that can be promised is {reach:g}." if reach else ""
+        less = f" With {there} the most that can be guaranteed is {reach:g}." if reach else ""
         raise DataError(
             f"A recall of {recall:g} with confidence {confidence:g} needs at least {needed} validation images of the "
-            f"class{in_all}; there are {there}.{less} Prepare more images, or promise less."
+            f"class{in_all}; there are {there}.{less} Prepare more images, or ask for less."
         )
     return float(of_class[rank - 1])
 
@@ -212,7 +212,7 @@ def precision_threshold(scores: np.ndarray, labels: np.ndarray, precision: float
     scores, labels : numpy.ndarray
         As in `measure`.
     precision, confidence : float
-        The promise, as `check` takes it.
+        The value to guarantee, as `check` takes it.
 
     Raises
     ------
@@ -225,8 +225,8 @@ def precision_threshold(scores: np.ndarray, labels: np.ndarray, precision: float
     if images <= needed:
         raise DataError(
             f"A precision of {precision:g} with confidence {confidence:g} needs at least {needed + 1} validation "
-            f"images ({needed} that are taken and all right, and one that marks where they end); there are {images}. "
-            "Prepare more images, or promise less."
+            f"images ({needed} predicted and all correct, and one that marks where they end); there are {images}. "
+            "Prepare more images, or ask for less."
         )
     last_of_equals = np.append(sorted_scores[:-1] > sorted_scores[1:], True)
     taken = _lowest_passed(right, last_of_equals, precision, confidence)
@@ -271,7 +271,7 @@ def _lowest_passed(right: np.ndarray, usable: np.ndarray, precision: float, conf
     usable : numpy.ndarray
         Whether the first k images can be taken without the next, (N,) bool.
     precision, confidence : float
-        The promise.
+        The value to guarantee.
     """
     from scipy.stats import binom
 
@@ -300,12 +300,13 @@ def _outlook(right: np.ndarray, needed: int, precision: float, confidence: float
             digits = 10 ** max(0, len(str(more)) - 2)
             about = f"about {math.ceil(more / digits) * digits} validation images would do if they score like these"
             return (
-                f"A precision of {precision:g} with confidence {confidence:g} cannot be promised from these {images} "
-                f"validation images; {about}. Prepare more images, or promise less."
+                f"A precision of {precision:g} with confidence {confidence:g} cannot be guaranteed from these {images} "
+                f"validation images; {about}. Prepare more images, or ask for less."
             )
     best = int(np.argmax(right[needed - 1 :] / count[needed:])) + needed
     return (
-        f"A precision of {precision:g} with confidence {confidence:g} cannot be promised, and more images alone would "
-        f"hardly help: of the {best} highest scores {right[best - 1]} are right ({right[best - 1] / best:.1%}), and no "
-        f"threshold that takes {needed} or more does better. Promise less, or train a better model."
+        f"A precision of {precision:g} with confidence {confidence:g} cannot be guaranteed, and more images alone "
+        f"would hardly help: of the {best} highest scores {right[best - 1]} are correct "
+        f"({right[best - 1] / best:.1%}), and no threshold that selects {needed} or more does better. Ask for "
+        "less, or train a better model."
     )

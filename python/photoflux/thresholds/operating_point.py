@@ -21,28 +21,28 @@ from photoflux.thresholds.choice import Measured, Share, check, measure, precisi
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold, what it promises, and its price.
+    """A threshold, what it guarantees, and its cost.
 
     Attributes
     ----------
     run : Run
         The run, with the threshold in it.
     positive : str
-        The class that is taken from the threshold on.
+        The class that is predicted at the threshold or above.
     score : float
-        The threshold: a `float32` probability of that class, 0 to 1. An image with just this score is taken.
+        The threshold: a `float32` probability of that class, 0 to 1, predicted as it at this score or above.
     promise : str
         ``"recall"`` or ``"precision"``.
     value, confidence : float
         The true recall or precision is `value` or more, with this confidence.
     measured : dict of str to Measured
         What it does on ``"validation"``, on which it was chosen, and on ``"test"``, where there are such images. Each
-        bound of the test part holds with the confidence by itself; of the validation part that holds of the promised
-        side only, as the threshold was chosen there.
+        bound of the test part holds with the confidence by itself; on the validation part only the
+        guaranteed bound holds, as the threshold was chosen there.
     calibration : Calibration
-        Whether the probabilities of either part are what they say.
+        The calibration of the probabilities on each part.
     notes : list of str
-        What speaks against taking the validation images for new ones.
+        Why new images may differ from the validation images.
     """
 
     run: Run
@@ -73,20 +73,20 @@ class OperatingPoint:
         # As a float32, the shortest number that names it.
         lines = [
             f"Run {self.run.path}: “{self.positive}” from a score of {np.float32(self.score)!s} on",
-            f"Promise: {self.promise} {self.value:g} or more, with confidence {self.confidence:g}, for images like "
+            f"Guarantee: {self.promise} {self.value:g} or more, with confidence {self.confidence:g}, for images like "
             "those of the validation part",
         ]
         for part, found in self.measured.items():
             lines.append(
-                f"  {part:<10}  {found.images} images, {found.positives} of them {self.positive}; {found.taken} taken "
-                f"({found.taken / found.images:.1%})"
+                f"  {part:<10}  {found.images} images, {found.positives} of them {self.positive}; {found.taken} "
+                f"predicted ({found.taken / found.images:.1%})"
             )
             lines += [
                 f"    {name:<9} {_words(row)}"
                 for name, row in (("recall", found.recall), ("precision", found.precision))
             ]
         lines.append(f"Calibration: {_calibration(self.calibration)}; see calibration.png")
-        lines.append(f"`photoflux predict` goes by it; `photoflux report {self.run.path}` puts it into the report")
+        lines.append(f"`photoflux predict` applies it; `photoflux report {self.run.path}` adds it to the report")
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
 
 
@@ -154,8 +154,7 @@ def scored_parts(run: Run, display: Display) -> dict[str, tuple[np.ndarray, np.n
         raise DataError(f"The dataset {prepared.path} has no validation images, so no threshold can be chosen.")
     if not len(scored_positions(run, prepared, "validation")):
         raise DataError(
-            f"The weights that the fit of {run.path} began from had seen all validation images, so no threshold can be "
-            "chosen on them."
+            f"The initial weights of {run.path} had seen all validation images, so no threshold can be chosen on them."
         )
     parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for part in ("validation", "test"):
@@ -176,12 +175,15 @@ def _notes(run: Run) -> list[str]:
     """Return why new images may do worse than those of the validation part did."""
     notes = []
     if run.variant.patience is not None:
-        notes.append("the epoch was chosen on the validation part, which therefore flatters it; look at the test part.")
+        notes.append(
+            "the epoch was chosen on the validation part, so scores on it are too optimistic; see the test part."
+        )
     if run.ended == "adopted":
-        notes.append("the model was adopted: if it was trained on validation images, the promise is void.")
+        notes.append("the model was imported: if it was trained on validation images, the guarantee does not hold.")
     elif run.initial is not None and seen_by(run).unknown:
         notes.append(
-            "the fit began from other weights: if those were trained on validation images, the promise is void."
+            "the initial weights came from elsewhere: if they were trained on validation images, the guarantee does "
+            "not hold."
         )
     if run.data.groups:
         notes.append("images of a group are alike, so there are fewer independent ones than were counted.")

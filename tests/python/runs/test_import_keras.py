@@ -180,7 +180,7 @@ def test_an_adopted_run_is_honest(theirs, tmp_path):
     assert read.data.positive == "Photo"
     assert read.initial["path"] == str(model.resolve())
     assert len(read.initial["fingerprint"]) == 64
-    assert str(read).endswith(f"adopted from {model.resolve()}")
+    assert str(read).endswith(f"imported from {model.resolve()}")
     files = {"run.json", "history.csv", "weights.safetensors", "seen.safetensors", "report.html"}
     assert {p.name for p in run.path.iterdir()} == files
     with pytest.raises(DataError, match="does not say where its prepared dataset is"):
@@ -203,9 +203,9 @@ def test_with_its_data_an_adopted_run_is_scored_and_goes_on(theirs, tmp_path):
     assert photoflux.evaluate(run, progress=False).accuracy == run.metrics.test.accuracy
     assert any("not known which images the model was trained on" in note for note in run.notes)
     foreign = photoflux.evaluate(run, prepared_for(tmp_path / "other", 2, seed=3), part="train", progress=False)
-    assert "it was adopted from" in " ".join(foreign.notes)
+    assert "it was imported from" in " ".join(foreign.notes)
     more = photoflux.train("l2", prepared, engine="keras", epochs=1, initial=run, out=tmp_path / "more", progress=False)
-    assert any("It is not known which images the weights" in note for note in more.notes)
+    assert any("It is not known which images the initial weights" in note for note in more.notes)
     assert more.initial == {"path": str(run.path.resolve()), "fingerprint": run.initial["fingerprint"]}
     with pytest.raises(
         DataError, match=r"does not fit .*2 classes and images of 3×12×10 .*the dataset has 2 and 3×14×12"

@@ -109,5 +109,5 @@ def test_what_is_no_run_is_refused(prepared, tmp_path):
     with pytest.raises(RunError, match="cannot be read as a weights file"):
         photoflux.train("l2", prepared, initial=tmp_path / "notes.txt", progress=False)
     (tmp_path / "m.keras").write_text("a model")
-    with pytest.raises(RunError, match=r"m\.keras is a Keras file\. Make a run of it first: `photoflux adopt"):
+    with pytest.raises(RunError, match=r"m\.keras is a Keras file\. Make a run of it first: `photoflux import_keras"):
         photoflux.train("l2", prepared, initial=tmp_path / "m.keras", progress=False)

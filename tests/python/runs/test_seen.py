@@ -290,7 +290,7 @@ def test_a_run_with_no_new_image_in_its_test_part_has_no_test_score(scans, tmp_p
         (scans / path).unlink()
     run = trained(scans, tmp_path / "run", initial=first)
     assert run.metrics.test is None and "There is no test score." in str(run)
-    with pytest.raises(DataError, match=r"All \d+ test images of scans were seen by the weights"):
+    with pytest.raises(DataError, match=r"All \d+ test images of scans were seen by the initial weights"):
         score(run)
     assert "no test score" in photoflux.report(run).read_text(encoding="utf-8")
 
@@ -301,7 +301,7 @@ def test_the_threshold_of_a_fit_from_other_weights_is_chosen_on_images_that_they
     found = photoflux.threshold(second, recall=0.3, confidence=0.51)
     for part in ("validation", "test"):
         assert found.measured[part].images == getattr(second.metrics, part).images
-    assert not any("the promise is void" in note for note in found.notes)
+    assert not any("the guarantee does not hold" in note for note in found.notes)
 
 
 def test_weights_of_unknown_origin_are_said_to_be_that(scans, others, tmp_path, capsys):
@@ -309,7 +309,7 @@ def test_weights_of_unknown_origin_are_said_to_be_that(scans, others, tmp_path, 
     bare = tmp_path / "bare.safetensors"
     shutil.copy(first.weights, bare)
     run = trained(scans, tmp_path / "run", initial=bare)
-    assert "It is not known which images the weights" in str(run)
+    assert "It is not known which images the initial weights" in str(run)
     found = photoflux.evaluate(run, others)
     assert found.images == 45 and found.left_out == 0
     assert "Note: It is not known which images the model has seen" in capsys.readouterr().err

@@ -125,12 +125,14 @@ def test_the_recall_is_kept_as_often_as_claimed():
 
 def test_too_few_images_are_refused_with_the_number():
     scores = np.linspace(0, 1, 60, dtype=np.float32)
-    with pytest.raises(DataError, match=r"at least 60 validation images \(59 that .* all right.*; there are 59\."):
+    with pytest.raises(
+        DataError, match=r"at least 60 validation images \(59 predicted and all correct.*; there are 59\."
+    ):
         precision_threshold(scores[1:], np.ones(59, int), 0.95, 0.95)
     assert precision_threshold(scores, np.ones(60, int), 0.95, 0.95) == 0
     labels = (scores > 0).astype(int)
     assert binom.sf(58, 60, 0.95) > 0.05  # 59 of 60 is not enough
-    with pytest.raises(DataError, match="cannot be promised"):
+    with pytest.raises(DataError, match="cannot be guaranteed"):
         precision_threshold(scores, labels, 0.95, 0.95)
 
 
@@ -176,7 +178,7 @@ def test_equal_scores_are_taken_together_or_not_at_all():
     # In the order of the file the mistake would be the last of its equals, and the walk would pass before it.
     labels[59] = 0
     assert binom.sf(58, 60, 0.9) <= 0.05
-    with pytest.raises(DataError, match="cannot be promised"):
+    with pytest.raises(DataError, match="cannot be guaranteed"):
         precision_threshold(scores, labels, 0.9, 0.95)
 
 
@@ -207,7 +209,7 @@ def test_as_many_images_as_the_refusal_says_would_do():
 
 def test_a_model_that_is_never_so_precise_is_told_so():
     labels = np.arange(300) % 2
-    with pytest.raises(DataError, match=r"more images alone would hardly help: of the 60 .* 30 are right \(50\.0%\)"):
+    with pytest.raises(DataError, match=r"more images alone would hardly help: of the 60 .* 30 are correct \(50\.0%\)"):
         precision_threshold(np.linspace(1, 0, 300), labels, 0.95, 0.95)
 
 

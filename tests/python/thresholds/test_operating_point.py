@@ -187,7 +187,7 @@ def test_what_weakens_a_promise_is_said(tmp_path, dataset):
     for changes, words in (
         ({"variant": photoflux.variant("early_stopping")}, "the epoch was chosen on the validation part"),
         ({"ended": "adopted", "initial": started}, "the model was adopted"),
-        ({"initial": started}, "the fit began from other weights"),
+        ({"initial": started}, "the initial weights came from elsewhere"),
         ({"data": dataclasses.replace(RunData.of(dataset), groups="f")}, "images of a group are alike"),
     ):
         found = photoflux.threshold(scored(tmp_path / "r", dataset, **changes), recall=0.9, confidence=0.9)
