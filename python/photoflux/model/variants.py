@@ -200,7 +200,7 @@ class Variant:
 
 
 def check_learning_rate(rate: object) -> float:
-    """Return a step size of Adam; raise a `SettingError` unless it is finite and above 0."""
+    """Return a learning rate; raise a `SettingError` unless it is finite and above 0."""
     return check_finite("`learning_rate`", rate, "a finite number above 0", lambda x: x > 0)
 
 

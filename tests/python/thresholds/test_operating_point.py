@@ -186,7 +186,7 @@ def test_what_weakens_a_promise_is_said(tmp_path, dataset):
     started = {"path": "elsewhere", "fingerprint": "f"}
     for changes, words in (
         ({"variant": photoflux.variant("early_stopping")}, "the epoch was chosen on the validation part"),
-        ({"ended": "adopted", "initial": started}, "the model was adopted"),
+        ({"ended": "adopted", "initial": started}, "the model was imported"),
         ({"initial": started}, "the initial weights came from elsewhere"),
         ({"data": dataclasses.replace(RunData.of(dataset), groups="f")}, "images of a group are alike"),
     ):
