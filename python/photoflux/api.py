@@ -204,28 +204,28 @@ def train(
     DivergedError
         If the loss becomes NaN or infinite; the run then holds the last good weights.
     """
-    recipe = chosen_variant(variant, l1, l2, loss)
-    settings = settings_of(recipe, epochs, batch_size, learning_rate, seed, balance)
+    variant = chosen_variant(variant, l1, l2, loss)
+    settings = settings_of(variant, epochs, batch_size, learning_rate, seed, balance)
     start = None if initial is None else initial_weights(initial)
     with ExitStack() as stack:
         if out is not None:
             folder = stack.enter_context(claimed(user_path(out)))
-        prepared = _prepared_for(recipe, data, positive, image_size, seed, groups, resplit, progress)
+        prepared = _prepared_for(variant, data, positive, image_size, seed, groups, resplit, progress)
         if on_prepared is not None:
             on_prepared(prepared)
         if start is not None:
             # Refused here, not when an engine has started.
-            read_weights_of(start, recipe, prepared.shape, len(prepared.classes))
+            read_weights_of(start, variant, prepared.shape, len(prepared.classes))
         if out is None:
-            folder = stack.enter_context(claimed_new(f"{recipe.name}-{prepared.name}"))
+            folder = stack.enter_context(claimed_new(f"{variant.name}-{prepared.name}"))
         display = stack.enter_context(Display(progress))
         chosen = get_engine(engine, display.say)
         display.say(
-            f"Training {recipe.name} with engine {chosen.name} on {printable(prepared.name)}: "
+            f"Training {variant.name} with engine {chosen.name} on {printable(prepared.name)}: "
             f"{len(prepared.indices('train'))} images of {prepared.height}×{prepared.width}, "
             f"{len(prepared.classes)} classes, at most {settings.epochs} epochs"
         )
-        trained = fit_and_save(chosen, recipe, prepared, settings, folder, display, start)
+        trained = fit_and_save(chosen, variant, prepared, settings, folder, display, start)
         return finish_fit(trained, chosen, prepared, display)
 
 
@@ -521,7 +521,7 @@ def _model_of(run: Run, engine: str | None, display: Display) -> Model:
 
 
 def _prepared_for(
-    recipe: Variant,
+    variant: Variant,
     data: Source,
     positive: str | None,
     image_size: int | None,
@@ -531,7 +531,7 @@ def _prepared_for(
     progress: bool,
 ) -> PreparedDataset:
     if image_size is None and kind_of(data) == "folder":
-        image_size = recipe.image_size
+        image_size = variant.image_size
     return prepare(
         data, positive=positive, image_size=image_size, seed=seed, groups=groups, resplit=resplit, progress=progress
     )

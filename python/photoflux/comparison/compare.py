@@ -109,14 +109,14 @@ def compare(
         "engine": None if engine == "auto" else engine,
         "out": out,
     }
-    recipes, numbers = _recipes(variants), _seeds(seeds)
+    compared, numbers = _compared(variants), _seeds(seeds)
     settings = {
-        (recipe.name, seed): settings_of(recipe, epochs, batch_size, learning_rate, seed, balance)
+        (variant.name, seed): settings_of(variant, epochs, batch_size, learning_rate, seed, balance)
         for seed in numbers
-        for recipe in recipes
+        for variant in compared
     }
     with _folder(out) as folder, Display(progress) as display:
-        sizes = {recipe.image_size for recipe in recipes}
+        sizes = {variant.image_size for variant in compared}
         if image_size is None and kind_of(data) == "folder":
             if len(sizes) > 1:
                 made_for = " and ".join(map(str, sorted(sizes)))
@@ -141,30 +141,30 @@ def compare(
         _announce(split, numbers, display)
         second = None if holdout is None else second_folder(holdout, split, display)
         fits = [
-            Fit(recipe, settings[recipe.name, seed], prepared)
+            Fit(variant, settings[variant.name, seed], prepared)
             for seed, prepared in zip(numbers, split, strict=True)
-            for recipe in recipes
+            for variant in compared
         ]
         weights = [
-            sum(layer.parameters for layer in layers(recipe, split[0].shape, len(split[0].classes)))
-            for recipe in recipes
+            sum(layer.parameters for layer in layers(variant, split[0].shape, len(split[0].classes)))
+            for variant in compared
         ]
         display.say(
-            f"Comparing {len(recipes)} variants × {len(numbers)} seeds on {split[0].name} in {folder}; the runs take "
+            f"Comparing {len(compared)} variants × {len(numbers)} seeds on {split[0].name} in {folder}; the runs take "
             f"{4e-9 * len(numbers) * sum(weights):.1f} GB there."
         )
         chosen_engine = get_engine(engine, display.say)
         done = list(fit_all(fits, folder, chosen_engine, second, display))
         display.say("Measuring and resampling")
-        measured = _by_variant(done, recipes, folder, second)
-    names = [recipe.name for recipe in recipes]
+        measured = _by_variant(done, compared, folder, second)
+    names = [variant.name for variant in compared]
     reference = names.index("baseline") if "baseline" in names else 0
     # The choice sees the validation part alone; the test part and the second folder are evaluated afterwards.
-    decision = decide(standings(recipes, measured, reference, ("validation",)), weights, reference)
+    decision = decide(standings(compared, measured, reference, ("validation",)), weights, reference)
     parts = ("validation", "test") if second is None else ("validation", "test", "holdout")
-    rows = standings(recipes, measured, reference, parts)
+    rows = standings(compared, measured, reference, parts)
     best = int(np.argmax(rows[decision.chosen].per_seed["validation"]))
-    run = [run for fit, run in done if fit.recipe is recipes[decision.chosen]][best]
+    run = [run for fit, run in done if fit.variant is compared[decision.chosen]][best]
     threshold = None if len(run.classes) > 2 else (run.threshold or {"score": 0.5})["score"]
     found = Comparison(
         path=folder,
@@ -182,11 +182,11 @@ def compare(
         sentences=sentences(decision, rows, weights, len(numbers), run.settings.learning_rate, threshold),
         run=run.path,
         histories={
-            name: [[row.validation_total for row in run.history] for fit, run in done if fit.recipe.name == name]
+            name: [[row.validation_total for row in run.history] for fit, run in done if fit.variant.name == name]
             for name in names
         },
         versions=chosen_engine.versions(),
-        command=_command(split[0] if kind_of(data) == "arrays" else data, recipes, numbers, options),
+        command=_command(split[0] if kind_of(data) == "arrays" else data, compared, numbers, options),
     )
     found.write()
     try:
@@ -197,16 +197,16 @@ def compare(
     return found
 
 
-def _recipes(given: str | Variant | Iterable[str | Variant]) -> list[Variant]:
+def _compared(given: str | Variant | Iterable[str | Variant]) -> list[Variant]:
     if isinstance(given, str) and given == ALL:
-        return [recipe for recipe in table().values() if recipe.architecture == "photo_cnn"]
+        return [variant for variant in table().values() if variant.architecture == "photo_cnn"]
     if isinstance(given, str):
         given = [name.strip() for name in given.split(",")]
-    recipes = [variant(name) for name in ([given] if isinstance(given, Variant) else given)]
-    names = [recipe.name for recipe in recipes]
-    if len(recipes) < 2 or len(set(names)) < len(names):
+    compared = [variant(name) for name in ([given] if isinstance(given, Variant) else given)]
+    names = [variant.name for variant in compared]
+    if len(compared) < 2 or len(set(names)) < len(names):
         raise SettingError(f"`variants` must be 2 or more different ones, or 'all'; received: {', '.join(names)!r}.")
-    return recipes
+    return compared
 
 
 def _seeds(given: int | Sequence[int]) -> list[int]:
@@ -257,9 +257,9 @@ def _announce(split: Sequence[PreparedDataset], seeds: Sequence[int], display: D
 
 
 def _by_variant(
-    done: Sequence[tuple[Fit, Run]], recipes: Sequence[Variant], folder: Path, holdout: Holdout | None
+    done: Sequence[tuple[Fit, Run]], compared: Sequence[Variant], folder: Path, holdout: Holdout | None
 ) -> list[list[Measured]]:
-    return [[measure(fit, run, folder, holdout) for fit, run in done if fit.recipe is recipe] for recipe in recipes]
+    return [[measure(fit, run, folder, holdout) for fit, run in done if fit.variant is variant] for variant in compared]
 
 
 def _described(split: Sequence[PreparedDataset], holdout: Holdout | None) -> dict[str, Any]:
@@ -278,9 +278,9 @@ def _described(split: Sequence[PreparedDataset], holdout: Holdout | None) -> dic
     }
 
 
-def _command(data: Any, recipes: Sequence[Variant], seeds: Sequence[int], options: dict[str, Any]) -> str:
+def _command(data: Any, compared: Sequence[Variant], seeds: Sequence[int], options: dict[str, Any]) -> str:
     source = data.path if isinstance(data, PreparedDataset) else data
-    words = ["photoflux", "compare", str(source), "--variants", ",".join(recipe.name for recipe in recipes)]
+    words = ["photoflux", "compare", str(source), "--variants", ",".join(variant.name for variant in compared)]
     counted = list(seeds) == list(range(1, len(seeds) + 1))
     words += ["--seeds", str(len(seeds)) if counted else ",".join(map(str, seeds)) + "," * (len(seeds) == 1)]
     for name, value in options.items():

@@ -36,13 +36,13 @@ class Decision:
     candidates: list[int]
 
 
-def simplicity(recipe: Variant) -> int:
+def simplicity(variant: Variant) -> int:
     """Return how many regularisers a variant has: kinds of penalty, dropout, early stopping.
 
     Fewer is simpler. The variants of one architecture have the same weights, so nothing else tells them apart.
     """
-    kinds = {kind for coefficients in recipe.penalty.values() for kind, value in coefficients.items() if value}
-    return len(kinds) + bool(recipe.dropout) + (recipe.patience is not None)
+    kinds = {kind for coefficients in variant.penalty.values() for kind, value in coefficients.items() if value}
+    return len(kinds) + bool(variant.dropout) + (variant.patience is not None)
 
 
 def decide(standings: Sequence[Standing], sizes: Sequence[int], reference: int) -> Decision:
@@ -122,8 +122,8 @@ def sentences(
         "of": len(standings),
     }
     reasons: list[Sentence] = [("Chosen: {name}.", values)]
-    recipe = {"weights": sizes[decision.chosen], "loss": LOSSES[chosen.variant.loss], "rate": rate}
-    reasons.append(("It has {weights:,} weights and is trained with {loss} and Adam at {rate:g}.", recipe))
+    trained = {"weights": sizes[decision.chosen], "loss": LOSSES[chosen.variant.loss], "rate": rate}
+    reasons.append(("It has {weights:,} weights and is trained with {loss} and Adam at {rate:g}.", trained))
     reasons.append(("Its regularisation: {recipe}.", {"recipe": regularisation(chosen.variant)}))
     if threshold is not None:
         reasons.append(("An image counts as positive from a score of {threshold:.3f} on.", {"threshold": threshold}))

@@ -33,14 +33,14 @@ from photoflux.runs.training import fit_and_save
 class Fit:
     """One fit of a comparison: a variant, a seed, the data that the seed splits, and how it is run."""
 
-    recipe: Variant
+    variant: Variant
     settings: Settings
     data: PreparedDataset
 
     @property
     def name(self) -> str:
         """Of the folder and file that hold it."""
-        return f"{self.recipe.name}-seed{self.settings.seed}"
+        return f"{self.variant.name}-seed{self.settings.seed}"
 
 
 class FitDisplay(Display):
@@ -128,7 +128,7 @@ def _line(fit: Fit, run: Run) -> str:
     m = run.metrics.validation
     assert m is not None
     return (
-        f"{fit.recipe.name}, seed {fit.settings.seed}: {len(run.history)} epochs, {run.seconds:.0f} s, "
+        f"{fit.variant.name}, seed {fit.settings.seed}: {len(run.history)} epochs, {run.seconds:.0f} s, "
         f"validation loss {m.loss:.4f}, balanced accuracy {m.balanced_accuracy:.4f}"
     )
 
@@ -136,7 +136,7 @@ def _line(fit: Fit, run: Run) -> str:
 def _fitted(fit: Fit, path: Path, engine: Engine, display: Display) -> Run:
     try:
         with claimed(path):
-            trained = fit_and_save(engine, fit.recipe, fit.data, fit.settings, path, display)
+            trained = fit_and_save(engine, fit.variant, fit.data, fit.settings, path, display)
             return finish_fit(trained, engine, fit.data, display)
     except DivergedError as error:
         display.say(f"{fit.name}: {error}")
@@ -149,7 +149,7 @@ def _kept(fit: Fit, path: Path, engine: Engine) -> Run | None:
         return None
     run = load_run(path)
     expected = {
-        "variant": fit.recipe,
+        "variant": fit.variant,
         **dataclasses.asdict(fit.settings),
         "engine": engine.name,
         "data": fit.data.fingerprint,
@@ -179,7 +179,7 @@ def _score(fit: Fit, run: Run, folder: Path, engine: Engine, holdout: Holdout | 
     named = {"train": "", "holdout": "" if holdout is None else holdout.prepared.fingerprint}
     if path.exists() and _metadata(path).get("holdout") == named["holdout"]:
         return
-    model = engine.load(fit.recipe, run.weights, fit.data.shape, len(fit.data.classes))
+    model = engine.load(fit.variant, run.weights, fit.data.shape, len(fit.data.classes))
     arrays = {"train": logits_of(model, fit.data, fit.data.indices("train"))}
     if holdout is not None:
         arrays["holdout"] = logits_of(model, holdout.prepared, np.arange(len(holdout.prepared)))
@@ -223,7 +223,7 @@ def measure(fit: Fit, run: Run, folder: Path, holdout: Holdout | None) -> Measur
         )
     training = decisions(scores["train"]) == fit.data.labels[fit.data.indices("train")]
     weights = read_weights_of(run.weights, run.variant, run.shape, len(run.classes)).values()
-    images = {part: images_of(fit.recipe, *values) for part, values in parts.items()}
+    images = {part: images_of(fit.variant, *values) for part, values in parts.items()}
     binary = len(run.classes) == 2
     return Measured(
         images=images,

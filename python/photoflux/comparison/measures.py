@@ -96,9 +96,9 @@ def _plain(row: dict[str, Interval]) -> dict[str, Any]:
     return {name: interval.as_dict() for name, interval in row.items()}
 
 
-def images_of(recipe: Variant, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Images:
+def images_of(variant: Variant, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Images:
     """Return what logits (N, outputs) say of images: classified correctly or not, and the data loss of each."""
-    return Images(labels, groups, decisions(logits) == labels, image_losses(recipe.loss, logits, labels))
+    return Images(labels, groups, decisions(logits) == labels, image_losses(variant.loss, logits, labels))
 
 
 def recall_at_precision(logits: np.ndarray, labels: np.ndarray, precision: float = PRECISION) -> float:
@@ -117,13 +117,13 @@ def recall_at_precision(logits: np.ndarray, labels: np.ndarray, precision: float
 
 
 def standings(
-    recipes: Sequence[Variant], measured: Sequence[Sequence[Measured]], reference: int, parts: Sequence[str]
+    variants: Sequence[Variant], measured: Sequence[Sequence[Measured]], reference: int, parts: Sequence[str]
 ) -> list[Standing]:
     """Return every variant's means, intervals and differences from the reference.
 
     Parameters
     ----------
-    recipes : sequence of Variant
+    variants : sequence of Variant
         The variants.
     measured : sequence of sequence of Measured
         ``measured[variant][seed]``.
@@ -140,7 +140,7 @@ def standings(
         for part in parts
     }
     rows = []
-    for position, recipe in enumerate(recipes):
+    for position, variant in enumerate(variants):
         fits = measured[position]
         means: dict[str, dict[str, Interval]] = {}
         differences: dict[str, dict[str, Interval]] = {}
@@ -157,5 +157,5 @@ def standings(
                 }
         numbers = {name: bootstrap.of_seeds([fit.numbers[name] for fit in fits]) for name in OF_SEEDS}
         per_seed = {part: [seed[position]["balanced_accuracy"].mean for seed in redrawn[part]] for part in parts}
-        rows.append(Standing(recipe, means, differences, numbers, per_seed))
+        rows.append(Standing(variant, means, differences, numbers, per_seed))
     return rows

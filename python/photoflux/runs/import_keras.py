@@ -71,12 +71,12 @@ def keras_file(
     scaled: bool,
 ) -> KerasFile:
     """Return the arguments of `photoflux.import_keras`, checked; it raises what that does."""
-    path, recipe = user_path(model), variant_of(variant)
+    path, chosen = user_path(model), variant_of(variant)
     kind = _kind_of(path)
     prepared = data if data is None or isinstance(data, PreparedDataset) else open_prepared(data)
     names = _names(classes, prepared)
     shape = _shape_of_weights(kind, prepared, names, image_size, channels)
-    return KerasFile(path, recipe, prepared, names, shape, scaled)
+    return KerasFile(path, chosen, prepared, names, shape, scaled)
 
 
 def import_run(file: KerasFile, engine: KerasEngine, folder: Path) -> Run:

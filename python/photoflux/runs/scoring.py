@@ -31,14 +31,14 @@ def score_selection(engine: Engine, run: Run, selection: Selection) -> Metrics:
 
 
 def metrics_of(
-    recipe: Variant, weights: Path, prepared: PreparedDataset, chosen: np.ndarray, logits: np.ndarray
+    variant: Variant, weights: Path, prepared: PreparedDataset, chosen: np.ndarray, logits: np.ndarray
 ) -> Metrics:
     """Score the logits, (N, outputs), of chosen images, and the penalty of the weights that gave them."""
     shape, classes = prepared.shape, len(prepared.classes)
-    kernels = read_weights_of(weights, recipe, shape, classes) if recipe.penalty else {}
-    penalty = penalty_of(layers(recipe, shape, classes), kernels)
+    kernels = read_weights_of(weights, variant, shape, classes) if variant.penalty else {}
+    penalty = penalty_of(layers(variant, shape, classes), kernels)
     folders = np.asarray(prepared.folder_labels())[chosen]
-    return score(recipe, logits, prepared.labels[chosen], classes, penalty, folders.tolist())
+    return score(variant, logits, prepared.labels[chosen], classes, penalty, folders.tolist())
 
 
 def logits_of(model: Model, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ class Trained:
 
 def fit_and_save(
     engine: Engine,
-    recipe: Variant,
+    variant: Variant,
     prepared: PreparedDataset,
     settings: Settings,
     folder: Path,
@@ -83,7 +83,7 @@ def fit_and_save(
     """
     rows: list[EpochRow] = []
     classes, shape = len(prepared.classes), prepared.shape
-    origin = None if initial is None else origin_of(initial, read_weights_of(initial, recipe, shape, classes))
+    origin = None if initial is None else origin_of(initial, read_weights_of(initial, variant, shape, classes))
     seen = fitted(prepared, None if initial is None else seen_with(initial))
     notes = notes_of(seen, prepared)
     for note in notes:
@@ -105,7 +105,7 @@ def fit_and_save(
             failure = None
             try:
                 fit = engine.fit(
-                    recipe, prepared, settings, weights, initial=initial, on_batch=on_batch, on_epoch=on_epoch
+                    variant, prepared, settings, weights, initial=initial, on_batch=on_batch, on_epoch=on_epoch
                 )
             except DivergedError as error:
                 failure = DivergedError(str(error).replace(str(temporary), str(folder)))
@@ -124,7 +124,7 @@ def fit_and_save(
             run = Run(
                 path=folder,
                 engine=engine.name,
-                variant=recipe,
+                variant=variant,
                 settings=settings,
                 data=RunData.of(prepared),
                 history=fit.history,

@@ -12,7 +12,7 @@ import pytest
 import photoflux
 from photoflux import DataError, RunError, SettingError
 from photoflux.comparison import fits
-from photoflux.comparison.compare import _command, _recipes, _seeds
+from photoflux.comparison.compare import _command, _compared, _seeds
 from photoflux.data.sources.demo import write_demo_folder
 from photoflux.model.variants import variant
 from photoflux.reporting.i18n import translator
@@ -190,7 +190,7 @@ def test_a_folder_of_other_things_is_left_alone(folder, tmp_path):
 
 
 def test_all_is_the_seven_of_the_photo_cnn():
-    assert len(_recipes("all")) == 7
+    assert len(_compared("all")) == 7
     assert _seeds(3) == [1, 2, 3] and _seeds([7, 9]) == [7, 9]
     assert _seeds(np.int64(2)) == [1, 2] and _seeds([2**64]) == _seeds((2**64,)) == [2**64]
     assert [type(seed) for seed in _seeds(np.array([1, 2**63], np.uint64))] == [int, int]
