@@ -145,7 +145,7 @@ def _train_a_batch(engine: FluxEngine) -> dict[str, Any]:
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """Return what `examine` found as lines for a person."""
+    """Return what `examine` found as lines of text."""
     packages = {name: found for name, found in report["packages"].items() if found}
     folders: dict[str, list[str]] = {}
     for name, found in packages.items():

@@ -269,5 +269,5 @@ def test_auto_falls_back_and_flux_never_does(keras, arrays, tmp_path, monkeypatc
     with pytest.raises(EngineError, match=r"julialang\.org/downloads"):
         photoflux.train("dense_l2", arrays, engine="flux", epochs=1, progress=False)
     monkeypatch.setattr("photoflux.engines.keras.engine.why_unavailable", lambda: "Keras is not installed.")
-    with pytest.raises(EngineError, match="No engine can be had"):
+    with pytest.raises(EngineError, match="No engine is available"):
         photoflux.train("dense_l2", arrays, epochs=1, progress=False)

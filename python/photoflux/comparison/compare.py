@@ -225,7 +225,7 @@ def _seeds(given: int | Sequence[int]) -> list[int]:
 
 @contextmanager
 def _folder(out: str | Path | None) -> Iterator[Path]:
-    """Have the comparison's folder, alone, for the time of the block."""
+    """Claim the comparison's folder during the block."""
     with ExitStack() as stack:
         if out is None:
             folder = stack.enter_context(claimed_new("comparison"))

@@ -109,7 +109,7 @@ def _stop(kept: int, fits: Sequence[Fit], folder: Path, display: Display) -> NoR
 
 
 def _scored(fit: Fit, run: Run, engine: Engine, display: Display) -> Run:
-    """Score a run that is whole but for its scores, which could not be made when it was trained.
+    """Score a run that is complete but for its scores, which could not be computed when it was trained.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def _fitted(fit: Fit, path: Path, engine: Engine, display: Display) -> Run:
 
 
 def _kept(fit: Fit, path: Path, engine: Engine) -> Run | None:
-    """Return the run of a fit that is there already and whole."""
+    """Return the run of a fit that exists already and is complete."""
     if not path.exists():
         return None
     run = load_run(path)

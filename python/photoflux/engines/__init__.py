@@ -16,7 +16,7 @@ def get_engine(name: str, say: Callable[[str], None]) -> Engine:
     Parameters
     ----------
     name : str
-        ``"flux"``, ``"keras"``, or ``"auto"``: Flux, or Keras where there is no Julia and none can be had.
+        ``"flux"``, ``"keras"``, or ``"auto"``: Flux, or Keras where there is no Julia and none can be installed.
     say : callable
         Takes lines for the user: what is starting, and which engine was taken instead and why.
 
@@ -25,7 +25,7 @@ def get_engine(name: str, say: Callable[[str], None]) -> Engine:
     SettingError
         If there is no such engine.
     EngineError
-        If it cannot be had; ``"flux"`` never falls back, and ``"auto"`` does not where a Julia is there and fails.
+        If it is not available; ``"flux"`` never falls back, and ``"auto"`` does not where a Julia is there and fails.
     """
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)
@@ -46,7 +46,7 @@ def get_engine(name: str, say: Callable[[str], None]) -> Engine:
     no_keras = why_unavailable()
     if name == "auto":
         if no_keras is not None:
-            raise EngineError(f"No engine can be had. Flux: {no_flux} Keras: {no_keras}")
+            raise EngineError(f"No engine is available. Flux: {no_flux} Keras: {no_keras}")
         say(f"Flux is not available, so Keras trains instead. {no_flux}")
     elif no_keras is not None:
         raise EngineError(no_keras)

@@ -41,7 +41,7 @@ OnEpoch = Callable[[EpochRow], None]
 
 
 class Model(Protocol):
-    """A variant with its weights, loaded once and asked as often as wanted."""
+    """A variant with its weights, loaded once for any number of predictions."""
 
     def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
         """Return the logits, float32 (N, outputs), of uint8 images (N, C, H, W), so many at a time, dropout off.
@@ -90,7 +90,7 @@ class Engine(Protocol):
         ...
 
     def load(self, variant: Variant, weights: Path, shape: Shape, classes: int) -> Model:
-        """Return the model of a weights file, to be asked many times.
+        """Return the model of a weights file, for any number of predictions.
 
         Raises
         ------
@@ -107,7 +107,7 @@ def check_images(images: np.ndarray, dimensions: int, layout: str) -> None:
 
 
 def check_batch(images: np.ndarray, shape: Shape, batch_size: int) -> None:
-    """Raise a `SettingError` unless a model of images of a shape can be asked for these."""
+    """Raise a `SettingError` unless a model of images of a shape can predict these."""
     check_images(images, 4, "(N, C, H, W)")
     if Shape.of(images) != shape:
         raise SettingError(f"`images` must be {shape} (H×W×C), as the model's; received: {Shape.of(images)}.")

@@ -75,7 +75,7 @@ class Augmentation:
 
 
 class ProofEngine(Engine, Protocol):
-    """An engine whose every number can be looked at."""
+    """An engine that returns every intermediate number."""
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Run the steps of a `TraceRequest` and return every number of them.

@@ -26,7 +26,7 @@ AMEND_SECONDS = 5.0  # another process that changes the same run needs less
 
 @contextmanager
 def claimed(path: Path) -> Iterator[Path]:
-    """Have the folder of a run for the time of the block, so that no other fit writes to it.
+    """Claim the folder of a run during the block, so that no other fit writes to it.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def claimed(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def claimed_out(path: Path, unusable: Callable[[Path, OSError], RunError]) -> Iterator[None]:
-    """Have a folder, the `out` of a command, for the time of the block.
+    """Claim a folder, the `out` of a command, during the block.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def claimed_out(path: Path, unusable: Callable[[Path, OSError], RunError]) -> It
 
 @contextmanager
 def claimed_new(title: str) -> Iterator[Path]:
-    """Have a folder under ``runs/`` that does not exist yet, named after a title and the time; see `claimed`."""
+    """Claim a folder under ``runs/`` that does not exist yet, named after a title and the time; see `claimed`."""
     stem = f"{file_stem(title)}-{time.strftime('%Y%m%d-%H%M%S')}"
     for name in [stem] + [f"{stem}-{i}" for i in range(2, 1000)]:
         path = Path("runs") / name

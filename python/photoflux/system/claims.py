@@ -29,7 +29,7 @@ class Busy(Exception):
 
 @contextlib.contextmanager
 def claim(path: Path, *, wait: float = 0.0, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Have a place for the time of the block, alone; the thread that has it may claim it again.
+    """Claim a place during the block; the thread that has claimed it may claim it again.
 
     The claim is a lock on the file ``.NAME.lock`` beside the place, which the system gives up when the process is gone,
     however it ended. Where the file system has no locks, the file's content decides: a claim of a process of this

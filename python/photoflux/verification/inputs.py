@@ -107,7 +107,7 @@ def decided_alike(request: TraceRequest, ours: dict[str, np.ndarray], theirs: di
 
     ReLU and max-pooling have a slope on either side of a kink and none at it. Where an activation is within rounding of
     zero, or two in a window are within rounding of each other, one engine can be here and the other there; both are
-    right, and the gradients differ by a whole term.
+    correct, and the gradients differ by a whole term.
 
     Returns
     -------

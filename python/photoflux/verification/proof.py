@@ -280,7 +280,7 @@ def curves_of(request: TraceRequest, ours: Numbers, theirs: Numbers, noise: Numb
 
     Past the first step a bound of the operations says nothing: at every kink that rounding alone crosses, a term of the
     gradient comes or goes, and Adam turns small gradients into whole steps. How much that makes is measured, by
-    `material.rounded_otherwise`.
+    `inputs.rounded_otherwise`.
     """
     n = tolerances.terms_before(request)["output"]
     apart = np.maximum.accumulate(np.abs(noise["total"] - theirs["total"]))

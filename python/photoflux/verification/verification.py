@@ -210,5 +210,5 @@ def _note(proof: Proof) -> str:
         return f"Gradient and step: all {BATCH} images of the first batch."
     return (
         f"Gradient and step: {BATCH - proof.left_out} of {BATCH} images of the first batch; in the others "
-        "an activation is within rounding of a kink of ReLU or max-pooling, where two right answers differ."
+        "an activation is within rounding of a kink of ReLU or max-pooling, where two correct results differ."
     )

@@ -58,7 +58,7 @@ def verify(
     SettingError, DataError
         If an argument or the data cannot be used.
     EngineError
-        If one of the two engines cannot be had: a proof needs both.
+        If one of the two engines is not available: a proof needs both.
     RunError
         If the page cannot be written.
     """

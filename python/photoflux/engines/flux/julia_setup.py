@@ -57,7 +57,7 @@ def settle(say: Callable[[str], None]) -> dict[str, str]:
     Raises
     ------
     FluxError
-        If that cannot be had; its kind says why.
+        If that fails; its kind says why.
     """
     depot = _depot()
     with environment(depot):
@@ -260,7 +260,7 @@ def _with_output(error: Exception, output: str) -> Exception:
 
 @contextmanager
 def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Have environment variables set for a while."""
+    """Set environment variables during the block."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

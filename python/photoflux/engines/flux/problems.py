@@ -51,12 +51,12 @@ def not_installed(kind: str, cause: str) -> FluxError:
     Returns
     -------
     FluxError
-        ``"no_julia"`` where there is none at all, for whatever reason none could be had; ``"julia_version"`` where
+        ``"no_julia"`` where there is none at all, whatever the reason; ``"julia_version"`` where
         there is none that fits; else `kind`.
     """
     found = programs()
     if not found:
-        return problem("no_julia", f"There is no Julia on this machine, and none could be had: {cause}")
+        return problem("no_julia", f"There is no Julia on this machine, and none could be installed: {cause}")
     # juliapkg takes one that is named by a setting as it is.
     taken = [julia for julia in found if julia.version and fits(julia.version)]
     if not taken:

@@ -58,7 +58,7 @@ class Means:
 
     @property
     def accuracy(self) -> float:
-        """Share of images classified right."""
+        """Share of images classified correctly."""
         return self.correct / self.images
 
 

@@ -216,7 +216,7 @@ def _check_scaling(path: Path, rescaling: bool, scaled: bool) -> None:
 def _compare_logits(
     path: Path, theirs: keras.Model, layers: list[keras.Layer], ours: keras.Model, shape: Shape, scaled: bool
 ) -> None:
-    """Prove that both compute the same: logits on noise, black and white; their activation is taken off for it."""
+    """Check that both compute the same logits on noise, black and white; their activation is removed for it."""
     count = theirs.input_shape[0] or PROOF_IMAGES
     images = np.random.default_rng(0).integers(0, 256, (count, *shape.hwc)).astype(np.float32)
     images[0] = 0

@@ -24,7 +24,7 @@ class Predictor:
         self.forget()
 
     def forget(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self._key: tuple[Any, ...] = ()
         self._forward: Any = None
 

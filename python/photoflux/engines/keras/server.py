@@ -82,7 +82,7 @@ def versions() -> dict[str, str]:
 
 
 def serve(channel: Channel) -> None:
-    """Answer requests for ever."""
+    """Answer requests until the parent ends."""
     import tensorflow as tf
 
     from photoflux.engines.keras.export import export

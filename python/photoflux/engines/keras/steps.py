@@ -13,7 +13,7 @@ from photoflux.model.variants import Variant
 
 
 class Measured(NamedTuple):
-    """What a step measures on a batch: the mean data loss, the penalty, and how many images are classified right."""
+    """What a step measures on a batch: the mean data loss, the penalty, and the number of correct predictions."""
 
     loss: Any
     penalty: Any
@@ -43,7 +43,7 @@ def penalty(model: keras.Model) -> Any:
 
 
 def count_correct(classes: int, labels: Any, logits: Any) -> Any:
-    """Return how many images have the right class: a positive logit means label 1, else the largest logit's."""
+    """Return how many images are classified correctly: a positive logit means label 1, else the largest logit's."""
     if outputs_of(classes) == 1:
         predicted = tf.cast(logits[:, 0] > 0, labels.dtype)
     else:
@@ -75,7 +75,7 @@ def gradients(
 
 
 class Steps:
-    """The compiled steps of one fit: `train` moves the weights, `evaluate` only measures, dropout off."""
+    """The compiled steps of one fit: `train` updates the weights, `evaluate` only measures, without dropout."""
 
     def __init__(self, model: keras.Model, variant: Variant, classes: int, learning_rate: float) -> None:
         height, width, channels = model.input_shape[1:]
