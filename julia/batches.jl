@@ -54,7 +54,7 @@ end
 """
     gather(data, items; seed, epoch)
 
-Return the images of a batch, `W×H×C×B` of `Float32`, 0 to 255, the copies augmented; threads share the images.
+Return the images of a batch, `W×H×C×B` of `Float32`, 0 to 255, the copies augmented, in parallel.
 
 The augmentation of an item is drawn per (seed, epoch, image, copy), so it does not depend on the order of the threads.
 """
@@ -64,7 +64,7 @@ function gather(data::PreparedDataset, items::AbstractVector{Item}; seed, epoch)
     return x
 end
 
-# Starts filling `x`, in tasks to wait for. A task does not yield and does not see Ctrl-C, which is the fit's.
+# Starts tasks that fill `x`, and returns them. Interrupts are disabled in them: the fit handles these.
 function start_gathering!(x, data, items; seed, epoch)
     shares = Iterators.partition(eachindex(items), cld(length(items), Threads.nthreads()))
     return map(collect(shares)) do share
@@ -87,15 +87,15 @@ end
 # seconds for which `x` was waited for. `x` is good until `work` returns, which ends the loop by anything but `nothing`.
 function each_batch(work, data, items, batch_size; seed, epoch, buffers)
     batches = collect(Iterators.partition(items, batch_size))
-    # Two arrays in turn: one trains, one is filled.
+    # Double buffering: a batch is filled while the one before trains.
     array(i) = buffer(buffers, :gathered, isodd(i) ? :odd : :even, image_shape(data)..., length(batches[i]))
     start(i) = (x = array(i); (x, start_gathering!(x, data, batches[i]; seed, epoch)))
     GC.@preserve buffers begin
         started = Ref(start(1))
         try
             for (i, chosen) in enumerate(batches)
-                # Ctrl-C strikes between two batches: a half-made step would leave half-changed weights, and what waits for
-                # tasks, or calls Python, cannot be left anywhere.
+                # Interrupts are handled between two batches: within a step, one would leave some weights updated and others
+                # not, and it is unsafe while tasks are waited for or Python is called.
                 result = disable_sigint() do
                     x, tasks = started[]
                     waited = @elapsed foreach(wait, tasks)

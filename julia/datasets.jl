@@ -8,8 +8,8 @@ Decoded, split images.
 - `labels::Vector{Int32}`: class of each image, from 0.
 - `split::Vector{UInt8}`: 0 train, 1 validation, 2 test.
 - `classes::Vector{String}`: names; of two classes, the second is the positive one.
-- `name::String`, `fingerprint::String`: what it is called, and what its contents are known by.
-- `about::NamedTuple`: what a run says of it beside that, such as its `path` and the `seed` of its split.
+- `name::String`, `fingerprint::String`: its name, and the SHA-256 of its contents.
+- `about::NamedTuple`: further entries of a run's `data`, such as its `path` and the `seed` of its split.
 """
 struct PreparedDataset
     images::Array{UInt8,4}
@@ -184,9 +184,9 @@ Python makes the same parts, and the same fingerprint, of the same images.
 # Arguments
 - `train`, `test`: tuples of images, `W×H×C×N` of `UInt8`, and labels, integers from 0.
 - `classes::Vector{String}`: their names.
-- `name::AbstractString`: what to call it.
+- `name::AbstractString`: its name.
 - `seed::Integer`: chooses the validation part.
-- `about::NamedTuple`: what else a run says of it.
+- `about::NamedTuple`: further entries of a run's `data`.
 
 # Returns
 - [`PreparedDataset`](@ref)
@@ -238,21 +238,6 @@ end
 
 # A string as Python's json.dumps writes it.
 function ascii_json(text)
-    return sprint() do io
-        print(io, '"')
-        for unit in transcode(UInt16, String(text))
-            letter = Char(unit)
-            short = get(JSON_ESCAPES, letter, nothing)
-            if short !== nothing
-                print(io, '\\', short)
-            elseif ' ' <= letter <= '~'
-                print(io, letter)
-            else
-                print(io, "\\u", string(unit; base=16, pad=4))
-            end
-        end
-        print(io, '"')
-    end
+    escaped(character) = join("\\u" * string(unit; base=16, pad=4) for unit in transcode(UInt16, String(character)))
+    return replace(JSON.json(String(text)), r"[^ -~]" => escaped)
 end
-
-const JSON_ESCAPES = Dict('"' => '"', '\\' => '\\', '\n' => 'n', '\r' => 'r', '\t' => 't', '\b' => 'b', '\f' => 'f')

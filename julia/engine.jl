@@ -1,5 +1,5 @@
-# What the Python package calls. Strings, numbers and addresses of arrays come in: for these nothing is compiled in a fresh
-# process, as it is for every kind of array that is converted.
+# Entry points for the Python package. They take strings, numbers and addresses of arrays, because converting other types would
+# compile code in each new process.
 
 """
     engine_fit(spec, folder, weights, settings, initial, on_batch, on_epoch)
@@ -19,15 +19,15 @@ Fit a variant and write the weights; those of a fit that diverged too.
 function engine_fit(spec::String, folder::String, weights::String, settings::String, initial, on_batch, on_epoch)
     @nospecialize initial on_batch on_epoch
     batch_done, epoch_done = Callback(on_batch), Callback(on_epoch)
-    keep(run) = write_weights(weights, run.model, layers(run); metadata=weights_metadata(run))
+    save(run) = write_weights(weights, run.model, layers(run); metadata=weights_metadata(run))
     run = try
         dispatch_barrier(train, variant_from_json(spec), open_dataset(folder); settings_from_json(settings)..., initial,
             on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...))
     catch err
-        err isa DivergedError && keep(err.run)
+        err isa DivergedError && save(err.run)
         rethrow()
     end
-    keep(run)
+    save(run)
     return run.kept_epoch, string(run.ended)
 end
 

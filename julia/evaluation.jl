@@ -21,7 +21,7 @@ function batched_logits(model::Chain, images, numbers, batch_size)
     parts = with_buffers() do buffers
         # The arrays of a batch point into the buffers.
         GC.@preserve buffers images map(Iterators.partition(numbers, batch_size)) do batch
-            # Ctrl-C strikes between two batches: threads that are being woken cannot be left.
+            # Interrupts are handled between two batches: one must not strike while threads are started.
             disable_sigint() do
                 on_all_threads(() -> logits_of(chain, input_of(images, batch, buffers), buffers))
             end
@@ -30,7 +30,7 @@ function batched_logits(model::Chain, images, numbers, batch_size)
     return isempty(parts) ? zeros(Float32, size(model[:output].weight, 1), 0) : reduce(hcat, parts)::Matrix{Float32}
 end
 
-# The layers' own calls are compiled when they are first needed, not with the rest.
+# The layers' own calls are not needed by our models, and compiled only where they are.
 logits_of(chain, x, buffers) =
     has_fast_path(chain, x) ? copy(last(run_forward(stages(chain), x, buffers)))::Matrix{Float32} : dispatch_barrier(by_layers, chain, x)
 by_layers(chain, x) = convert(Matrix{Float32}, chain(x))
@@ -84,8 +84,8 @@ training or validation, known by their pixels; so are those of its own that the 
 - `batch_size::Integer`: images at a time; it bounds the memory.
 
 # Returns
-- `NamedTuple`: `loss` (mean data loss), `penalty`, `total`, `accuracy`; `confusion[i, j]`, the images of class `i` taken
-  for class `j`; `precision` and `recall` of each class (`NaN` where nothing was taken for it, or it has no image). Of a run
+- `NamedTuple`: `loss` (mean data loss), `penalty`, `total`, `accuracy`; `confusion[i, j]`, the images of class `i`
+  with predicted class `j`; `precision` and `recall` of each class (`NaN` where no image has it as predicted, or as true class). Of a run
   also `images`, how many were scored, and `left_out`, how many were not.
 
 # Throws

@@ -1,6 +1,6 @@
-# Real fits and predictions of tiny images, so that a user's first does not wait for the compiler: of each kind of chain, by
-# way of the files, of images that are wide enough for every way of convolution. All in a `let`, which the newest
-# PrecompileTools of Julia 1.11 does not make: there an assignment is to a global name, and to `split` an error.
+# Fits and predictions of tiny images, so that a user's first call does not wait for the compiler: of each kind of chain, through
+# files, of images wide enough for every convolution algorithm. All in a `let`, because PrecompileTools on Julia 1.11 makes no
+# scope: there an assignment would be to a global name, and to `split` an error.
 
 # A prepared dataset as Python writes it.
 function write_prepared(folder, images, labels, split, classes)
@@ -22,8 +22,8 @@ end
     settings = JSON.json((; epochs=1, batch_size=3, learning_rate=0.001, seed=1, balance="augment"))
     nothing_done(values...) = false
     @compile_workload begin
-        recipes = [variant.(("l2", "dropout", "dense_l2", "dense_dropout", "mlp"))...; variant("mlp"; loss="squared_error")]
-        for classes in (2, 3), v in recipes
+        chosen = [variant.(("l2", "dropout", "dense_l2", "dense_dropout", "mlp"))...; variant("mlp"; loss="squared_error")]
+        for classes in (2, 3), v in chosen
             labels, folder = Int32[mod(i, classes) for i in 1:8], mktempdir()
             write_prepared(folder, images, labels, split, string.(1:classes))
             spec, weights = JSON.json(as_dict(v)), joinpath(folder, "weights.safetensors")

@@ -1,5 +1,5 @@
-# What a fit draws: a generator that is written out, and the few ways of drawing from it. Of one seed, Random's `rand!` and
-# `shuffle` make other numbers with another Julia; these never do.
+# The random numbers of a fit: a generator and the few ways to draw from it, written here because the numbers that Random's `rand!`
+# and `shuffle` make of a seed change with the version of Julia.
 
 """
     SplitMix(state, step = 0x9e3779b97f4a7c15)
@@ -73,7 +73,7 @@ end
     return z ⊻ (z >> 31)
 end
 
-# A word.
+# The next word.
 next!(rng::SplitMix) = mixed(rng.state += rng.step)
 
 # True or false, by a word's highest bit.

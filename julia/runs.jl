@@ -39,7 +39,7 @@ function save_run(folder::AbstractString, run::Run)
         "seconds" => sum(row -> row.seconds, run.history; init=0.0),
     )
     replace_file(io -> dispatch_barrier(JSON.print, io, description, 2), joinpath(folder, "run.json"))
-    # What Python made from an earlier run's weights is not this run's.
+    # Files that Python derived from an earlier run's weights are out of date.
     foreach(name -> rm(joinpath(folder, name); force=true), ("logits.safetensors", "report.html", "calibration.png"))
     return folder
 end
@@ -112,8 +112,8 @@ function evaluate(run::Run, data::PreparedDataset; part::Symbol=:test, batch_siz
     return (; result..., images=length(chosen), left_out=length(indices(data, part)) - length(chosen))
 end
 
-# The images of a part that are scored. Its own training part is, where it is asked for; and its validation part, but for what
-# the weights were fitted to from which the fit began.
+# The images of a part that are scored: those that the run has not seen in training or validation. The training and validation
+# parts of its own dataset can be scored too, except for images to which its initial weights had been fitted.
 function unseen(run, data, part)
     chosen = indices(data, part)
     own = data.fingerprint == run.data.fingerprint

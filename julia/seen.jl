@@ -1,10 +1,10 @@
-# Which images weights have seen, so that none of them is scored as if it were new. Python's `photoflux.seen` writes and reads
-# the same file, and knows images by their files too.
+# The images that weights have been trained or validated on, so that none is scored as an unseen one. Python writes and reads the
+# same file, and identifies images by their files too.
 
 const SEEN_FORMAT = "photoflux-seen-1"
 
-# What weights have seen: the training and the validation part of `data`, and what the weights had seen from which the fit
-# began. It is hashed when it is asked for: `train` and `validation` then hold the first 8 bytes of the SHA-256 of each image.
+# The training and validation parts of `data`, and `before`, the images that the initial weights had seen. The images are hashed
+# on demand: `train` and `validation` then hold the first 8 bytes of the SHA-256 of each.
 mutable struct Seen
     data::Union{Nothing,PreparedDataset}
     before::Union{Nothing,Seen}
@@ -40,7 +40,7 @@ function identities(data::PreparedDataset, chosen)
     return ids
 end
 
-# What the weights had seen that a fit begins from.
+# The images that the initial weights had seen.
 seen_before(::Nothing) = nothing
 
 function seen_before(path::AbstractString)

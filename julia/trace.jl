@@ -22,8 +22,8 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
     input = size(images)[1:3]
     list = layers(v, input, classes)
     model = load_weights!(build_model(list), weights, list)
-    undropped = without_dropout(model)
-    optimiser = Optimisers.setup(KerasAdam(learning_rate), undropped)
+    no_dropout = without_dropout(model)
+    optimiser = Optimisers.setup(KerasAdam(learning_rate), no_dropout)
     named(prefix, pairs) = ["$prefix/$name" => copy(array) for (name, array) in pairs]
     arrays(tree) = canonical_arrays(name -> (tree[name].weight, tree[name].bias), list)
     numbers = named("initial", canonical_weights(model, list))
@@ -40,7 +40,7 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
             append!(numbers, named("gradient", arrays(gradient.layers)))
         end
         # Masks have no weights: without them, the gradient has the form of the optimiser's state.
-        Optimisers.update!(optimiser, undropped, (; layers=gradient.layers[keys(undropped)]))
+        Optimisers.update!(optimiser, no_dropout, (; layers=gradient.layers[keys(no_dropout)]))
         if step == 1
             append!(numbers, named("first", canonical_weights(model, list)))
             for moment in 1:2
@@ -53,7 +53,7 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
     return append!(numbers, ["loss" => losses, "penalty" => values, "total" => losses .+ values])
 end
 
-# By the kernels that made the gradient: a layer's own call may round otherwise, and be on another side of a kink.
+# By the kernels that also make the gradient: a layer's own call may round differently, and so decide a ReLU near 0 differently.
 function activations(chain, x)
     buffers, pairs = Buffers(), Pair{String,Array{Float32}}[]
     GC.@preserve buffers on_all_threads() do

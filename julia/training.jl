@@ -10,7 +10,7 @@ What [`train`](@ref) returns.
   `penalty`, `total`, `accuracy`.
 - `kept_epoch::Int`: the epoch whose weights the model has; 0 if none was finished.
 - `ended::Symbol`: `:epochs`, `:early_stopping` or `:interrupted`; of a run that Python wrote, also `:diverged`, or
-  `:adopted`: not trained here.
+  `:adopted`: imported from Keras.
 - `input::NTuple{3,Int}`: width, height and channels of its images.
 - `classes::Vector{String}`
 - `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`.
@@ -158,14 +158,14 @@ function train(
     return fit(v, data, settings, initial, Callback(on_batch), Callback(on_epoch))
 end
 
-# A function that the user gives, all of one type: a fit is compiled once for them, and with the package.
+# Gives users' functions one type, so that a fit is compiled once for all of them, with the package.
 struct Callback
     f::Any
 end
 
 (callback::Callback)(arguments...) = callback.f(arguments...)
 
-# The types of model and loss are known from here on.
+# The types of model and loss are known in `fit!` only, which is therefore compiled for them.
 function fit(v, data, settings, initial, on_batch::Callback, on_epoch::Callback)
     K = length(data.classes)
     list = layers(v, image_shape(data), K)
@@ -201,14 +201,14 @@ function fit!(model, list, loss, v, data, settings, initial, on_batch, on_epoch)
             end
             isfinite(training.loss) || diverged(epoch, training.batch, training.loss)
             validation = evaluate(model, data, v; part=:validation, batch_size)
-            # The epoch's last step can spoil the weights too, which only the validation loss shows.
+            # The epoch's last step can make the weights non-finite too, which only the validation loss shows.
             isfinite(validation.total) || diverged(epoch, training.batch, validation.total)
             copy_weights!(good, model)
-            # Ctrl-C comes before or after both: who listens has every row of the run, and no other.
+            # An interrupt is handled before or after both, so that `on_epoch` gets exactly the rows of the history.
             disable_sigint() do
                 push!(history, history_row(epoch, time() - start, training, validation))
                 on_epoch(last(history))
-                # The collector by itself waits for some twenty epochs' leavings; this way memory stays flat.
+                # Otherwise the garbage of some twenty epochs gathers before a collection.
                 GC.gc(false)
             end
             if should_stop!(stopping, epoch, validation.total, model)
@@ -227,12 +227,12 @@ function fit!(model, list, loss, v, data, settings, initial, on_batch, on_epoch)
     return finished(length(history))
 end
 
-# Also one that struck a task that was waited for.
+# Also an interrupt that was thrown in a task that was waited for.
 is_interrupt(err) = err isa InterruptException || err isa TaskFailedException && is_interrupt(err.task.result)
 
 seen_before(run::Run) = run.seen
 
-# Copies the weights that a fit starts from into the model; returns what a run says of where they came from.
+# Copies the initial weights into the model; returns the `initial` of the run.
 start_from!(model, list, ::Nothing) = nothing
 
 function start_from!(model, list, run::Run)
@@ -289,7 +289,7 @@ end
 
 count_hits(logits, labels) = count(decisions(logits) .== labels)
 
-# Of an epoch so far; the losses are summed over images.
+# Running sums of an epoch; the losses are summed over images.
 mutable struct Sums
     batch::Int
     images::Int
@@ -319,7 +319,7 @@ Make one step of Adam on the total loss of a batch, in place.
 - `loss`: of [`loss_of`](@ref).
 - `penalties`: of [`kernel_penalties`](@ref).
 - `x`: `W×H×C×B`, 0 to 255; `y`: `outputs×B`; `weights`: of each image in the loss.
-- `buffers`: of the step before, so that this one has its arrays.
+- `buffers`: give the arrays, which the next step uses again.
 
 # Returns
 - `NamedTuple`: `loss`, `penalty` and `logits` before the step.
@@ -333,7 +333,7 @@ function train_step!(model, optimiser, loss, penalties, x, y, weights, buffers=B
     return result
 end
 
-# Nothing is given to the sink if the loss is not finite.
+# The sink gets no gradient if the loss is not finite.
 function written_out_step!(sink, model, loss, x, y, weights, buffers)
     w = reshape(weights, 1, :)
     # The arrays of a step point into the buffers.

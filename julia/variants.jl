@@ -199,23 +199,12 @@ coefficients(p::ElasticNet) = (p.λ₁, p.λ₂)
 
 Return the variant as plain JSON-ready values, the form in `run.json`.
 """
-function as_dict(v::Variant)
-    λs(p) = Dict(name => shortest(λ) for (name, λ) in zip(("l1", "l2"), coefficients(p)) if !iszero(λ))
-    return Dict{String,Any}(
-        "name" => v.name,
-        "architecture" => v.architecture,
-        "hidden" => v.hidden,
-        "penalty" => Dict(group => λs(p) for (group, p) in v.penalty),
-        "dropout" => Dict(group => shortest(rate) for (group, rate) in v.dropout),
-        "patience" => v.patience,
-        "epochs" => v.epochs,
-        "batch_size" => v.batch_size,
-        "image_size" => v.image_size,
-        "learning_rate" => shortest(v.learning_rate),
-        "loss" => v.loss,
-        "made_for" => v.made_for,
-    )
-end
+as_dict(v::Variant) = Dict{String,Any}(string(field) => as_json(getfield(v, field)) for field in fieldnames(Variant))
+
+as_json(value) = value
+as_json(x::Float32) = shortest(x)
+as_json(groups::Dict) = Dict(group => as_json(value) for (group, value) in groups)
+as_json(p::Penalty) = Dict(name => shortest(λ) for (name, λ) in zip(("l1", "l2"), coefficients(p)) if !iszero(λ))
 
 # 0.01f0 as 0.01 and not 0.009999999776, so that both languages write the same file.
 shortest(x::Float32) = parse(Float64, string(x))

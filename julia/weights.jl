@@ -99,7 +99,7 @@ const DTYPES = Dict(Float32 => "F32", UInt64 => "U64")
 
 shape_in_keras(array) = dispatch_barrier(reverse, size(array))
 
-# Old content stays until the new file is whole.
+# Writes atomically: a temporary file is renamed to `path` when it is complete.
 function replace_file(write_to, path)
     temporary, io = mktemp(dirname(abspath(path)); cleanup=false)
     try
@@ -125,7 +125,7 @@ end
 """
     read_weights(path)
 
-Read a safetensors file of `Float32` arrays, checking every bound.
+Read a safetensors file of `Float32` arrays, checking every offset and size.
 
 # Arguments
 - `path::AbstractString`
@@ -218,7 +218,7 @@ function load_weights!(model::Chain, path::AbstractString, list::Vector{Layer})
     return load_weights!(model, first(read_weights(path)), list; source="the weights in $path")
 end
 
-# Two lists of names and shapes as a table, a mark before each row whose sides do not agree.
+# Two lists of names and shapes as a table; rows that differ are marked.
 function side_by_side(found, expected)
     shapes = Dict(expected)
     names = [first.(expected); sort!(filter(!in(keys(shapes)), collect(keys(found))))]
