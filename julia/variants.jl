@@ -2,7 +2,7 @@
     Variant(; name, architecture, hidden, penalty, dropout, patience, epochs = 20, batch_size = 32, image_size = 180,
             learning_rate = 0.001, loss = "cross_entropy", made_for = "")
 
-A named recipe: architecture, penalty, dropout, early stopping, optimiser and loss. See [`variant`](@ref) for those of the table.
+What is trained, by name: architecture, penalty, dropout, early stopping, optimiser and loss. See [`variant`](@ref) for those of the table.
 
 # Fields
 - `name::String`: of letters, digits, `_` and `-`.
