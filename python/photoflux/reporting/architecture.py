@@ -26,7 +26,7 @@ COLOURS = {
 _KINDS = {
     "rescaling": "divide by 255",
     "max pooling": "max pooling 2×2",
-    "flatten": "all values in a row",
+    "flatten": "reshape to a vector",
     "dense": "dense layer",
 }
 # Inches: the figure's width, its column of blocks, from one layer to the next, and around it all.
