@@ -246,7 +246,7 @@ def _unusable(folder: Path, error: OSError) -> RunError:
 
 
 def _announce(split: Sequence[PreparedDataset], seeds: Sequence[int], display: Display) -> None:
-    """Say what is to be known of the datasets: all of the first, of the others what their split adds."""
+    """Print the warnings of the datasets: all of the first, of the others what their split adds."""
     announce(split[0], display)
     said = set(split[0].warnings)
     for seed, prepared in zip(seeds[1:], split[1:], strict=True):

@@ -35,7 +35,7 @@ class Comparison:
         Its folder: ``comparison.json``, the runs in ``runs/``, ``report.html``.
     data : dict
         ``name``, ``classes``, ``positive``, ``image`` (channels, height, width), ``images`` (how many of each part,
-        first seed), ``fingerprints`` (one a seed), ``holdout`` (the second folder's name, or None),
+        first seed), ``fingerprints`` (one per seed), ``holdout`` (the second folder's name, or None),
         ``holdout_left_out`` (how many of its images are not scored, because a fit sees them), ``rejected`` (how many
         files were left out).
     settings : dict
@@ -49,7 +49,7 @@ class Comparison:
     run : Path
         The run to use: of the chosen variant's fits the one with the highest balanced accuracy on validation.
     histories : dict of str to list
-        For each variant its fits' total validation losses by epoch, one list a seed.
+        For each variant its fits' total validation losses by epoch, one list per seed.
     versions : dict
         Of what computed it.
     command : str
@@ -120,7 +120,7 @@ class Comparison:
         return [*self.parts, "test difference", "gap", "best epoch", "overfits from", "time"]
 
     def rows(self) -> list[list[str]]:
-        """Return the table's cells as text, a variant a row."""
+        """Return the table's cells as text, one row per variant."""
         reference, rows = self.standings[self.decision.reference], []
         for standing in self.standings:
             marks = ("*" if standing is self.standings[self.decision.chosen] else "") + standing.variant.name

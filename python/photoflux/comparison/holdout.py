@@ -40,7 +40,7 @@ class Holdout:
 
 
 def second_folder(source: str | Path, split: Sequence[PreparedDataset], display: Display) -> Holdout:
-    """Prepare the second folder for a comparison's datasets, one a seed, and leave out what any of its fits will see.
+    """Prepare the second folder for a comparison's datasets, one per seed, and leave out what any of its fits will see.
 
     Raises
     ------

@@ -154,7 +154,7 @@ class Bootstrap:
         return Interval(mean, *map(float, np.quantile(spread, self._tails)))
 
     def of_seeds(self, values: Sequence[float]) -> Interval:
-        """Return mean and interval of one number a seed.
+        """Return mean and interval of one number per seed.
 
         NaN values are left out of the mean; with one, or with a single seed, there are no bounds.
         """
@@ -167,5 +167,5 @@ class Bootstrap:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Return the standard error of the mean of one number a seed, s/√n; NaN of a single one."""
+    """Return the standard error of the mean of one number per seed, s/√n; NaN of a single one."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

@@ -61,7 +61,7 @@ def histories(losses: Mapping[str, Sequence[Sequence[float]]], tr: Translator = 
     Parameters
     ----------
     losses : mapping of str to sequence of sequence of float
-        For each variant, a list a seed of the losses of its epochs.
+        For each variant, one list per seed of the losses of its epochs.
     tr : Translator
         The language.
     """

@@ -144,12 +144,12 @@ class PreparedDataset:
         }
 
     def files(self) -> list[dict[str, str]]:
-        """Return the rows of ``files.csv``, one an image, in the images' order.
+        """Return the rows of ``files.csv``, one per image, in the images' order.
 
         Raises
         ------
         DataError
-            If there is not one row an image.
+            If there is not one row per image.
         """
         rows = list(_read_csv(self.path / "files.csv", FILE_COLUMNS))
         if len(rows) != len(self):

@@ -30,7 +30,7 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """Where a fit stands after a batch; ``loss`` is the mean total so far in this epoch, as is ``accuracy``."""
+    """The progress of a fit after a batch; ``loss`` is the mean total so far in this epoch, as is ``accuracy``."""
 
     epoch: int
     epochs: int

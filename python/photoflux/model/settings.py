@@ -14,7 +14,7 @@ BALANCES = ("none", "weights", "augment")
 
 @dataclass(frozen=True)
 class Settings:
-    """How a fit is run.
+    """How a variant is fitted.
 
     Attributes
     ----------

@@ -100,9 +100,9 @@ class Summary:
         return [
             ("parameters", f"{self.parameters:,}"),
             ("weights", bytes_text(self.weights_bytes)),
-            ("activations, an image", bytes_text(self.activation_bytes)),
+            ("activations per image", bytes_text(self.activation_bytes)),
             (f"training memory, batches of {batch}, at least", bytes_text(self.training_bytes)),
-            ("multiply-adds, an image", f"{self.multiply_adds:,}"),
+            ("multiply-adds per image", f"{self.multiply_adds:,}"),
         ]
 
     def __str__(self) -> str:

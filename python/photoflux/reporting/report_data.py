@@ -61,7 +61,7 @@ class ReportData:
     prepared : PreparedDataset or None
         Its dataset, the same as it was trained on; None if it is gone or another.
     files : list of dict
-        The rows of its ``files.csv``, one an image.
+        The rows of its ``files.csv``, one per image.
     scored : mapping of str to Scored
         The validation and test parts that have logits and images.
     missing : list of str

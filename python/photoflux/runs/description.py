@@ -109,7 +109,7 @@ class RunData:
     split : str
         ``"given"`` if the folder's own parts are the split, else ``"made"``.
     notes : list of str
-        What is to be known of the dataset.
+        The notes of the dataset.
     """
 
     name: str

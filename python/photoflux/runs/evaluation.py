@@ -34,7 +34,7 @@ class Metrics:
     left_out : int
         How many images of the part were not scored, because the weights had seen them.
     notes : list of str
-        What is to be known of the score: what was left out and why, classes without an image.
+        Notes on the score: what was left out and why, classes without an image.
     rejected : int
         How many files of other data than the run's own could not be read.
     """

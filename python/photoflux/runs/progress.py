@@ -93,7 +93,7 @@ class Display:
             self._close()
 
     def batch(self, progress: BatchProgress) -> None:
-        """Show where a fit stands."""
+        """Show the progress of a fit."""
         if not self._visible:
             return
         now = time.monotonic()
@@ -151,7 +151,7 @@ class Display:
 
 
 def announce(prepared: PreparedDataset, display: Display, shown: int = 5, *, warnings: bool = True) -> None:
-    """Say what is to be known of a dataset: its warnings, and which files were left out, by name or else by kind."""
+    """Print the warnings of a dataset and its rejected files, by name or by kind."""
     ignored = ignored_in_words(prepared.meta.get("ignored"))
     if ignored is not None:
         display.say(ignored)
