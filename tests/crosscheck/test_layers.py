@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from photoflux.data.shape import Shape
-from photoflux.model.architectures import ARCHITECTURES
+from photoflux.model.architectures import ARCHITECTURES, dropout_groups, penalty_groups
 from photoflux.model.layers import Layer, layers
 from photoflux.model.variants import Variant, variant, variants
 
@@ -64,4 +64,8 @@ def test_the_variants_and_architectures_are_the_same(flux):
     package = flux.julia.PhotoFlux
     assert [str(v.name) for v in package.variants()] == list(variants())
     assert {str(name) for name in package.GROUPS_OF} == set(ARCHITECTURES)
+    for name in ARCHITECTURES:
+        groups = package.GROUPS_OF[name]
+        assert list(map(str, groups.penalty)) == penalty_groups(name, (1,))
+        assert list(map(str, groups.dropout)) == dropout_groups(name, (1,))
     assert all(str(package.variant(name).architecture) == variant(name).architecture for name in variants())
