@@ -253,7 +253,7 @@ def _from_files(
 ) -> PreparedDataset:
     """Prepare one of the named datasets, or local files of one."""
     from photoflux.data.sources.cifar10 import cifar10_files, find_cifar10, prepare_cifar10
-    from photoflux.data.sources.demo import IMAGE_SIZE, prepare_demo
+    from photoflux.data.sources.demo import prepare_demo
     from photoflux.data.sources.idx import find_idx, prepare_idx
 
     local = None if source in NAMES else user_path(str(source))
@@ -261,8 +261,7 @@ def _from_files(
 
     def make(path: str | Path) -> PreparedDataset:
         if kind == "demo":
-            size = IMAGE_SIZE if settings["image_size"] is None else settings["image_size"]
-            return prepare_demo(path, on_progress=on_progress, made_from=origin, **{**settings, "image_size": size})
+            return prepare_demo(path, on_progress=on_progress, made_from=origin, **settings)
         if kind == "cifar10":
             return prepare_cifar10(local, path, on_progress=on_progress, made_from=origin, **settings)
         assert local is not None

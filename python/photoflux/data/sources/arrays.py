@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from PIL import Image
@@ -22,17 +22,23 @@ from photoflux.errors import DataError
 _BATCH = 512
 
 
+class Settings(TypedDict, total=False):
+    """What a caller may choose for every kind of source; `write_images` says what each means, and what it is else."""
+
+    seed: int
+    positive: str | None
+    image_size: int | None
+    on_progress: OnProgress | None
+    made_from: Mapping[str, Any] | None
+
+
 def prepare_arrays(
     x: Any,
     y: Any,
     dest: str | Path,
     *,
-    seed: int = 42,
     classes: Sequence[str] | None = None,
-    positive: str | None = AUTO,
-    image_size: int | None = None,
-    on_progress: OnProgress | None = None,
-    made_from: Mapping[str, Any] | None = None,
+    **settings: Unpack[Settings],
 ) -> PreparedDataset:
     """Split and write images that are in memory.
 
@@ -44,18 +50,10 @@ def prepare_arrays(
         Integer labels from 0, (N,).
     dest : str or Path
         The prepared dataset to make.
-    seed : int
-        Fixes the split, 70 / 10 / 20, stratified; equal images stay on one side.
     classes : sequence of str, optional
         Class names in the order of the labels; by default "0", "1", …
-    positive : str or None
-        The positive class, as in `prepare_folder`.
-    image_size : int, optional
-        Height and width to resize to; by default the images keep their size.
-    on_progress : callable, optional
-        Called with (images done, images in all, what is being done).
-    made_from : mapping, optional
-        As in `PreparedWriter.finish`.
+    settings
+        As in `write_images`.
 
     Raises
     ------
@@ -70,20 +68,15 @@ def prepare_arrays(
     if not len(images):
         raise DataError("`x` must hold images; received none.")
     names = _check_classes(classes, labels)
-    codes = labels.astype(np.int32)
     return write_images(
         dest,
         images,
-        codes,
+        labels.astype(np.int32),
         names,
         paths=[f"x#{number}" for number in range(1, len(images) + 1)],
         name="arrays",
         source="arrays",
-        positive=positive,
-        image_size=image_size,
-        seed=seed,
-        on_progress=on_progress,
-        made_from=made_from,
+        **settings,
     )
 
 
@@ -96,10 +89,10 @@ def write_images(
     paths: Sequence[str],
     name: str,
     source: str,
-    seed: int,
+    test_from: int | None = None,
+    seed: int = 42,
     positive: str | None = AUTO,
     image_size: int | None = None,
-    test_from: int | None = None,
     on_progress: OnProgress | None = None,
     made_from: Mapping[str, Any] | None = None,
 ) -> PreparedDataset:
@@ -117,13 +110,17 @@ def write_images(
         The class names.
     paths : sequence of str
         What ``files.csv`` calls each image.
-    name, source, seed, positive, made_from
-        As in `PreparedWriter.finish` and `prepare_folder`.
-    image_size : int, optional
-        Height and width to resize to; by default the images keep their size.
+    name, source, made_from
+        As in `PreparedWriter.finish`.
     test_from : int, optional
         The images from this position on are the test part, as their publisher meant, and a tenth of the others
         is the validation part; by default everything is split 70 / 10 / 20.
+    seed : int
+        Fixes the split, which is stratified; equal images stay on one side.
+    positive : str or None
+        The positive class, as in `prepare_folder`.
+    image_size : int, optional
+        Height and width to resize to; by default the images keep their size.
     on_progress : callable, optional
         Called with (images done, images in all, what is being done).
     """

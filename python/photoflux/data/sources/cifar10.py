@@ -6,18 +6,17 @@ import hashlib
 import lzma
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
 from photoflux.data.checks import OnProgress
-from photoflux.data.labels import AUTO
 from photoflux.data.prepared import PreparedDataset
-from photoflux.data.sources.arrays import write_images
+from photoflux.data.sources.arrays import Settings, write_images
 from photoflux.data.sources.download import download
 from photoflux.data.sources.pickles import load_batch
 from photoflux.data.walking import is_file, is_folder
@@ -97,11 +96,7 @@ def prepare_cifar10(
     *,
     cache: str | Path | None = None,
     url: str = URL,
-    seed: int = 42,
-    positive: str | None = AUTO,
-    image_size: int | None = None,
-    on_progress: OnProgress | None = None,
-    made_from: Mapping[str, Any] | None = None,
+    **settings: Unpack[Settings],
 ) -> PreparedDataset:
     """Write CIFAR-10 as a prepared dataset: 45,000 training and 5,000 validation images, and the test batch.
 
@@ -118,16 +113,8 @@ def prepare_cifar10(
         Where a download is kept; by default the user's cache folder.
     url : str
         From where it is downloaded.
-    seed : int
-        Fixes the validation part: a tenth of each class of the training batches.
-    positive : str or None
-        The positive class, as in `prepare_folder`.
-    image_size : int, optional
-        Height and width to resize to; by default 32.
-    on_progress : callable, optional
-        Called with (done, in all, what is being done).
-    made_from : mapping, optional
-        As in `PreparedWriter.finish`.
+    settings
+        As in `write_images`.
 
     Raises
     ------
@@ -135,7 +122,7 @@ def prepare_cifar10(
         If a batch is missing or damaged, or the download fails.
     """
     if source is None:
-        place: Path | None = _download(cache, url, on_progress)
+        place: Path | None = _download(cache, url, settings.get("on_progress"))
     else:
         place = find_cifar10(source)
     if place is None:
@@ -154,12 +141,8 @@ def prepare_cifar10(
         paths=[f"{name}#{number}" for name in version for number in range(1, BATCH + 1)],
         name="cifar10",
         source="cifar10",
-        positive=positive,
-        image_size=image_size,
         test_from=5 * BATCH,
-        seed=seed,
-        on_progress=on_progress,
-        made_from=made_from,
+        **settings,
     )
 
 

@@ -18,15 +18,13 @@ from photoflux.errors import DataError, SettingError
 from photoflux.system.names import user_path
 
 CLASSES = tuple(DRAWERS)
-IMAGES_PER_CLASS = 120
-IMAGE_SIZE = SIDE
 
 
 def prepare_demo(
     dest: str | Path,
     *,
-    images_per_class: int = IMAGES_PER_CLASS,
-    image_size: int = IMAGE_SIZE,
+    images_per_class: int = 120,
+    image_size: int | None = None,
     seed: int = 42,
     positive: str | None = AUTO,
     on_progress: OnProgress | None = None,
@@ -43,8 +41,8 @@ def prepare_demo(
         The prepared dataset to make.
     images_per_class : int
         3 or more.
-    image_size : int
-        Height and width; the images are drawn at 64 pixels and resized.
+    image_size : int, optional
+        Height and width; by default 64, the size at which they are drawn.
     seed : int
         Fixes the images and their split.
     positive : str or None

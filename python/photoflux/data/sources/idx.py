@@ -5,16 +5,13 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
-from photoflux.data.checks import OnProgress
-from photoflux.data.labels import AUTO
 from photoflux.data.prepared import PreparedDataset
-from photoflux.data.sources.arrays import write_images
+from photoflux.data.sources.arrays import Settings, write_images
 from photoflux.data.walking import is_file
 from photoflux.errors import DataError
 from photoflux.system.names import user_path
@@ -41,12 +38,7 @@ def find_idx(folder: str | Path) -> dict[str, Path]:
 def prepare_idx(
     source: str | Path,
     dest: str | Path,
-    *,
-    seed: int = 42,
-    positive: str | None = AUTO,
-    image_size: int | None = None,
-    on_progress: OnProgress | None = None,
-    made_from: Mapping[str, Any] | None = None,
+    **settings: Unpack[Settings],
 ) -> PreparedDataset:
     """Write the images of four idx files; the t10k files are the test part, a tenth of the others validation.
 
@@ -54,16 +46,8 @@ def prepare_idx(
     ----------
     source, dest : str or Path
         The folder with the four files, and the prepared dataset to make. Classes are called "0", "1", …
-    seed : int
-        Fixes the validation part, stratified.
-    positive : str or None
-        The positive class, as in `prepare_folder`.
-    image_size : int, optional
-        Height and width to resize to; by default the images keep their size.
-    on_progress : callable, optional
-        Called with (images done, images in all, what is being done).
-    made_from : mapping, optional
-        As in `PreparedWriter.finish`.
+    settings
+        As in `write_images`.
 
     Raises
     ------
@@ -104,12 +88,8 @@ def prepare_idx(
         paths=paths,
         name=source.resolve().name,
         source="idx",
-        positive=positive,
-        image_size=image_size,
-        test_from=len(arrays["train-images"]),
-        seed=seed,
-        on_progress=on_progress,
-        made_from=made_from,
+        test_from=len(train),
+        **settings,
     )
 
 
