@@ -210,7 +210,11 @@ def train(
     with ExitStack() as stack:
         if out is not None:
             folder = stack.enter_context(claimed(user_path(out)))
-        prepared = _prepared_for(variant, data, positive, image_size, seed, groups, resplit, progress)
+        if image_size is None and kind_of(data) == "folder":
+            image_size = variant.image_size
+        prepared = prepare(
+            data, positive=positive, image_size=image_size, seed=seed, groups=groups, resplit=resplit, progress=progress
+        )
         if on_prepared is not None:
             on_prepared(prepared)
         if start is not None:
@@ -518,20 +522,3 @@ def _engine_of(run: Run, engine: str | None, display: Display) -> Engine:
 
 def _model_of(run: Run, engine: str | None, display: Display) -> Model:
     return _engine_of(run, engine, display).load(run.variant, run.weights, run.shape, len(run.classes))
-
-
-def _prepared_for(
-    variant: Variant,
-    data: Source,
-    positive: str | None,
-    image_size: int | None,
-    seed: int,
-    groups: str | Path | None,
-    resplit: bool,
-    progress: bool,
-) -> PreparedDataset:
-    if image_size is None and kind_of(data) == "folder":
-        image_size = variant.image_size
-    return prepare(
-        data, positive=positive, image_size=image_size, seed=seed, groups=groups, resplit=resplit, progress=progress
-    )

@@ -8,8 +8,8 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,38 +97,44 @@ def digest_of(lines: Iterable[object]) -> str:
     return digest.hexdigest()
 
 
-def cached(name: str, key: Any, make: Callable[[Path], PreparedDataset]) -> PreparedDataset:
-    """Return the prepared dataset of a key from the cache, made now if it is not there or is damaged.
+Place = tuple[str | Path, PreparedDataset | None]
+
+
+@contextmanager
+def place_of(dest: str | Path | None, name: str, key: Callable[[], Any]) -> Iterator[Place]:
+    """Give the place of a prepared dataset, and the dataset if the cache has it; if not, the block is to make it there.
+
+    Of two processes that need the same dataset one prepares it, and the other waits.
 
     Parameters
     ----------
+    dest : str or Path, optional
+        Where the user wants it, made in any case; None: the cache.
     name : str
-        Starts the name of its folder, for people who look into the cache.
-    key : JSON-ready value
-        Everything that the dataset depends on: the files of the source, and the settings.
-    make : callable
-        Makes the dataset at the path that it is given.
+        Starts the name of its folder in the cache, for people who look there.
+    key : callable
+        Returns everything that the dataset depends on, ready for JSON: the files of the source, and the settings.
     """
-    text = json.dumps([FORMAT, key], sort_keys=True)
+    if dest is not None:
+        yield dest, None
+        return
+    text = json.dumps([FORMAT, key()], sort_keys=True)
     digest = hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "dataset"
     path = cache_folder() / "prepared" / f"{readable}-{digest[:20]}"
     found = _opened(path)
-    if found is not None:
-        return found
     with ExitStack() as stack:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Of two processes that need the same data one prepares it, and the other waits.
-            stack.enter_context(claim(path, wait=math.inf, on_wait=_say_waiting))
-        except OSError as error:
-            raise unwritable_cache(path.parent, error) from error
-        found = _opened(path)
-        if found is not None:
-            return found
-        # The cache is ours alone, so a damaged entry can be deleted: it is nobody's data.
-        atomic.remove(path)
-        return make(path)
+        if found is None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(claim(path, wait=math.inf, on_wait=_say_waiting))
+            except OSError as error:
+                raise unwritable_cache(path.parent, error) from error
+            found = _opened(path)
+        if found is None:
+            # The cache is ours alone, so a damaged entry can be deleted: it is nobody's data.
+            atomic.remove(path)
+        yield path, found
 
 
 def _opened(path: Path) -> PreparedDataset | None:

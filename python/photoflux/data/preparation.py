@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from photoflux.data.cache import cached, digest_of
+from photoflux.data.cache import digest_of, place_of
 from photoflux.data.checks import OnProgress, check_image_size, check_seed
 from photoflux.data.labels import AUTO, NONE
 from photoflux.data.prepared import PreparedDataset, is_prepared, open_prepared
@@ -236,16 +236,16 @@ def _from_folder(
     table = None if groups is None else read_groups(groups)
     origin = _made_from("folder", source, settings, groups)
 
-    def make(path: str | Path) -> PreparedDataset:
+    def key() -> list[Any]:
+        digest = digest_of([*scan.files, *scan.rejected])
+        return ["folder", str(source.resolve()), digest, settings, *([] if table is None else [table.sha256])]
+
+    with place_of(dest, source.resolve().name, key) as (path, there):
+        if there is not None:
+            return there
         return prepare_folder(
             source, path, scan=scan, groups=table, on_progress=on_progress, made_from=origin, **settings
         )
-
-    if dest is not None:
-        return make(dest)
-    digest = digest_of([*scan.files, *scan.rejected])
-    grouped = [] if table is None else [table.sha256]
-    return cached(source.resolve().name, ["folder", str(source.resolve()), digest, settings, *grouped], make)
 
 
 def _from_files(
@@ -259,22 +259,23 @@ def _from_files(
     local = None if source in NAMES else user_path(str(source))
     origin = _made_from(kind, local, settings)
 
-    def make(path: str | Path) -> PreparedDataset:
+    def key() -> list[Any]:
+        if local is None:
+            return [kind, settings]
+        place = find_cifar10(local) if kind == "cifar10" else None
+        files = sorted(find_idx(local).values()) if place is None else cifar10_files(place)
+        states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return [kind, states, settings]
+
+    with place_of(dest, kind, key) as (path, there):
+        if there is not None:
+            return there
         if kind == "demo":
             return prepare_demo(path, on_progress=on_progress, made_from=origin, **settings)
         if kind == "cifar10":
             return prepare_cifar10(local, path, on_progress=on_progress, made_from=origin, **settings)
         assert local is not None
         return prepare_idx(local, path, on_progress=on_progress, made_from=origin, **settings)
-
-    if dest is not None:
-        return make(dest)
-    if local is None:
-        return cached(kind, [kind, settings], make)
-    place = find_cifar10(local) if kind == "cifar10" else None
-    files = sorted(find_idx(local).values()) if place is None else cifar10_files(place)
-    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return cached(kind, [kind, states, settings], make)
 
 
 def _from_arrays(
@@ -284,15 +285,17 @@ def _from_arrays(
 
     x, y = as_array("x", source[0]), as_array("y", source[1])
 
-    def make(path: str | Path) -> PreparedDataset:
-        origin = _made_from("arrays", None, settings)
-        return prepare_arrays(x, y, path, on_progress=on_progress, made_from=origin, **settings)
+    origin = _made_from("arrays", None, settings)
 
-    if dest is not None:
-        return make(dest)
-    digest = hashlib.sha256()
-    for array in (x, y):
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        if not array.dtype.hasobject:
-            digest.update(np.ascontiguousarray(array).data)
-    return cached("arrays", ["arrays", digest.hexdigest(), settings], make)
+    def key() -> list[Any]:
+        digest = hashlib.sha256()
+        for array in (x, y):
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            if not array.dtype.hasobject:
+                digest.update(np.ascontiguousarray(array).data)
+        return ["arrays", digest.hexdigest(), settings]
+
+    with place_of(dest, "arrays", key) as (path, there):
+        if there is not None:
+            return there
+        return prepare_arrays(x, y, path, on_progress=on_progress, made_from=origin, **settings)

@@ -215,7 +215,9 @@ class PreparedWriter:
                 _write_csv(self._temporary / CONFLICTS, CONFLICT_COLUMNS, conflicts)
             text = as_json(description, indent=2) + "\n"
             (self._temporary / "meta.json").write_text(text, encoding="utf-8")
-            self._install()
+            _check_destination(self.dest)
+            atomic.install(self._temporary, self.dest)
+            self._temporary = None
         return open_prepared(self.dest)
 
     def _write_header(self) -> None:
@@ -227,12 +229,6 @@ class PreparedWriter:
         if self.count == 0:
             self._offset = self._file.tell()
         assert start == 0 and self._file.tell() == self._offset, "the header of images.npy changed its length"
-
-    def _install(self) -> None:
-        assert self._temporary is not None
-        _check_destination(self.dest)
-        atomic.install(self._temporary, self.dest)
-        self._temporary = None
 
     def _discard(self) -> None:
         if self._file is not None:

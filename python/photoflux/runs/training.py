@@ -18,7 +18,7 @@ from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.weights import fingerprint_of, read_weights_of
 from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
-from photoflux.runs.folder import claimed, write_description, writing
+from photoflux.runs.folder import write_description, writing
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run, load_run
 from photoflux.runs.seen import fitted, notes_of, seen_with, write_seen
@@ -97,7 +97,7 @@ def fit_and_save(
         rows.append(row)
         display.epoch(row, settings.epochs)
 
-    with claimed(folder), ExitStack() as saved:
+    with ExitStack() as saved:
         with writing(folder, rescue=True) as temporary:
             weights = temporary / "weights.safetensors"
             write_seen(temporary, seen)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from photoflux.data.cache import cached, digest_of
+from photoflux.data.cache import digest_of, place_of
 from photoflux.data.checks import OnProgress
 from photoflux.data.duplicates import number_groups
 from photoflux.data.labels import PHOTO_NAMES
@@ -66,7 +66,11 @@ def prepare_unsplit(
         )
     label_of, notes = label_folders(printable(root), scan.folders, classes, positive)
 
-    def make(path: Path) -> PreparedDataset:
+    digest = digest_of([*scan.files, *scan.rejected])
+    key = ["unsplit", str(root.resolve()), digest, list(classes), positive, list(shape)]
+    with place_of(None, f"{root.resolve().name}-whole", lambda: key) as (path, there):
+        if there is not None:
+            return there
         with PreparedWriter(path, shape) as writer:
             read = decode_into(writer, root, scan.files, on_progress)
             if not read.records:
@@ -87,10 +91,6 @@ def prepare_unsplit(
                 looks=read.hashes,
                 unsplit=True,
             )
-
-    digest = digest_of([*scan.files, *scan.rejected])
-    key = ["unsplit", str(root.resolve()), digest, list(classes), positive, list(shape)]
-    return cached(f"{root.resolve().name}-whole", key, make)
 
 
 def label_folders(
@@ -185,7 +185,11 @@ def _from_arrays(
     digests = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images]
     groups = number_groups(np.asarray(digests))
 
-    def make(path: Path) -> PreparedDataset:
+    text = "".join(digests) + repr(labels.tolist())
+    key = ["unsplit arrays", hashlib.sha256(text.encode()).hexdigest(), list(classes), positive, list(shape)]
+    with place_of(None, "arrays-whole", lambda: key) as (path, there):
+        if there is not None:
+            return there
         with PreparedWriter(path, shape) as writer:
             writer.append(np.ascontiguousarray(images))
             return writer.finish(
@@ -204,7 +208,3 @@ def _from_arrays(
                 seed=0,
                 unsplit=True,
             )
-
-    text = "".join(digests) + repr(labels.tolist())
-    key = ["unsplit arrays", hashlib.sha256(text.encode()).hexdigest(), list(classes), positive, list(shape)]
-    return cached("arrays-whole", key, make)

@@ -1,0 +1,23 @@
+"""The walk from the command to run.json is short and never leads back up."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+WALK = Path(__file__).resolve().parents[2] / "docs" / "walk.py"
+
+
+def test_a_fit_takes_few_hops_from_the_command_to_run_json():
+    done = subprocess.run([sys.executable, str(WALK)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    found = re.fullmatch(r"(\d+) hops between modules, 0 of them back up", last)
+    assert found is not None, done.stdout
+    assert 10 <= int(found[1]) <= 20
+    walk = [line.strip() for line in lines[lines.index("cli:train") :]]
+    stations = ["api:train", "data.preparation:prepare", "engines.flux.engine:FluxEngine.fit", "runs.folder:writing"]
+    places = [walk.index(station) for station in stations]
+    assert places == sorted(places)
