@@ -1,4 +1,4 @@
-"""What the tests of export and adopt share: runs with random weights, images, and a Python without PhotoFlux."""
+"""What the tests of export and import share: runs with random weights, images, and a Python without PhotoFlux."""
 
 from __future__ import annotations
 

@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from photoflux.cli import app
 from photoflux.data.sources.demo import write_demo_folder
 
 
@@ -189,3 +191,13 @@ def test_variants_and_version():
     assert photoflux("--version").stdout.strip() == "0.1.0"
     usage = photoflux()
     assert usage.returncode == 2 or "Usage" in usage.stdout + usage.stderr
+
+
+def test_a_keras_model_is_imported_by_any_of_three_names(tmp_path):
+    for name in ("import_keras", "import-keras", "adopt"):
+        done = CliRunner().invoke(app, [name, str(tmp_path / "none.keras"), "l2"])
+        assert done.exit_code == 1
+        assert "none.keras is no such file" in done.stderr
+    listed = CliRunner().invoke(app, ["--help"]).stdout
+    assert "import_keras" in listed
+    assert "adopt" not in listed and "import-keras" not in listed

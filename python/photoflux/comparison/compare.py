@@ -14,7 +14,7 @@ from photoflux.comparison.comparison import Comparison
 from photoflux.comparison.decision import decide, sentences
 from photoflux.comparison.fits import Fit, fit_all, measure
 from photoflux.comparison.holdout import Holdout, second_folder
-from photoflux.comparison.measures import Measured, standings
+from photoflux.comparison.measures import Measured, results_of
 from photoflux.comparison.report import write_comparison
 from photoflux.data.checks import check_seed
 from photoflux.data.preparation import Source, homonym, kind_of
@@ -160,9 +160,9 @@ def compare(
     names = [variant.name for variant in compared]
     reference = names.index("baseline") if "baseline" in names else 0
     # The choice sees the validation part alone; the test part and the second folder are evaluated afterwards.
-    decision = decide(standings(compared, measured, reference, ("validation",)), weights, reference)
+    decision = decide(results_of(compared, measured, reference, ("validation",)), weights, reference)
     parts = ("validation", "test") if second is None else ("validation", "test", "holdout")
-    rows = standings(compared, measured, reference, parts)
+    rows = results_of(compared, measured, reference, parts)
     best = int(np.argmax(rows[decision.chosen].per_seed["validation"]))
     run = [run for fit, run in done if fit.variant is compared[decision.chosen]][best]
     threshold = None if len(run.classes) > 2 else (run.threshold or {"score": 0.5})["score"]
@@ -177,7 +177,7 @@ def compare(
             "balance": balance,
             "engine": chosen_engine.name,
         },
-        standings=rows,
+        results=rows,
         decision=decision,
         sentences=sentences(decision, rows, weights, len(numbers), run.settings.learning_rate, threshold),
         run=run.path,

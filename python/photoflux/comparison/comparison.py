@@ -12,7 +12,7 @@ import numpy as np
 
 from photoflux.comparison.decision import CRITERION, Decision
 from photoflux.comparison.intervals import Interval
-from photoflux.comparison.measures import PARTS, Standing
+from photoflux.comparison.measures import PARTS, VariantResult
 from photoflux.data.shape import Shape
 from photoflux.errors import RunError
 from photoflux.reporting.page import Table, notebook_html
@@ -40,7 +40,7 @@ class Comparison:
         files were left out).
     settings : dict
         ``seeds``, ``epochs`` (None: each variant's own), ``batch_size``, ``learning_rate``, ``balance``, ``engine``.
-    standings : list of Standing
+    results : list of VariantResult
         A variant each: means, intervals, differences.
     decision : Decision
         The choice, made on the validation part.
@@ -59,7 +59,7 @@ class Comparison:
     path: Path
     data: dict[str, Any]
     settings: dict[str, Any]
-    standings: list[Standing]
+    results: list[VariantResult]
     decision: Decision
     sentences: list[Sentence]
     run: Path
@@ -70,7 +70,7 @@ class Comparison:
     @property
     def chosen(self) -> str:
         """The name of the variant that was chosen."""
-        return self.standings[self.decision.chosen].variant.name
+        return self.results[self.decision.chosen].variant.name
 
     @property
     def reasons(self) -> str:
@@ -80,7 +80,7 @@ class Comparison:
     @property
     def parts(self) -> list[str]:
         """The parts that there are, of validation, test and holdout."""
-        return [part for part in PARTS if part in self.standings[0].parts]
+        return [part for part in PARTS if part in self.results[0].parts]
 
     def __str__(self) -> str:
         from rich import box
@@ -109,9 +109,9 @@ class Comparison:
         there = seen + self.data["images"].get("holdout", 0)
         left_out = f" ({seen} of {there} images of the second folder left out: the fits see them)" if seen else ""
         return (
-            f"{len(self.standings)} variants × {len(self.settings['seeds'])} seeds on {self.data['name']}: images of "
+            f"{len(self.results)} variants × {len(self.settings['seeds'])} seeds on {self.data['name']}: images of "
             f"{Shape(*self.data['image'])}; {counts}{left_out}; engine {self.settings['engine']}. Balanced accuracy, "
-            f"mean and 95 % interval; test difference: less {self.standings[self.decision.reference].variant.name}'s."
+            f"mean and 95 % interval; test difference: less {self.results[self.decision.reference].variant.name}'s."
         )
 
     @property
@@ -121,16 +121,16 @@ class Comparison:
 
     def rows(self) -> list[list[str]]:
         """Return the table's cells as text, one row per variant."""
-        reference, rows = self.standings[self.decision.reference], []
-        for standing in self.standings:
-            marks = ("*" if standing is self.standings[self.decision.chosen] else "") + standing.variant.name
-            cells = [interval_text(standing.parts[part][CRITERION]) for part in self.parts]
+        reference, rows = self.results[self.decision.reference], []
+        for result in self.results:
+            marks = ("*" if result is self.results[self.decision.chosen] else "") + result.variant.name
+            cells = [interval_text(result.parts[part][CRITERION]) for part in self.parts]
             difference = (
                 "reference"
-                if standing is reference
-                else interval_text(standing.differences["test"][CRITERION], signed=True)
+                if result is reference
+                else interval_text(result.differences["test"][CRITERION], signed=True)
             )
-            n = standing.numbers
+            n = result.numbers
             overfits = "not seen" if np.isnan(n["overfits_from"].mean) else f"{n['overfits_from'].mean:.1f}"
             cells += [difference, f"{n['gap'].mean:.3f}", f"{n['best_epoch'].mean:.1f}", overfits]
             rows.append([marks, *cells, f"{n['seconds'].mean:.0f} s"])
@@ -147,7 +147,7 @@ class Comparison:
             "reasons": self.reasons,
             "sentences": [list(sentence) for sentence in self.sentences],
             "decision": asdict(self.decision),
-            "standings": [standing.as_dict() for standing in self.standings],
+            "standings": [result.as_dict() for result in self.results],
             "histories": self.histories,
             "versions": self.versions,
             "command": self.command,
@@ -194,7 +194,7 @@ def load_comparison(path: str | Path) -> Comparison:
             )
         return Comparison(
             path=folder,
-            standings=[Standing.from_dict(row) for row in values["standings"]],
+            results=[VariantResult.from_dict(row) for row in values["standings"]],
             decision=Decision(**values["decision"]),
             sentences=[_sentence(pair) for pair in values["sentences"]],
             run=folder / "runs" / Path(values["run"]).name,

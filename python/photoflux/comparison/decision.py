@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from photoflux.comparison.intervals import Interval, standard_error
-from photoflux.comparison.measures import Standing
+from photoflux.comparison.measures import VariantResult
 from photoflux.model.variants import LOSSES, Variant
 from photoflux.reporting.sentences import Sentence, regularisation
 
@@ -45,7 +45,7 @@ def simplicity(variant: Variant) -> int:
     return len(kinds) + bool(variant.dropout) + (variant.patience is not None)
 
 
-def decide(standings: Sequence[Standing], sizes: Sequence[int], reference: int) -> Decision:
+def decide(results: Sequence[VariantResult], sizes: Sequence[int], reference: int) -> Decision:
     """Choose by the one-standard-error rule: the simplest variant that is within one standard error of the best.
 
     (Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3.) Simpler is: fewer
@@ -53,22 +53,22 @@ def decide(standings: Sequence[Standing], sizes: Sequence[int], reference: int) 
 
     Parameters
     ----------
-    standings : sequence of Standing
+    results : sequence of VariantResult
         Of the variants.
     sizes : sequence of int
         How many weights each has.
     reference : int
         The position of the variant to which the others are compared.
     """
-    intervals = [standing.parts["validation"][CRITERION] for standing in standings]
+    intervals = [result.parts["validation"][CRITERION] for result in results]
     means = [interval.mean for interval in intervals]
     best = int(np.argmax(means))
-    error = standard_error(standings[best].per_seed["validation"])
+    error = standard_error(results[best].per_seed["validation"])
     if np.isnan(error):
         # One seed: the interval is of resampled images, about two standard errors to either side.
         error = (intervals[best].high - intervals[best].low) / (2 * 1.96)
     candidates = [i for i, mean in enumerate(means) if mean >= means[best] - error]
-    chosen = min(candidates, key=lambda i: (sizes[i], simplicity(standings[i].variant), -means[i]))
+    chosen = min(candidates, key=lambda i: (sizes[i], simplicity(results[i].variant), -means[i]))
     return Decision(chosen, best, reference, float(error), candidates)
 
 
@@ -89,7 +89,7 @@ def _difference(interval: Interval, other: str, part: str) -> Sentence:
 
 def sentences(
     decision: Decision,
-    standings: Sequence[Standing],
+    results: Sequence[VariantResult],
     sizes: Sequence[int],
     seeds: int,
     rate: float,
@@ -99,7 +99,7 @@ def sentences(
 
     Parameters
     ----------
-    decision, standings, sizes
+    decision, results, sizes
         As `decide` has them.
     seeds : int
         How many there are.
@@ -108,8 +108,8 @@ def sentences(
     threshold : float or None
         The score from which an image counts as the positive class, of the run to use; None for more than two classes.
     """
-    chosen, best = standings[decision.chosen], standings[decision.best]
-    reference = standings[decision.reference].variant.name
+    chosen, best = results[decision.chosen], results[decision.best]
+    reference = results[decision.reference].variant.name
     score, top = chosen.parts["validation"][CRITERION], best.parts["validation"][CRITERION]
     values = {
         "name": chosen.variant.name,
@@ -119,7 +119,7 @@ def sentences(
         "error": decision.standard_error,
         "seeds": seeds,
         "n": len(decision.candidates),
-        "of": len(standings),
+        "of": len(results),
     }
     reasons: list[Sentence] = [("Chosen: {name}.", values)]
     trained = {"weights": sizes[decision.chosen], "loss": LOSSES[chosen.variant.loss], "rate": rate}
@@ -146,7 +146,7 @@ def sentences(
         reasons.append(("{n} of {of} variants are within one standard error of the best.", values))
     if chosen.differences:
         reasons.append(_difference(chosen.differences["validation"][CRITERION], reference, "validation"))
-    elif not any(row.differences["validation"][CRITERION].excludes_zero for row in standings if row.differences):
+    elif not any(row.differences["validation"][CRITERION].excludes_zero for row in results if row.differences):
         reasons.append(("No other variant differs from it detectably on the validation part.", values))
     for part, template in (
         ("test", "On the test part it has a balanced accuracy of {mean:.3f} ({low:.3f} to {high:.3f})."),
@@ -154,16 +154,16 @@ def sentences(
     ):
         if part in chosen.parts:
             reasons.append((template, vars(chosen.parts[part][CRITERION])))
-    return reasons + _second_folder(decision, standings)
+    return reasons + _second_folder(decision, results)
 
 
-def _second_folder(decision: Decision, standings: Sequence[Standing]) -> list[Sentence]:
+def _second_folder(decision: Decision, results: Sequence[VariantResult]) -> list[Sentence]:
     """Return what the second folder shows of the choice, in which it was not used."""
-    chosen = standings[decision.chosen]
+    chosen = results[decision.chosen]
     if "holdout" not in chosen.parts:
         return []
     loss = chosen.parts["test"][CRITERION].mean - chosen.parts["holdout"][CRITERION].mean
-    ranked = max(standings, key=lambda row: row.parts["holdout"][CRITERION].mean)
+    ranked = max(results, key=lambda row: row.parts["holdout"][CRITERION].mean)
     reasons: list[Sentence] = [("That is {loss:+.3f} against the test part.", {"loss": -loss})]
     if ranked is not chosen:
         reasons.append(

@@ -42,7 +42,7 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class VariantResult:
     """A variant over its seeds.
 
     Attributes
@@ -77,8 +77,8 @@ class Standing:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Standing:
-        """Build a standing from what `as_dict` returned."""
+    def from_dict(cls, values: dict[str, Any]) -> VariantResult:
+        """Build a result from what `as_dict` returned."""
 
         def intervals(row: dict[str, Any]) -> dict[str, Interval]:
             return {name: Interval.from_dict(interval) for name, interval in row.items()}
@@ -116,9 +116,9 @@ def recall_at_precision(logits: np.ndarray, labels: np.ndarray, precision: float
     return float(reached.max()) if len(reached) else float("nan")
 
 
-def standings(
+def results_of(
     variants: Sequence[Variant], measured: Sequence[Sequence[Measured]], reference: int, parts: Sequence[str]
-) -> list[Standing]:
+) -> list[VariantResult]:
     """Return every variant's means, intervals and differences from the reference.
 
     Parameters
@@ -157,5 +157,5 @@ def standings(
                 }
         numbers = {name: bootstrap.of_seeds([fit.numbers[name] for fit in fits]) for name in OF_SEEDS}
         per_seed = {part: [seed[position]["balanced_accuracy"].mean for seed in redrawn[part]] for part in parts}
-        rows.append(Standing(variant, means, differences, numbers, per_seed))
+        rows.append(VariantResult(variant, means, differences, numbers, per_seed))
     return rows

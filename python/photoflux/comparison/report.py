@@ -11,7 +11,7 @@ from photoflux.comparison import plots
 from photoflux.comparison.comparison import Comparison
 from photoflux.comparison.decision import CRITERION
 from photoflux.comparison.intervals import Interval
-from photoflux.comparison.measures import PRECISION, Standing
+from photoflux.comparison.measures import PRECISION, VariantResult
 from photoflux.data.shape import Shape
 from photoflux.reporting.i18n import Translator, translator
 from photoflux.reporting.page import Drawing, Table, destination, drawing, environment, write_page
@@ -47,7 +47,7 @@ def page_of_comparison(comparison: Comparison, tr: Translator) -> str:
         "differences": _differences(comparison, tr),
         "fits": _fits(comparison, tr),
         "curves": _curves(comparison, tr),
-        "variants": [(row.variant.name, _in_words(comparison, row, tr)) for row in comparison.standings],
+        "variants": [(row.variant.name, _in_words(comparison, row, tr)) for row in comparison.results],
         "settings": _settings(comparison, tr),
         "versions": sorted(comparison.versions.items()),
     }
@@ -65,7 +65,7 @@ def bounds(interval: Interval, tr: Translator, form: str = ".3f") -> str:
 
 
 def _key_figures(comparison: Comparison, tr: Translator) -> list[tuple[str, str]]:
-    chosen = comparison.standings[comparison.decision.chosen]
+    chosen = comparison.results[comparison.decision.chosen]
     figures = [(tr("chosen"), chosen.variant.name)]
     titles = {"validation": "validation", "test": "test", "holdout": "second folder"}
     for part in comparison.parts:
@@ -76,8 +76,7 @@ def _key_figures(comparison: Comparison, tr: Translator) -> list[tuple[str, str]
 
 def _intervals(comparison: Comparison, tr: Translator) -> Drawing:
     rows = {
-        row.variant.name: {part: row.parts[part][CRITERION] for part in comparison.parts}
-        for row in comparison.standings
+        row.variant.name: {part: row.parts[part][CRITERION] for part in comparison.parts} for row in comparison.results
     }
     return drawing(
         plots.intervals(rows, tr, tr("balanced accuracy")),
@@ -95,7 +94,7 @@ def _curves(comparison: Comparison, tr: Translator) -> Drawing:
 
 
 def _measures(comparison: Comparison, part: str, tr: Translator) -> Table:
-    binary = "recall_at_precision" in comparison.standings[0].parts[part]
+    binary = "recall_at_precision" in comparison.results[0].parts[part]
     names = [*MEASURES, *(["recall_at_precision"] if binary else [])]
     titles = {
         "validation": "Validation part: used for the choice",
@@ -105,15 +104,15 @@ def _measures(comparison: Comparison, part: str, tr: Translator) -> Table:
     head = [tr("variant"), *(tr(MEASURES[name]) for name in MEASURES)]
     if binary:
         head.append(tr.sentence("recall at a precision of {precision:.2f}", precision=PRECISION))
-    rows = [[row.variant.name, *(bounds(row.parts[part][name], tr) for name in names)] for row in comparison.standings]
+    rows = [[row.variant.name, *(bounds(row.parts[part][name], tr) for name in names)] for row in comparison.results]
     return Table(head, rows, range(1, len(head)), tr(titles[part]))
 
 
 def _differences(comparison: Comparison, tr: Translator) -> Table:
-    reference = comparison.standings[comparison.decision.reference].variant.name
+    reference = comparison.results[comparison.decision.reference].variant.name
     titles = {"validation": "validation", "test": "test", "holdout": "second folder"}
     rows = []
-    for row in comparison.standings:
+    for row in comparison.results:
         if not row.differences:
             continue
         found = [row.differences[part][CRITERION] for part in comparison.parts]
@@ -136,12 +135,12 @@ def _fits(comparison: Comparison, tr: Translator) -> Table:
     forms = {"gap": ".3f", "best_epoch": ".1f", "overfits_from": ".1f", "seconds": ",.0f", "nonzero": ",.0f"}
     rows = [
         [row.variant.name, *(bounds(row.numbers[name], tr, forms[name]) for name in titles)]
-        for row in comparison.standings
+        for row in comparison.results
     ]
     return Table([tr("variant"), *(tr(title) for title in titles.values())], rows, range(1, 6))
 
 
-def _in_words(comparison: Comparison, row: Standing, tr: Translator) -> str:
+def _in_words(comparison: Comparison, row: VariantResult, tr: Translator) -> str:
     """Return what the numbers say of one variant."""
     parts = [text_of(("Its regularisation: {recipe}.", {"recipe": regularisation(row.variant)}), tr)]
     start, best = row.numbers["overfits_from"], row.numbers["best_epoch"]
@@ -157,7 +156,7 @@ def _in_words(comparison: Comparison, row: Standing, tr: Translator) -> str:
     parts.append(tr.sentence(template, gap=row.numbers["gap"].mean))
     if row.differences:
         found = row.differences["test"][CRITERION]
-        name = comparison.standings[comparison.decision.reference].variant.name
+        name = comparison.results[comparison.decision.reference].variant.name
         template = "On the test part no difference from {name} is detected: {mean:+.3f} ({low:+.3f} to {high:+.3f})."
         if found.excludes_zero:
             template = (

@@ -17,7 +17,7 @@ from photoflux.model.weights import read_weights_of
 from photoflux.runs.description import RunData, RunMetrics
 from photoflux.runs.folder import write_description, writing
 from photoflux.runs.run import Run
-from photoflux.runs.seen import adopted, write_seen
+from photoflux.runs.seen import imported, write_seen
 from photoflux.runs.training import origin_of
 from photoflux.system.names import user_path
 
@@ -96,7 +96,7 @@ def import_run(file: KerasFile, engine: KerasEngine, folder: Path) -> Run:
         found, count = engine.import_model(
             variant, file.path, weights, scaled=file.scaled, shape=file.shape, classes=known
         )
-        write_seen(temporary, adopted(file.prepared, file.path))
+        write_seen(temporary, imported(file.prepared, file.path))
         run = Run(
             path=folder,
             engine=engine.name,

@@ -243,7 +243,7 @@ def fitted(prepared: PreparedDataset, before: Seen | None) -> Seen:
     return replace(whole, left_out=left_out)
 
 
-def adopted(prepared: PreparedDataset | None, model: Path) -> Seen:
+def imported(prepared: PreparedDataset | None, model: Path) -> Seen:
     """Return what is known of a model from elsewhere: it is assumed to be trained on the dataset given with it."""
     own = NOTHING if prepared is None else seen_in(prepared)
     return replace(own, unknown=f"it was imported from {printable(model)}")

@@ -53,16 +53,16 @@ def test_every_variant_has_every_seed(found, second):
     ]
     for name in ("baseline", "l2"):
         runs = [photoflux.load_run(found.path / "runs" / f"{name}-seed{seed}") for seed in (1, 2)]
-        standing = next(row for row in found.standings if row.variant.name == name)
+        result = next(row for row in found.results if row.variant.name == name)
         for part in ("validation", "test"):
             for measure in ("loss", "accuracy", "balanced_accuracy"):
                 mean = np.mean([getattr(getattr(run.metrics, part), measure) for run in runs])
                 # Two sums of the same Float32 logits in another order, both in float64.
-                assert standing.parts[part][measure].mean == pytest.approx(mean, rel=1e-9)
-        assert standing.numbers["seconds"].mean == pytest.approx(np.mean([run.seconds for run in runs]))
+                assert result.parts[part][measure].mean == pytest.approx(mean, rel=1e-9)
+        assert result.numbers["seconds"].mean == pytest.approx(np.mean([run.seconds for run in runs]))
         assert found.histories[name] == [[row.validation_total for row in run.history] for run in runs]
         mean = np.mean([photoflux.evaluate(run, second, part="all", progress=False).accuracy for run in runs])
-        assert standing.parts["holdout"]["accuracy"].mean == pytest.approx(mean, rel=1e-9)
+        assert result.parts["holdout"]["accuracy"].mean == pytest.approx(mean, rel=1e-9)
 
 
 def test_the_training_gap_is_with_dropout_off(folder, keras, tmp_path):
@@ -71,13 +71,13 @@ def test_the_training_gap_is_with_dropout_off(folder, keras, tmp_path):
     train, validation = (
         photoflux.evaluate(run, part=part, progress=False).accuracy for part in ("train", "validation")
     )
-    assert found.standings[1].numbers["gap"].mean == pytest.approx(train - validation, abs=1e-12)
+    assert found.results[1].numbers["gap"].mean == pytest.approx(train - validation, abs=1e-12)
 
 
 def test_it_is_written_and_shown(found):
     values = json.loads((found.path / "comparison.json").read_text())
     assert values["chosen"] == found.chosen
-    assert values["standings"][0]["parts"]["test"]["loss"]["mean"] == found.standings[0].parts["test"]["loss"].mean
+    assert values["standings"][0]["parts"]["test"]["loss"]["mean"] == found.results[0].parts["test"]["loss"].mean
     text = str(found)
     for piece in ("baseline", "l2", "reference", f"Chosen: {found.chosen}.", "On the second folder", str(found.run)):
         assert piece in text
@@ -98,7 +98,7 @@ def test_the_report_is_one_page_in_either_language(found, tmp_path, Page, lang):
     assert read.of("script") == read.of("link") == read.of("img") == []
     text = " ".join(read.text)
     assert " ".join(text_of(sentence, words) for sentence in found.sentences) in text
-    chosen = found.standings[found.decision.chosen]
+    chosen = found.results[found.decision.chosen]
     for part in ("validation", "test", "holdout"):
         assert words.percent(chosen.parts[part]["balanced_accuracy"].mean) in text
     assert found.command in read.code
@@ -132,7 +132,7 @@ def test_finished_fits_are_kept_and_more_are_added(folder, keras, tmp_path, monk
     again = compared(folder, tmp_path / "c", seeds=1, epochs=1)
     assert fitted[2:] == ["l2-seed1"]
     # One engine on one machine gives the same fit again; NaN bounds of a single seed are not equal to themselves.
-    assert repr(again.standings[1].parts) == repr(first.standings[1].parts)
+    assert repr(again.results[1].parts) == repr(first.results[1].parts)
     compared(folder, tmp_path / "c", seeds=2, epochs=1, variants="baseline,l2,l1")
     assert sorted(fitted[3:]) == ["baseline-seed2", "l1-seed1", "l1-seed2", "l2-seed2"]
     with pytest.raises(RunError, match="another epochs: found 1, now 2"):
@@ -154,14 +154,14 @@ def test_an_interrupted_fit_is_not_kept(folder, keras, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "c" / "runs").iterdir()] == ["baseline-seed1"]
     assert not (tmp_path / "c" / "comparison.json").exists()
     monkeypatch.undo()
-    assert len(compared(folder, tmp_path / "c", seeds=1, epochs=1).standings) == 2
+    assert len(compared(folder, tmp_path / "c", seeds=1, epochs=1).results) == 2
 
 
 def test_a_source_is_split_anew_for_each_seed(keras, tmp_path):
     x = np.random.default_rng(1).integers(0, 255, (60, 8, 8, 1), dtype=np.uint8)
     found = compared((x, np.arange(60) % 3), tmp_path / "c", variants="dense_l2,dense_dropout", epochs=1)
     assert len(set(found.data["fingerprints"])) == 2
-    assert "recall_at_precision" not in found.standings[0].parts["test"]
+    assert "recall_at_precision" not in found.results[0].parts["test"]
 
 
 @pytest.mark.parametrize(

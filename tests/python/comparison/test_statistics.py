@@ -13,10 +13,10 @@ from photoflux.comparison.decision import decide, sentences, simplicity
 from photoflux.comparison.intervals import REPLICATES, Bootstrap, Images, Interval, standard_error
 from photoflux.comparison.measures import (
     Measured,
-    Standing,
+    VariantResult,
     images_of,
     recall_at_precision,
-    standings,
+    results_of,
 )
 from photoflux.model.history import EpochRow, overfitting_starts
 from photoflux.reporting.sentences import text_of
@@ -70,7 +70,7 @@ def test_what_two_variants_do_alike_cancels():
         [Measured({"validation": images(right)}, NUMBERS, {}) for right in rows] for rows in (seeds, seeds, worse)
     ]
     recipes = [variant(name) for name in ("baseline", "l2", "l1")]
-    rows = standings(recipes, measured, 0, ("validation",))
+    rows = results_of(recipes, measured, 0, ("validation",))
     assert rows[0].differences == {}
     assert rows[1].differences["validation"]["accuracy"] == Interval(0.0, 0.0, 0.0)
     difference = rows[2].differences["validation"]["accuracy"]
@@ -112,24 +112,24 @@ def test_a_number_that_some_seeds_do_not_have():
     assert np.isnan(bootstrap.of_seeds([float("nan")] * 3).mean)
 
 
-def standing(name: str, scores: list[float], difference: float = 0.0) -> Standing:
+def result(name: str, scores: list[float], difference: float = 0.0) -> VariantResult:
     row = Interval(float(np.mean(scores)), min(scores), max(scores))
     gap = (
         {}
         if name == "baseline"
         else {"validation": {"balanced_accuracy": Interval(difference, difference - 0.01, difference + 0.01)}}
     )
-    return Standing(variant(name), {"validation": {"balanced_accuracy": row}}, gap, {}, {"validation": scores})
+    return VariantResult(variant(name), {"validation": {"balanced_accuracy": row}}, gap, {}, {"validation": scores})
 
 
 def test_the_simplest_within_one_standard_error_is_chosen():
     best = [0.80, 0.84, 0.88]  # mean 0.84, standard error 0.04/√3 = 0.0231
     rows = [
-        standing("baseline", [0.80, 0.81, 0.82]),  # 0.81: too low
-        standing("elastic_net", best, 0.03),
-        standing("dropout", [0.81, 0.82, 0.83], 0.01),  # 0.82: within
-        standing("l2", [0.82, 0.82, 0.83], 0.013),  # 0.823: within, as simple, higher
-        standing("dropout_early_stopping", [0.83, 0.83, 0.84], 0.02),
+        result("baseline", [0.80, 0.81, 0.82]),  # 0.81: too low
+        result("elastic_net", best, 0.03),
+        result("dropout", [0.81, 0.82, 0.83], 0.01),  # 0.82: within
+        result("l2", [0.82, 0.82, 0.83], 0.013),  # 0.823: within, as simple, higher
+        result("dropout_early_stopping", [0.83, 0.83, 0.84], 0.02),
     ]
     sizes = [100] * 5
     found = decide(rows, sizes, 0)
@@ -148,7 +148,7 @@ def test_the_simplest_within_one_standard_error_is_chosen():
 
 
 def test_no_difference_is_an_answer():
-    rows = [standing("baseline", [0.7, 0.8, 0.9]), standing("l2", [0.71, 0.8, 0.9], 0.003)]
+    rows = [result("baseline", [0.7, 0.8, 0.9]), result("l2", [0.71, 0.8, 0.9], 0.003)]
     found = decide(rows, [1, 1], 0)
     assert rows[found.chosen].variant.name == "baseline"
     text = " ".join(map(text_of, sentences(found, rows, [1, 1], 3, 0.001, 0.5)))

@@ -1,4 +1,4 @@
-"""Keras models adopted as runs."""
+"""Keras models imported as runs."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ GOOD = [
 
 @pytest.mark.parametrize("engine", ["flux", "keras"])
 @pytest.mark.parametrize(("name", "recipe", "shape", "classes", "scaled"), GOOD, ids=[row[0] for row in GOOD])
-def test_an_adopted_model_predicts_what_it_predicted(
+def test_an_imported_model_predicts_what_it_predicted(
     name, recipe, shape, classes, scaled, engine, keras, theirs, tmp_path, request
 ):
     chosen = request.getfixturevalue(engine)
@@ -164,7 +164,7 @@ def test_an_adopted_model_predicts_what_it_predicted(
     np.testing.assert_allclose(probabilities(logits), expected, rtol=0, atol=TOLERANCE)
 
 
-def test_an_adopted_run_is_honest(theirs, tmp_path):
+def test_an_imported_run_is_honest(theirs, tmp_path):
     model = theirs / "sequential.keras"
     run = photoflux.import_keras(model, "dropout", tmp_path / "run", classes=["not Photo", "Photo"], progress=False)
     read = photoflux.load_run(run.path)
@@ -193,7 +193,7 @@ def prepared_for(folder: Path, classes: int, size: int = 12, seed: int = 2) -> p
     return photoflux.prepare((images, np.arange(40) % classes), folder, progress=False)
 
 
-def test_with_its_data_an_adopted_run_is_scored_and_goes_on(theirs, tmp_path):
+def test_with_its_data_an_imported_run_is_scored_and_goes_on(theirs, tmp_path):
     prepared = prepared_for(tmp_path / "data", 2)
     model = theirs / "sequential.keras"
     run = photoflux.import_keras(model, "baseline", tmp_path / "run", data=prepared.path, progress=False)
@@ -337,18 +337,18 @@ def test_the_command_line(theirs, tmp_path):
         command = [sys.executable, "-m", "photoflux", *map(str, arguments)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    adopted = command_line("adopt", theirs / "functional.keras", "l2", "--out", tmp_path / "r", "--json")
-    assert adopted.returncode == 0, adopted.stderr
-    assert json.loads(adopted.stdout)["classes"] == ["0", "1", "2"]
+    imported = command_line("import_keras", theirs / "functional.keras", "l2", "--out", tmp_path / "r", "--json")
+    assert imported.returncode == 0, imported.stderr
+    assert json.loads(imported.stdout)["classes"] == ["0", "1", "2"]
     exported = command_line("export", tmp_path / "r", tmp_path / "m.keras", "--json")
     assert exported.returncode == 0, exported.stderr
     assert json.loads(exported.stdout)["input"] == [None, 12, 10, 3]
     for arguments, code, message in (
         (("export", tmp_path / "r", tmp_path), 2, "must end in .keras or .onnx"),
         (("export", tmp_path / "none", tmp_path / "m.keras"), 1, "is not a run"),
-        (("adopt", theirs / "lambda.keras", "l2"), 1, "is code of its author's"),
-        (("adopt", theirs / "valid.keras", "l3"), 2, "Did you mean l2 or l1?"),
-        (("adopt", "none.keras", "l2"), 1, "no such file"),
+        (("import_keras", theirs / "lambda.keras", "l2"), 1, "is code of its author's"),
+        (("import_keras", theirs / "valid.keras", "l3"), 2, "Did you mean l2 or l1?"),
+        (("import_keras", "none.keras", "l2"), 1, "no such file"),
         (("train", "l2", "demo", "--initial", "none"), 1, "is not a run"),
         (("train", "mlp", "demo", "--image-size", 16, "--initial", tmp_path / "r"), 1, "conv1.kernel (3, 3, 3, 16)"),
     ):

@@ -460,7 +460,7 @@ def test_a_holdout_that_was_trained_on_is_refused_or_left_out(scans, others, tmp
         if path.name != "Photo":
             shutil.rmtree(path)
     photos = photoflux.compare(data, out=tmp_path / "c", **(options | {"holdout": others}))
-    holdout = photos.standings[0].parts["holdout"]
+    holdout = photos.results[0].parts["holdout"]
     assert holdout["accuracy"].mean == holdout["balanced_accuracy"].mean
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no class folders"):
