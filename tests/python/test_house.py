@@ -45,6 +45,11 @@ def test_few_modules_lie_at_the_top(rooms):
     assert {rooms.room(name) for name in rooms.modules()} == set(rooms.ROOMS)
 
 
+def test_the_proofs_protocol_is_for_verification_alone(rooms):
+    users = {module for module, targets in rooms.imports().items() if "engines.proof" in targets}
+    assert {rooms.room(module) for module in users} == {"engines", "verification"}
+
+
 def test_the_picture_in_contributing_is_of_today(rooms):
     text = rooms.PAGE.read_text(encoding="utf-8")
     assert rooms.page(text) == text, "`python docs/rooms.py` draws it anew"

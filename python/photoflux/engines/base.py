@@ -1,4 +1,4 @@
-"""The protocol of an engine: what Flux and Keras both implement; a new request is declared here."""
+"""The product's protocol of an engine, which Flux and Keras both implement; a new request is declared here."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Model(Protocol):
 
 
 class Engine(Protocol):
-    """What fits, and loads what was fitted."""
+    """What fits, and loads what was fitted. mypy checks both engines against it where `get_engine` returns them."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""The protocol of a verification: the intermediate numbers that both engines return for `verify`."""
+"""The protocol of a verification, used by `verify` alone: the intermediate numbers that both engines return."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Augmentation:
 
 
 class ProofEngine(Engine, Protocol):
-    """An engine that returns every intermediate number."""
+    """An engine that returns every intermediate number. mypy checks both engines against it where `verify` uses them."""
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Run the steps of a `TraceRequest` and return every number of them.

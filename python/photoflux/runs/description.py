@@ -1,4 +1,4 @@
-"""A run's data and scores as types; how ``run.json`` says them changes here and nowhere else."""
+"""The data and scores of a run as types; how they are written in ``run.json`` is changed here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a run on the disk: claimed, written whole, replaced or amended; what a run says is in `run`."""
+"""Writes, replaces and amends the folder of a run, atomically and by one process at a time."""
 
 from __future__ import annotations
 

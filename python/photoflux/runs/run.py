@@ -1,4 +1,4 @@
-"""A run as it is on disk: what its folder holds, how it is written and loaded."""
+"""A run: what its folder holds and how it is loaded; a new entry of ``run.json`` is added here."""
 
 from __future__ import annotations
 

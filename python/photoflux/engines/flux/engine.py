@@ -95,7 +95,7 @@ class FluxEngine:
         return FluxModel(julia, model, shape, outputs_of(classes))
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
-        """Return every number of some steps; see `photoflux.engines.base.Engine.trace`."""
+        """Return every number of some steps; see `photoflux.engines.proof.ProofEngine.trace`."""
         check_images(request.images, 5, "(steps, batch, C, H, W)")
         julia = self.julia
         with plain_paths(request.weights) as (source,), _translated(julia, request.weights):
@@ -114,12 +114,12 @@ class FluxEngine:
             return {str(name): np.array(array).T.copy() for name, array in numbers}
 
     def stopping(self, totals: Sequence[float], patience: int) -> tuple[int, int]:
-        """Return where early stopping ends; see `photoflux.engines.base.Engine.stopping`."""
+        """Return where early stopping ends; see `photoflux.engines.proof.ProofEngine.stopping`."""
         ended, best = self.julia.PhotoFlux.stopping_epochs(np.asarray(totals, np.float64), patience)
         return int(ended), int(best)
 
     def augmented(self, images: np.ndarray, drawn: Sequence[Augmentation]) -> np.ndarray:
-        """Return transformed images; see `photoflux.engines.base.Engine.augmented`."""
+        """Return transformed images; see `photoflux.engines.proof.ProofEngine.augmented`."""
         check_images(images, 4, "(N, C, H, W)")
         julia = self.julia
         flips = [np.array([getattr(a, name) for a in drawn], bool) for name in ("flip_x", "flip_y")]
@@ -128,7 +128,7 @@ class FluxEngine:
             return np.array(julia.PhotoFlux.augmented(self._array(images), *flips, *factors)).T.copy()
 
     def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
-        """Return images as a fit sees them; see `photoflux.engines.base.Engine.pixels`."""
+        """Return images as a fit sees them; see `photoflux.engines.proof.ProofEngine.pixels`."""
         julia = self.julia
         with plain_paths(prepared.path) as (data,), _translated(julia):
             return np.array(julia.PhotoFlux.pixels(data, np.asarray(chosen) + 1)).T.copy()

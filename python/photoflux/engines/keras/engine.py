@@ -162,7 +162,7 @@ class KerasEngine:
         return Shape(*done["shape"]), done["classes"]
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
-        """Run the steps of a `TraceRequest`, as `photoflux.engines.base.Engine.trace` says."""
+        """Run the steps of a `TraceRequest`, as `photoflux.engines.proof.ProofEngine.trace` says."""
         _require_keras()
         check_images(request.images, 5, "(steps, batch, C, H, W)")
         if request.labels.shape != request.images.shape[:2]:
@@ -184,19 +184,19 @@ class KerasEngine:
         return self._exchange("trace", values, {"images": request.images, "labels": labels, **masks})
 
     def stopping(self, totals: Sequence[float], patience: int) -> tuple[int, int]:
-        """Return where early stopping ends, as `photoflux.engines.base.Engine.stopping` says."""
+        """Return where early stopping ends, as `photoflux.engines.proof.ProofEngine.stopping` says."""
         _require_keras()
         done = self._worker.request("stopping", {"totals": [float(total) for total in totals], "patience": patience})
         return done["ended"], done["best"]
 
     def augmented(self, images: np.ndarray, drawn: Sequence[Augmentation]) -> np.ndarray:
-        """Return transformed images, as `photoflux.engines.base.Engine.augmented` says."""
+        """Return transformed images, as `photoflux.engines.proof.ProofEngine.augmented` says."""
         _require_keras()
         check_images(images, 4, "(N, C, H, W)")
         return self._exchange("augmented", {"drawn": [asdict(a) for a in drawn]}, {"images": images})["images"]
 
     def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
-        """Return images as a fit sees them, as `photoflux.engines.base.Engine.pixels` says."""
+        """Return images as a fit sees them, as `photoflux.engines.proof.ProofEngine.pixels` says."""
         _require_keras()
         indices = {"chosen": np.asarray(chosen, np.int64)}
         return self._exchange("pixels", {"prepared": str(prepared.path)}, indices)["images"]
