@@ -16,7 +16,6 @@ from photoflux.reporting import plots
 from photoflux.reporting.report_data import PARTS
 from photoflux.reporting.run_report import report
 from photoflux.runs.dataset import dataset_of
-from photoflux.runs.evaluation import Metrics
 from photoflux.runs.folder import amend
 from photoflux.runs.progress import Display
 from photoflux.runs.run import LOGITS, Run
@@ -220,7 +219,7 @@ def _score(
     chosen: Engine = engine() if callable(engine) else engine
     model = chosen.load(run.variant, run.weights, prepared.shape, len(prepared.classes))
     logits: dict[str, np.ndarray] = {}
-    scored: dict[str, Metrics] = {}
+    scored: dict[str, Any] = {}
     for part in PARTS:
         indices = scored_positions(run, prepared, part)
         if not len(indices):
@@ -232,7 +231,7 @@ def _score(
             scored[part] = dataclasses.replace(metrics, part=part, left_out=left_out)
         else:
             logits[part] = run.logits(part)
-    finisher.run = dataclasses.replace(run, metrics=run.metrics.updated(scored))
+    finisher.run = dataclasses.replace(run, metrics=dataclasses.replace(run.metrics, **scored))
     if logits:
         write_arrays(run.path / LOGITS, logits)
 

@@ -59,10 +59,6 @@ class RunMetrics:
         found = {"train": self.train, "validation": self.validation, "test": self.test}
         return {part: metrics for part, metrics in found.items() if metrics is not None}
 
-    def updated(self, scored: Mapping[str, Metrics]) -> RunMetrics:
-        """Return these with those of some parts, by name, in the place of theirs."""
-        return RunMetrics(self.train, scored.get("validation", self.validation), scored.get("test", self.test))
-
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON-ready values; a part without metrics is left out."""
         return {part: asdict(metrics) for part, metrics in self.by_part().items()}
@@ -158,18 +154,6 @@ class RunData:
         KeyError, TypeError, ValueError
             If a value is missing or is not of its kind.
         """
-        seed, images, made_from = values.get("seed"), values.get("images"), values.get("made_from")
-        return cls(
-            name=str(values["name"]),
-            path=values.get("path"),
-            fingerprint=str(values["fingerprint"]),
-            seed=None if seed is None else int(seed),
-            images=None if images is None else int(images),
-            made_from=None if made_from is None else dict(made_from),
-            groups=values.get("groups"),
-            split=values.get("split", "made"),
-            notes=[str(note) for note in values.get("notes", [])],
-            classes=[str(name) for name in values["classes"]],
-            positive=values.get("positive"),
-            shape=Shape(*(int(values[name]) for name in Shape._fields)),
-        )
+        given = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
+        shape = Shape(*(int(values[name]) for name in Shape._fields))
+        return cls(**given | {"classes": [str(name) for name in values["classes"]], "shape": shape})

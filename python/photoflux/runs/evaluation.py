@@ -67,19 +67,9 @@ class Metrics:
         KeyError, TypeError, ValueError, AttributeError
             If a value is missing or is not of its kind.
         """
+        given = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         numbers = ("loss", "penalty", "total", "accuracy", "balanced_accuracy")
-        return cls(
-            **{name: float(values[name]) for name in numbers},
-            images=int(values["images"]),
-            confusion=[[int(count) for count in row] for row in values["confusion"]],
-            precision=[float(share) for share in values["precision"]],
-            recall=[float(share) for share in values["recall"]],
-            folders={name: dict(row) for name, row in values.get("folders", {}).items()},
-            part=str(values.get("part", "")),
-            left_out=int(values.get("left_out", 0)),
-            notes=[str(note) for note in values.get("notes", [])],
-            rejected=int(values.get("rejected", 0)),
-        )
+        return cls(**given | {name: float(values[name]) for name in numbers})
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

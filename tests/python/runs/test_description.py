@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -105,7 +106,7 @@ def test_a_part_that_is_scored_later_takes_its_place(folder):
     values = WRITTEN | {"metrics": without(WRITTEN["metrics"], "validation")}
     run = load_run(folder(values))
     assert run.metrics.validation is None
-    amend(run, metrics=run.metrics.updated({"validation": Metrics(**SCORES)}))
+    amend(run, metrics=dataclasses.replace(run.metrics, validation=Metrics(**SCORES)))
     assert (run.path / "run.json").read_text() == json.dumps(WRITTEN, indent=2) + "\n"
     assert run.metrics.validation is None  # the run that was given stays as it was
 
