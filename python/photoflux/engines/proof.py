@@ -75,7 +75,7 @@ class Augmentation:
 
 
 class ProofEngine(Engine, Protocol):
-    """An engine that returns every intermediate number. mypy checks both engines against it where `verify` uses them."""
+    """An engine that returns every intermediate number. mypy checks both against it where `verify` uses them."""
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Run the steps of a `TraceRequest` and return every number of them.
