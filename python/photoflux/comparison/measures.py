@@ -130,7 +130,7 @@ def results_of(
     reference : int
         The position of the variant to which the others are compared.
     parts : sequence of str
-        Which parts are looked at.
+        The parts to evaluate.
     """
     bootstrap = Bootstrap(len(measured[0]))
     seeds = range(len(measured[0]))

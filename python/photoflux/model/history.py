@@ -44,7 +44,7 @@ class BatchProgress:
 def overfitting_starts(history: Sequence[EpochRow]) -> float:
     """Return the first epoch after the lowest validation loss; NaN if the last epoch has the lowest.
 
-    The data loss without the penalty is looked at: a penalty that shrinks would hide that the loss rises.
+    This uses the data loss without the penalty: a penalty that shrinks would hide that the loss rises.
     """
     losses = [row.validation_loss for row in history]
     lowest = int(np.argmin(losses))

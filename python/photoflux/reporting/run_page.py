@@ -68,7 +68,7 @@ def _rating(run: Run) -> str:
 
 
 def _key_figures(report_data: ReportData, tr: Translator) -> list[tuple[str, str]]:
-    """Return the figures that are looked at first."""
+    """Return the key figures of the run."""
     run, figures = report_data.run, []
     test = run.metrics.test
     if test is not None:
@@ -144,7 +144,7 @@ def _ranking(report_data: ReportData, tr: Translator) -> list[Drawing]:
 
 
 def _calibration(report_data: ReportData, tr: Translator) -> list[Drawing]:
-    """Draw the reliability of each part, as it is and with a temperature that is fitted on validation."""
+    """Draw the reliability of each part, without and with a temperature that is fitted on validation."""
     if "validation" not in report_data.scored:
         return []
     found = calibrate({part: (scored.logits, scored.labels) for part, scored in report_data.scored.items()})

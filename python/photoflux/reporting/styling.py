@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart by colour-blind readers. Its yellow is left out: too pale for a line on white.
+# Okabe and Ito's palette: distinguishable by colour-blind readers. Yellow is left out: too pale for a line on white.
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, GREY = "#56B4E9", "#CC79A7", "#777777"
 # Text and axes; becomes the page's own text colour where a figure is put into one.
@@ -31,7 +31,7 @@ SMALLEST, LARGEST = 0.75, 1.15
 
 @dataclass(frozen=True)
 class Line:
-    """How a line is drawn, so that it is told apart without colour too.
+    """How a line is drawn, so that lines are distinguished without colour too.
 
     Attributes
     ----------

@@ -74,7 +74,7 @@ class Display:
     def step(self, done: float, total: int, what: str, detail: str = "") -> None:
         """Show that `done` of `total` items are done; nothing is shown in the first two seconds.
 
-        `detail` may change from call to call; another `what` begins anew. Part of an item moves the bar.
+        `detail` may change from call to call; another `what` starts a new bar. Part of an item moves the bar.
         """
         if not self._visible:
             return

@@ -96,7 +96,7 @@ class Prover:
     ) -> tuple[TraceRequest, Numbers, Numbers, np.ndarray]:
         """Return the first step with the images on which both engines are on one side of every kink, and which.
 
-        A smaller batch may be rounded otherwise, so it is looked at again.
+        A smaller batch may be rounded otherwise, so it is checked again.
         """
         first, kept = request, np.ones(request.images.shape[1], bool)
         while True:

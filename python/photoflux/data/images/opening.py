@@ -24,7 +24,7 @@ _IN_MEMORY = 1 << 24
 
 
 class Source(NamedTuple):
-    """An open file: `open` opens it as an image, anew each time it is called."""
+    """An open file: `open` opens it as an image each time it is called."""
 
     kind: str
     file: BinaryIO
@@ -36,7 +36,7 @@ class Source(NamedTuple):
 
 
 def begins_like_an_image(path: Path) -> bool:
-    """Say whether a file begins as a file of one of the formats does; only `decode_file` says whether it is whole."""
+    """Say whether a file begins as a file of one of the formats does; only `decode_file` shows whether it is intact."""
     try:
         # Opening a pipe would wait for a writer for ever.
         if not path.is_file():

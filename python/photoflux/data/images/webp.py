@@ -13,7 +13,7 @@ _KEPT_FLAGS = 0x12  # alpha, animation
 
 
 def strip_webp(file: BinaryIO) -> BinaryIO:
-    """Return a WebP of its pixels, and of the metadata that can hold the orientation where that is whole."""
+    """Return a WebP of its pixels, and of the metadata that can hold the orientation where that is intact."""
     file.seek(0, 2)
     end, place = file.tell(), 12
     chunks: list[bytes | Span] = []

@@ -262,5 +262,5 @@ def _check_classes(classes: Sequence[str] | None, labels: np.ndarray) -> list[st
             f"`y` must hold labels from 0 to {len(names) - 1}, as there are {len(names)} classes; received {top}."
         )
     if len(names) < 2 or len(np.unique(labels)) < 2:
-        raise DataError("`y` must hold two or more classes; received one: there is nothing to tell apart.")
+        raise DataError("`y` must hold two or more classes; received one: there is nothing to distinguish.")
     return names

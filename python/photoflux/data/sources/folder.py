@@ -208,7 +208,7 @@ def _check_folders(source: Path, folders: list[str], files: list[Found], which: 
     if len(folders) == 1:
         raise DataError(
             f"{source} has a single class folder {which}({folders[0]}), expected two or more: there is nothing to "
-            "tell apart. Add a folder of images of another class." + _inner_classes(source, files)
+            "distinguish. Add a folder of images of another class." + _inner_classes(source, files)
         )
 
 

@@ -219,7 +219,7 @@ def _finish(process: subprocess.Popen[bytes], log: IO[bytes], folder: Path) -> N
         steps.callback(atomic.remove, folder)
         steps.callback(log.close)
         steps.callback(_wait, process)
-        steps.callback(process.kill)  # it holds nothing that a file does not: weights are renamed when whole
+        steps.callback(process.kill)  # it holds nothing that a file does not: weights are renamed when complete
         steps.callback(process.stdout.close)
         steps.callback(process.stdin.close)
 
