@@ -15,9 +15,8 @@ and the jobs' sums in their order: then no result depends on the number of threa
 - what a job throws, the first if several do; no further job is begun.
 """
 function foreach_job(work::F, jobs::Integer) where {F}
-    team = get(task_local_storage(), :photoflux_team, nothing)::Union{ThreadTeam,Nothing}
-    team === nothing && max_workers(jobs) > 1 && return with_thread_team(() -> foreach_job(work, jobs))
-    workers = team === nothing ? 1 : min(jobs, team.size)
+    team, workers = running_team(), max_workers(jobs)
+    team === nothing && workers > 1 && return with_thread_team(() -> foreach_job(work, jobs))
     if workers <= 1 || @atomic team.open
         return foreach(job -> work(job, 1), 1:jobs)
     end
@@ -37,8 +36,13 @@ function foreach_job(work::F, jobs::Integer) where {F}
     return run_jobs!(team, take_jobs, workers)
 end
 
+running_team() = get(task_local_storage(), :photoflux_team, nothing)::Union{ThreadTeam,Nothing}
+
 # The workspaces that `foreach_job` needs at most.
-max_workers(jobs::Integer) = min(jobs, Threads.nthreads())
+function max_workers(jobs::Integer)
+    team = running_team()
+    return min(jobs, team === nothing ? Threads.nthreads() : team.size)
+end
 
 """
     foreach_range(f, n, size = 2^16)
@@ -70,7 +74,7 @@ Return `f()`, in which [`foreach_job`](@ref) finds up to `size` threads awake. W
 """
 function with_thread_team(f::F; size::Integer=min(Threads.nthreads(), Sys.CPU_THREADS)) where {F}
     storage = task_local_storage()
-    haskey(storage, :photoflux_team) && return f()
+    running_team() === nothing || return f()
     team = storage[:photoflux_team] = ThreadTeam(size)
     try
         return f()

@@ -68,6 +68,8 @@ end
         @test team.helpers == 2
         foreach_job(Returns(nothing), 64)
         @test team.helpers == 3
+        # Workspaces are made for this team, of more threads than Julia may have.
+        @test Kernels.max_workers(64) == 4 && Kernels.max_workers(2) == 2
     end
 end
 
