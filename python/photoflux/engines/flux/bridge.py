@@ -17,7 +17,6 @@ from typing import Any
 from photoflux.engines.flux.causes import kind_of, root_cause
 from photoflux.engines.flux.julia_setup import environment, settle
 from photoflux.engines.flux.problems import problem
-from photoflux.errors import FluxError
 from photoflux.model.variants import julia_package
 from photoflux.system import atomic
 from photoflux.system.streams import stdout_to_stderr
@@ -130,7 +129,11 @@ def _package() -> Any:
             module = juliacall.Main.seval(MODULE % (_literal(path), _literal(log)))
         except juliacall.JuliaError as error:
             said = juliacall.Base.sprint(juliacall.Base.showerror, error.exception)
-            failure = _not_loaded(f"{log.read_text(encoding='utf-8', errors='replace')}\nERROR: {said}")
+            output = f"{log.read_text(encoding='utf-8', errors='replace')}\nERROR: {said}"
+            kind = "not_writable" if kind_of(output) == "not_writable" else "package"
+            cause = root_cause(output)
+            failure = problem(kind, f"Julia started, but its package PhotoFlux could not be loaded: {cause}")
+            failure.add_note(output)  # for `--debug`
             raise failure from error
         if sys.stderr is not None:
             sys.stderr.write(log.read_text(encoding="utf-8", errors="replace"))
@@ -142,13 +145,6 @@ def _package() -> Any:
             "Remove it there: the package comes with its own.",
         )
     return module
-
-
-def _not_loaded(output: str) -> FluxError:
-    kind = "not_writable" if kind_of(output) == "not_writable" else "package"
-    failure = problem(kind, f"Julia started, but its package PhotoFlux could not be loaded: {root_cause(output)}")
-    failure.add_note(output)  # for `--debug`
-    return failure
 
 
 def _literal(path: Path) -> str:

@@ -60,8 +60,18 @@ def settle(say: Callable[[str], None]) -> dict[str, str]:
         If that fails; its kind says why.
     """
     depot = _depot()
+    exe, project = option("exe"), option("project")
     with environment(depot):
-        return depot | _settle(say)
+        if exe is None and project is None:
+            return depot | _by_juliapkg(say)
+        if exe is None or project is None:
+            given, other = ("EXE", "PROJECT") if project is None else ("PROJECT", "EXE")
+            raise problem(
+                "settings",
+                f"PYTHON_JULIACALL_{given} is set and PYTHON_JULIACALL_{other} is not: juliacall takes both or "
+                "neither.",
+            )
+        return depot | _as_named(exe, project)
 
 
 def _depot() -> dict[str, str]:
@@ -77,19 +87,6 @@ def _depot() -> dict[str, str]:
     if not first or writable(user_path(first)) or not writable(ours):
         return {}
     return {"JULIA_DEPOT_PATH": f"{ours}{os.pathsep}{path}"}
-
-
-def _settle(say: Callable[[str], None]) -> dict[str, str]:
-    exe, project = option("exe"), option("project")
-    if exe is None and project is None:
-        return _by_juliapkg(say)
-    if exe is None or project is None:
-        given, other = ("EXE", "PROJECT") if project is None else ("PROJECT", "EXE")
-        raise problem(
-            "settings",
-            f"PYTHON_JULIACALL_{given} is set and PYTHON_JULIACALL_{other} is not: juliacall takes both or neither.",
-        )
-    return _as_named(exe, project)
 
 
 def _as_named(exe: str, project: str) -> dict[str, str]:
@@ -248,14 +245,12 @@ def _install(say: Callable[[str], None], chosen: Mapping[str, str]) -> None:
         return
     output = "".join(tail)
     if failure is None or failure["kind"] == "julia":
-        raise _with_output(not_installed(kind_of(output), root_cause(output)), output)
-    forbidden = " (PYTHON_JULIAPKG_OFFLINE forbids a download)" if STATE["offline"] else ""
-    raise _with_output(not_installed(failure["kind"], failure["text"] + forbidden), output)
-
-
-def _with_output(error: Exception, output: str) -> Exception:
+        error = not_installed(kind_of(output), root_cause(output))
+    else:
+        forbidden = " (PYTHON_JULIAPKG_OFFLINE forbids a download)" if STATE["offline"] else ""
+        error = not_installed(failure["kind"], failure["text"] + forbidden)
     error.add_note(output)  # for `--debug`
-    return error
+    raise error
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from photoflux.engines.flux.julia_found import LEAST_TEXT, Found, fits, programs, wanted
+from photoflux.engines.flux.julia_found import LEAST_TEXT, fits, programs, wanted
 from photoflux.errors import FluxError
 
 HOW_TO_GET_JULIA = (
@@ -65,12 +65,6 @@ def not_installed(kind: str, cause: str) -> FluxError:
             "julia_version",
             f"No Julia that fits is on this machine: found {there}; needed {wanted()}. None was downloaded: {cause}",
         )
-    if kind == "network":
-        return problem(kind, f"{_named(taken)} is there, but its packages could not be downloaded: {cause}")
-    if kind == "not_writable":
-        return problem(kind, f"{_named(taken)} is there, but what it needs cannot be written: {cause}")
-    return problem("package", f"{_named(taken)} is there, but its packages could not be installed: {cause}")
-
-
-def _named(found: list[Found]) -> str:
-    return str(found[0])
+    lacks = {"network": "its packages could not be downloaded", "not_writable": "what it needs cannot be written"}
+    what = lacks.get(kind, "its packages could not be installed")
+    return problem(kind if kind in lacks else "package", f"{taken[0]} is there, but {what}: {cause}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +54,7 @@ class KerasEngine:
     name = "keras"
 
     def __init__(self) -> None:
-        self._worker = Worker("photoflux.engines.keras.server", ENVIRONMENT, "Keras worker process")
+        self._process = Worker("photoflux.engines.keras.server", ENVIRONMENT, "Keras worker process")
 
     def __enter__(self) -> Self:
         return self
@@ -66,11 +66,16 @@ class KerasEngine:
 
     def close(self) -> None:
         """End the worker process; the engine stays usable, and starts another when asked for something."""
-        self._worker.close()
+        self._process.close()
+
+    @property
+    def _worker(self) -> Worker:
+        if (reason := why_unavailable()) is not None:
+            raise EngineError(reason)
+        return self._process
 
     def versions(self) -> dict[str, str]:
         """Return the versions of Keras, TensorFlow, NumPy and Python."""
-        _require_keras()
         return dict(self._worker.hello()["values"])
 
     def fit(
@@ -89,7 +94,6 @@ class KerasEngine:
         Ctrl-C, and `on_batch` returning True, end the fit after the batch that is being computed. A variant with a
         patience then keeps its best epoch's weights too, if one was finished.
         """
-        _require_keras()
         history: list[EpochRow] = []
 
         def on_event(event: Message) -> bool:
@@ -113,14 +117,12 @@ class KerasEngine:
 
     def load(self, variant: Variant, weights: Path, shape: Shape, classes: int) -> KerasModel:
         """Return the model, which stays in the worker process; see `photoflux.engines.base.Engine.load`."""
-        _require_keras()
         values = {"variant": variant.as_dict(), "weights": str(weights), "shape": shape, "classes": int(classes)}
         self._worker.request("load", values)
-        return KerasModel(self._exchange, values, shape, outputs_of(classes))
+        return KerasModel(self, values, shape, outputs_of(classes))
 
     def export(self, variant: Variant, weights: Path, shape: Shape, classes: int, path: Path, format: str) -> None:
         """Write the model of a weights file, for images of a shape (C, H, W), as ``"keras"`` or ``"onnx"``."""
-        _require_keras()
         values = {"weights": str(weights), "shape": shape, "classes": classes, "path": str(path), "format": format}
         self._worker.request("export", {"variant": variant.as_dict(), **values})
 
@@ -156,14 +158,12 @@ class KerasEngine:
         tuple
             The images' shape, and the number of classes.
         """
-        _require_keras()
         values = {"model": str(model), "weights": str(weights), "scaled": scaled, "shape": shape, "classes": classes}
         done = self._worker.request("import_model", {"variant": variant.as_dict(), **values})
         return Shape(*done["shape"]), done["classes"]
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Run the steps of a `TraceRequest`, as `photoflux.engines.proof.ProofEngine.trace` says."""
-        _require_keras()
         check_images(request.images, 5, "(steps, batch, C, H, W)")
         if request.labels.shape != request.images.shape[:2]:
             raise SettingError(
@@ -181,27 +181,25 @@ class KerasEngine:
         }
         masks = {f"mask/{name}": np.asarray(mask, np.float32) for name, mask in request.masks.items()}
         labels = np.asarray(request.labels, np.int32)
-        return self._exchange("trace", values, {"images": request.images, "labels": labels, **masks})
+        return self.exchange("trace", values, {"images": request.images, "labels": labels, **masks})
 
     def stopping(self, totals: Sequence[float], patience: int) -> tuple[int, int]:
         """Return where early stopping ends, as `photoflux.engines.proof.ProofEngine.stopping` says."""
-        _require_keras()
         done = self._worker.request("stopping", {"totals": [float(total) for total in totals], "patience": patience})
         return done["ended"], done["best"]
 
     def augmented(self, images: np.ndarray, drawn: Sequence[Augmentation]) -> np.ndarray:
         """Return transformed images, as `photoflux.engines.proof.ProofEngine.augmented` says."""
-        _require_keras()
         check_images(images, 4, "(N, C, H, W)")
-        return self._exchange("augmented", {"drawn": [asdict(a) for a in drawn]}, {"images": images})["images"]
+        return self.exchange("augmented", {"drawn": [asdict(a) for a in drawn]}, {"images": images})["images"]
 
     def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
         """Return images as a fit sees them, as `photoflux.engines.proof.ProofEngine.pixels` says."""
-        _require_keras()
         indices = {"chosen": np.asarray(chosen, np.int64)}
-        return self._exchange("pixels", {"prepared": str(prepared.path)}, indices)["images"]
+        return self.exchange("pixels", {"prepared": str(prepared.path)}, indices)["images"]
 
-    def _exchange(self, do: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def exchange(self, do: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Send a request with arrays to the worker process, and return those that it answers with."""
         with atomic.scratch("arrays") as folder:
             question, answer = folder / "question.safetensors", folder / "answer.safetensors"
             contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -213,14 +211,8 @@ class KerasEngine:
 class KerasModel:
     """A model in the worker process; see `photoflux.engines.base.Model`."""
 
-    def __init__(
-        self,
-        exchange: Callable[[str, dict[str, Any], dict[str, np.ndarray]], dict[str, np.ndarray]],
-        values: dict[str, Any],
-        shape: Shape,
-        outputs: int,
-    ) -> None:
-        self._exchange, self._values, self._shape, self._outputs = exchange, values, shape, outputs
+    def __init__(self, engine: KerasEngine, values: dict[str, Any], shape: Shape, outputs: int) -> None:
+        self._engine, self._values, self._shape, self._outputs = engine, values, shape, outputs
 
     def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
         """Return the logits; see `photoflux.engines.base.Model.logits`."""
@@ -228,12 +220,7 @@ class KerasModel:
         # Whole batches a chunk, so that the answer does not depend on how the images were cut up.
         step = batch_size * max(1, CHUNK_BYTES // (math.prod(self._shape) * batch_size))
         parts = [np.empty((0, self._outputs), np.float32)]
+        values = {**self._values, "batch_size": int(batch_size)}
         for start in range(0, len(images), step):
-            values = {**self._values, "batch_size": int(batch_size)}
-            parts.append(self._exchange("logits", values, {"images": images[start : start + step]})["logits"])
+            parts.append(self._engine.exchange("logits", values, {"images": images[start : start + step]})["logits"])
         return np.concatenate(parts)
-
-
-def _require_keras() -> None:
-    if (reason := why_unavailable()) is not None:
-        raise EngineError(reason)

@@ -23,48 +23,29 @@ from photoflux.model.variants import Variant
 from photoflux.model.weights import metadata_of, read_weights_of, write_weights
 
 
-@dataclass
 class Means:
     """Means over the images seen so far of what steps measured."""
 
-    images: int = 0
-    loss_sum: float = 0.0
-    penalty_sum: float = 0.0
-    correct: int = 0
+    def __init__(self) -> None:
+        self._images = 0
+        self._sums = np.zeros(3)  # of data loss, penalty and correct predictions
 
     def add(self, measured: Measured, images: int) -> float:
         """Take a step's measures in; return its total loss."""
         loss, penalty = float(measured.loss), float(measured.penalty)
-        self.images += images
-        self.loss_sum += loss * images
-        self.penalty_sum += penalty * images
-        self.correct += int(measured.correct)
+        self._images += images
+        self._sums += (loss * images, penalty * images, int(measured.correct))
         return loss + penalty
 
-    @property
-    def loss(self) -> float:
-        """Mean data loss."""
-        return self.loss_sum / self.images
-
-    @property
-    def penalty(self) -> float:
-        """Mean penalty."""
-        return self.penalty_sum / self.images
-
-    @property
-    def total(self) -> float:
-        """Mean data loss + penalty."""
-        return self.loss + self.penalty
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images classified correctly."""
-        return self.correct / self.images
+    def values(self) -> tuple[float, float, float, float]:
+        """Return the mean data loss, the mean penalty, their sum, and the share of images classified correctly."""
+        loss, penalty, accuracy = (self._sums / self._images).tolist()
+        return loss, penalty, loss + penalty, accuracy
 
 
-@dataclass(frozen=True)
-class FitRequest:
-    """What to fit, from and to which weights, and whom to tell; `on_batch` is None where nobody listens."""
+@dataclass
+class KerasFit:
+    """One fit: of what, from and to which weights, and whom to tell; `on_batch` is None where nobody listens."""
 
     variant: Variant
     prepared: PreparedDataset
@@ -75,38 +56,30 @@ class FitRequest:
     on_epoch: Callable[[dict[str, Any]], None]
     on_batch: Callable[[dict[str, Any]], None] | None
 
-
-class KerasFit:
-    """One fit of a variant."""
-
-    def __init__(self, request: FitRequest) -> None:
-        prepared, settings = request.prepared, request.settings
-        self.request = request
-        self.classes = len(prepared.classes)
-        self.shape = prepared.shape
-        self.validation = prepared.indices("validation")
+    def __post_init__(self) -> None:
+        self.classes, self.shape = len(self.prepared.classes), self.prepared.shape
+        self.validation = self.prepared.indices("validation")
         if not len(self.validation):
             raise DataError(
-                f"The prepared dataset {prepared.path} has no validation images. Prepare it again from more images."
+                f"The prepared dataset {self.prepared.path} has no validation images. Prepare it again from more "
+                "images."
             )
         keras.backend.clear_session()
-        keras.utils.set_random_seed(seed_of_32_bits(settings.seed))
-        self.model = build_model(request.variant, self.shape, self.classes)
-        if request.initial is not None:
-            set_weights(self.model, read_weights_of(request.initial, request.variant, self.shape, self.classes))
-        self.steps = Steps(self.model, request.variant, self.classes, settings.learning_rate)
-        self.epochs = Epochs(prepared, settings)
+        keras.utils.set_random_seed(seed_of_32_bits(self.settings.seed))
+        self.model = build_model(self.variant, self.shape, self.classes)
+        if self.initial is not None:
+            set_weights(self.model, read_weights_of(self.initial, self.variant, self.shape, self.classes))
+        self.steps = Steps(self.model, self.variant, self.classes, self.settings.learning_rate)
+        self.epochs = Epochs(self.prepared, self.settings)
         self.good = get_weights(self.model)
         self.good_epoch = 0
 
     def run(self) -> dict[str, Any]:
         """Fit, write the weights file, and return which epoch it holds and why the fit ended."""
-        request = self.request
-        stopping = None
-        if request.variant.patience is not None:
-            stopping = early_stopping(self.model, request.variant.patience)
+        patience = self.variant.patience
+        stopping = None if patience is None else early_stopping(self.model, patience)
         ended = "epochs"
-        for epoch in range(1, request.settings.epochs + 1):
+        for epoch in range(1, self.settings.epochs + 1):
             start = time.perf_counter()
             train = self._train_epoch(epoch)
             if train is None:
@@ -114,10 +87,10 @@ class KerasFit:
                 break
             validation = self._validate(epoch)
             self.good, self.good_epoch = get_weights(self.model), epoch
-            request.on_epoch(asdict(_row(epoch, time.perf_counter() - start, train, validation)))
+            self.on_epoch(asdict(EpochRow(epoch, time.perf_counter() - start, *train, *validation)))
             if stopping is not None:
-                stopping.on_epoch_end(epoch - 1, {"val_loss": validation.total})
-                if self.model.stop_training and epoch < request.settings.epochs:
+                stopping.on_epoch_end(epoch - 1, {"val_loss": validation[2]})
+                if self.model.stop_training and epoch < self.settings.epochs:
                     ended = "early_stopping"
                     break
         kept_epoch = self.good_epoch
@@ -128,44 +101,38 @@ class KerasFit:
         self._write(get_weights(self.model))
         return {"kept_epoch": kept_epoch, "ended": ended}
 
-    def _train_epoch(self, epoch: int) -> Means | None:
-        request, settings = self.request, self.request.settings
+    def _train_epoch(self, epoch: int) -> tuple[float, float, float, float] | None:
         means = Means()
         for batch, (images, labels, factors) in enumerate(self.epochs.epoch(epoch), 1):
             total = means.add(self.steps.train(images, labels, factors), len(labels))
             if not math.isfinite(total):
                 self._diverged(total, f"in epoch {epoch}, batch {batch}")
-            if request.on_batch is not None:
-                progress = BatchProgress(
-                    epoch, settings.epochs, batch, self.epochs.batches, len(labels), means.total, means.accuracy
-                )
-                request.on_batch(asdict(progress))
-            if request.stopped():
+            if self.on_batch is not None:
+                of = (epoch, self.settings.epochs, batch, self.epochs.batches, len(labels))
+                self.on_batch(asdict(BatchProgress(*of, *means.values()[2:])))
+            if self.stopped():
                 return None
-        return means
+        return means.values()
 
-    def _validate(self, epoch: int) -> Means:
-        prepared, size = self.request.prepared, self.request.settings.batch_size
-        means = Means()
+    def _validate(self, epoch: int) -> tuple[float, float, float, float]:
+        means, size = Means(), self.settings.batch_size
         for start in range(0, len(self.validation), size):
             batch = self.validation[start : start + size]
-            total = means.add(
-                self.steps.evaluate(prepared.images[batch], np.asarray(prepared.labels[batch])), len(batch)
-            )
+            images, labels = self.prepared.images[batch], np.asarray(self.prepared.labels[batch])
+            total = means.add(self.steps.evaluate(images, labels), len(batch))
             if not math.isfinite(total):
                 self._diverged(total, f"in the validation of epoch {epoch}")
-        return means
+        return means.values()
 
     def _write(self, weights: dict[str, np.ndarray]) -> None:
-        metadata = metadata_of(self.request.variant, self.shape, self.classes)
-        write_weights(self.request.weights, weights, metadata)
+        write_weights(self.weights, weights, metadata_of(self.variant, self.shape, self.classes))
 
     def _diverged(self, total: float, where: str) -> None:
         self._write(self.good)
         which = f"epoch {self.good_epoch}" if self.good_epoch else "the initial ones"
         raise DivergedError(
-            f"The loss became {total} {where}. Lower `learning_rate` (it is {self.request.settings.learning_rate:g}) "
-            f"or the penalty; the last good weights ({which}) are in {self.request.weights}."
+            f"The loss became {total} {where}. Lower `learning_rate` (it is {self.settings.learning_rate:g}) "
+            f"or the penalty; the last good weights ({which}) are in {self.weights}."
         )
 
 
@@ -184,12 +151,3 @@ def early_stopping(model: keras.Model, patience: int) -> keras.callbacks.EarlySt
     callback.on_train_begin()
     model.stop_training = False
     return callback
-
-
-def _row(epoch: int, seconds: float, train: Means, validation: Means) -> EpochRow:
-    return EpochRow(
-        epoch,
-        seconds,
-        *(train.loss, train.penalty, train.total, train.accuracy),
-        *(validation.loss, validation.penalty, validation.total, validation.accuracy),
-    )

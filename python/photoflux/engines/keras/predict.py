@@ -30,26 +30,13 @@ class Predictor:
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load the model of a request, unless it is the last one."""
-        self._load(request)
-        return {}
-
-    def logits(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Write the logits of ``images`` in the file ``arrays`` to the file ``answer``."""
-        images = safetensors.numpy.load_file(request["arrays"])["images"]
-        self._load(request)
-        size = request["batch_size"]
-        parts = [self._forward(images[start : start + size]).numpy() for start in range(0, len(images), size)]
-        safetensors.numpy.save_file({"logits": np.concatenate(parts)}, request["answer"])
-        return {}
-
-    def _load(self, request: dict[str, Any]) -> None:
         shape = Shape(*request["shape"])
         path = Path(request["weights"])
         state = path.stat() if path.is_file() else None
         file = (state.st_mtime_ns, state.st_size, state.st_ino) if state else None
         key = (repr(request["variant"]), request["classes"], shape, path.absolute(), file)
         if key == self._key:
-            return
+            return {}
         self.forget()
         keras.backend.clear_session()
         variant, classes = Variant.from_dict(request["variant"]), request["classes"]
@@ -59,3 +46,13 @@ class Predictor:
         signature = [tf.TensorSpec([None, *shape], tf.uint8)]
         self._forward = tf.function(lambda images: model(to_pixels(images), training=False), input_signature=signature)
         self._key = key
+        return {}
+
+    def logits(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Write the logits of ``images`` in the file ``arrays`` to the file ``answer``."""
+        images = safetensors.numpy.load_file(request["arrays"])["images"]
+        self.load(request)
+        size = request["batch_size"]
+        parts = [self._forward(images[start : start + size]).numpy() for start in range(0, len(images), size)]
+        safetensors.numpy.save_file({"logits": np.concatenate(parts)}, request["answer"])
+        return {}

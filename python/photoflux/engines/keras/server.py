@@ -86,7 +86,7 @@ def serve(channel: Channel) -> None:
     import tensorflow as tf
 
     from photoflux.engines.keras.export import export
-    from photoflux.engines.keras.fit import FitRequest, KerasFit
+    from photoflux.engines.keras.fit import KerasFit
     from photoflux.engines.keras.import_model import import_model
     from photoflux.engines.keras.predict import Predictor
     from photoflux.engines.keras.trace import augmented, pixels, stopping, trace
@@ -97,16 +97,14 @@ def serve(channel: Channel) -> None:
     def fit(request: dict[str, Any]) -> dict[str, Any]:
         predictor.forget()
         return KerasFit(
-            FitRequest(
-                variant=Variant.from_dict(request["variant"]),
-                prepared=open_prepared(request["prepared"]),
-                settings=Settings(**request["settings"]),
-                weights=Path(request["weights"]),
-                initial=None if request["initial"] is None else Path(request["initial"]),
-                stopped=lambda: channel.stopped(request["id"]),
-                on_epoch=lambda row: channel.tell("epoch", row),
-                on_batch=(lambda progress: channel.tell("batch", progress)) if request["batches"] else None,
-            )
+            variant=Variant.from_dict(request["variant"]),
+            prepared=open_prepared(request["prepared"]),
+            settings=Settings(**request["settings"]),
+            weights=Path(request["weights"]),
+            initial=None if request["initial"] is None else Path(request["initial"]),
+            stopped=lambda: channel.stopped(request["id"]),
+            on_epoch=lambda row: channel.tell("epoch", row),
+            on_batch=(lambda progress: channel.tell("batch", progress)) if request["batches"] else None,
         ).run()
 
     actions = {

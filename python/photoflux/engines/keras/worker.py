@@ -110,7 +110,7 @@ class Worker:
             except EngineError:
                 raise
             except BaseException:
-                self._end()  # its next line would answer this request, not the next one
+                self.close()  # its next line would answer this request, not the next one
                 raise
         if raised is not None and not (ctrl_c_stops and isinstance(raised, KeyboardInterrupt)):
             raise raised
@@ -119,10 +119,6 @@ class Worker:
             raise kind(answer["message"]) if issubclass(kind, PhotoFluxError) else EngineError(answer["message"])
         done: Message = answer["done"]
         return done
-
-    def close(self) -> None:
-        """End the process; the next request starts another."""
-        self._end()
 
     @contextmanager
     def _reserved(self) -> Iterator[None]:
@@ -139,7 +135,7 @@ class Worker:
             self._busy.release()
 
     def _start(self) -> None:
-        self._end()
+        self.close()
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
         # Our own path in our own order, so that the worker imports the modules that we would.
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
@@ -166,10 +162,11 @@ class Worker:
         try:
             self._hello = self._receive()
         except BaseException:
-            self._end()
+            self.close()
             raise
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """End the process; the next request starts another."""
         if self._finalizer is not None:
             self._finalizer()
         self._process = self._log = self._finalizer = None
@@ -192,7 +189,7 @@ class Worker:
         line = self._process.stdout.readline()
         if not line.endswith(b"\n"):
             error = self._death()
-            self._end()
+            self.close()
             raise error
         message: Message = json.loads(line)
         return message
