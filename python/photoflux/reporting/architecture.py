@@ -41,19 +41,8 @@ def draw_architecture(summary: Summary, tr: Translator = ENGLISH) -> Figure:
     """Draw the layers from top to bottom, each as a block with its name, kind, output shape and parameters.
 
     A block's width, depth and thickness grow with the logarithms of width, height and channels of the output, or its
-    width with that of the units. A thick outline marks a kernel with a penalty, hatching marks dropout.
-
-    Parameters
-    ----------
-    summary : Summary
-        What `photoflux.summary` returned.
-    tr : Translator
-        The language.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        5.2 inches wide; on white where it is saved, transparent in a page.
+    width with that of the units. A thick outline marks a kernel with a penalty, hatching marks dropout. The figure is
+    5.2 inches wide; on white where it is saved, transparent in a page.
     """
     rows = [Layer("", "input", summary.shape.hwc), *summary.layers]
     height = PITCH * len(rows) + 0.7

@@ -10,7 +10,7 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset, open_prepared
 from photoflux.engines.base import Engine
-from photoflux.errors import DataError, RunError
+from photoflux.errors import DataError
 from photoflux.model.weights import read_weights_of, write_arrays
 from photoflux.reporting import plots
 from photoflux.reporting.report_data import PARTS
@@ -19,7 +19,7 @@ from photoflux.runs.dataset import dataset_of
 from photoflux.runs.folder import amend
 from photoflux.runs.progress import Display
 from photoflux.runs.run import LOGITS, Run
-from photoflux.runs.scoring import logits_of, metrics_of
+from photoflux.runs.scoring import logits_of, metrics_of, own_logits
 from photoflux.runs.seen import scored_positions
 from photoflux.runs.training import Trained
 from photoflux.system import atomic
@@ -100,23 +100,7 @@ def finish(
     Nothing is raised for what fails, a Ctrl-C included: the run's ``notes`` say what is missing and why, and
     `photoflux.report` makes it again.
 
-    Parameters
-    ----------
-    run : Run
-        The run, which its folder holds.
-    engine : Engine
-        What computes the scores.
-    prepared : PreparedDataset, optional
-        The run's data; None: no scores.
-    display : Display
-        Shows notes.
-    interruption : optional
-        A Ctrl-C or the like that came while the run was being saved: nothing is made.
-
-    Returns
-    -------
-    Run
-        With metrics and notes.
+    Without its data it gets no scores; after an `interruption` that came while it was being saved nothing is made.
 
     Raises
     ------
@@ -156,14 +140,7 @@ def finish_fit(trained: Trained, engine: Engine, prepared: PreparedDataset, disp
 def complete(run: Run, engine: Callable[[], Engine], display: Display) -> Run:
     """Make what a run lacks: scores and logits, if its data is there, and figures; see `finish`.
 
-    Parameters
-    ----------
-    run : Run
-        The run.
-    engine : callable
-        Returns the engine; called only if there is something to score.
-    display : Display
-        Shows notes.
+    `engine` is called, and returns the engine, only if there is something to score.
     """
     finisher = _Finisher(run, display)
     scored = False
@@ -186,15 +163,8 @@ def was_interrupted(run: Run) -> bool:
 
 def has_scores(run: Run, prepared: PreparedDataset, part: str) -> bool:
     """Say whether a run has the metrics and the logits of a part of its data, if there is anything in it to score."""
-    chosen = scored_positions(run, prepared, part)
-    if not len(chosen):
-        return True
-    try:
-        logits = run.logits(part)
-    except RunError:
-        return False
-    # Julia leaves the logits of an earlier run in its folder.
-    return part in run.metrics.by_part() and len(logits) == len(chosen) and bool(np.isfinite(logits).all())
+    images = len(scored_positions(run, prepared, part))
+    return images == 0 or own_logits(run, part, images) is not None
 
 
 def _data_of(run: Run, display: Display) -> PreparedDataset | None:

@@ -98,12 +98,7 @@ class _Sentence(string.Formatter):
 
 
 def translator(lang: str = "en") -> Translator:
-    """Return the translator of a language.
-
-    Parameters
-    ----------
-    lang : str
-        ``"en"`` or ``"fr"``.
+    """Return the translator of a language, ``"en"`` or ``"fr"``.
 
     Raises
     ------

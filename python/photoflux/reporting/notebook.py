@@ -34,5 +34,4 @@ def operating_point_html(found: OperatingPoint) -> str:
 def summary_html(summary: Summary) -> str:
     """Return a summary as a table, its totals and the figure of the architecture."""
     table = Table(COLUMNS, [row_of(layer) for layer in summary.layers], range(TEXTS, len(COLUMNS)))
-    drawings = [architecture(summary, ENGLISH)]
-    return notebook_html(summary.heading, [table], facts=summary.totals(), drawings=drawings)
+    return notebook_html(summary.heading, [table], facts=summary.totals(), drawings=[architecture(summary, ENGLISH)])

@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from photoflux.model.history import EpochRow
 from photoflux.reporting.i18n import ENGLISH, Translator
-from photoflux.reporting.styling import (
-    BLUE,
-    MARK,
-    PARTS,
-    TRAIN,
-    VALIDATION,
-    figure,
-    numbered,
-    style,
-    svg_of,
-)
+from photoflux.reporting.styling import BLUE, MARK, PARTS, TRAIN, VALIDATION, figure, numbered, style, svg_of
 from photoflux.system.atomic import writing_file
 from photoflux.system.names import printable
 from photoflux.thresholds.calibration import Calibration, Reliability
@@ -36,17 +26,7 @@ FEW, MANY = 5, 25
 
 
 def plot_curves(history: Sequence[EpochRow], ended: str, title: str, path: Path) -> None:
-    """Draw accuracy and total loss by epoch side by side, as `curves` draws each, into a PNG.
-
-    Parameters
-    ----------
-    history, ended
-        As in `curves`.
-    title : str
-        Above the two panels.
-    path : Path
-        Where the PNG goes.
-    """
+    """Draw accuracy and total loss by epoch side by side, as `curves` draws each, into the PNG file `path`."""
     with style():
         drawn = figure(10, 4.2)
         drawn.suptitle(printable(title))
@@ -98,9 +78,8 @@ def _curve_panel(axes: Axes, history: Sequence[EpochRow], ended: str, column: st
         look = PARTS[part].keywords | ({} if len(epochs) <= 30 else {"marker": None})
         axes.plot(epochs, heights, **look, markersize=3.5, label=tr(part))
     if len(epochs) > 1:
-        axes.fill_between(
-            epochs, values["train"], values["validation"], color=MARK, alpha=0.22, linewidth=0, label=tr("gap")
-        )
+        train, validation = values.values()
+        axes.fill_between(epochs, train, validation, color=MARK, alpha=0.22, linewidth=0, label=tr("gap"))
     height = getattr(best, f"validation_{column}")
     axes.plot([best.epoch], [height], "*", color=VALIDATION, markersize=14, markeredgecolor="white", zorder=3)
     label = tr.sentence("best epoch: {n}", n=best.epoch)
@@ -121,17 +100,7 @@ def _curve_panel(axes: Axes, history: Sequence[EpochRow], ended: str, column: st
 
 
 def plot_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], title: str, path: Path) -> None:
-    """Draw a confusion matrix as `confusion_matrix` does, into a PNG.
-
-    Parameters
-    ----------
-    confusion, classes
-        As in `confusion_matrix`.
-    title : str
-        Above the matrix.
-    path : Path
-        Where the PNG goes.
-    """
+    """Draw a confusion matrix as `confusion_matrix` does, into the PNG file `path`."""
     with style():
         drawn = confusion_matrix(confusion, classes)
         drawn.axes[0].set_title(printable(title))
@@ -144,15 +113,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str],
 
     The stronger the colour of a cell, the larger its share of the true class, on a square root scale that shows small
     ones. Cells have count and share; of more than 5 classes the count, where it is not 0; of more than 25 neither.
-
-    Parameters
-    ----------
-    confusion : sequence of sequence of int
-        ``confusion[i][j]``: images of class i predicted as class j.
-    classes : sequence of str
-        Their names.
-    tr : Translator
-        The language.
+    ``confusion[i][j]`` is how many images of class i are predicted as class j.
     """
     import numpy as np
     from matplotlib.colors import to_rgb
@@ -220,17 +181,13 @@ def ranking(
     for part, (labels, scores) in parts.items():
         if kind == "roc":
             x, y, _ = roc_curve(labels, scores)
-            area = tr.sentence("{part}: AUC {area:.3f}", part=tr(part), area=roc_auc_score(labels, scores))
+            template, area = "{part}: AUC {area:.3f}", roc_auc_score(labels, scores)
         else:
             y, x, _ = precision_recall_curve(labels, scores)
-            area = tr.sentence(
-                "{part}: average precision {area:.3f}",
-                part=tr(part),
-                area=average_precision_score(labels, scores),
-            )
+            template, area = "{part}: average precision {area:.3f}", average_precision_score(labels, scores)
         # Between two thresholds the precision is not on the line between the two points.
         look = PARTS[part].keywords | {"marker": None, "drawstyle": "default" if kind == "roc" else "steps-post"}
-        axes.plot(x, y, **look, label=area)
+        axes.plot(x, y, **look, label=tr.sentence(template, part=tr(part), area=area))
     for (name, threshold), mark in zip(thresholds.items(), ("o", "D", "s", "v"), strict=False):
         for part, (labels, scores) in parts.items():
             place = _point(kind, labels, scores, threshold)
@@ -243,11 +200,16 @@ def ranking(
         labels = next(iter(parts.values()))[0]
         axes.axhline(float(labels.mean()), color=MARK, linewidth=1, linestyle=":", label=tr("chance level"))
     titles = ("false positive rate", "recall (true positive rate)") if kind == "roc" else ("recall", "precision")
-    axes.set(xlabel=tr(titles[0]), ylabel=tr(titles[1]), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    for axis in (axes.xaxis, axes.yaxis):
-        numbered(axis, tr, percent=True)
+    _of_shares(axes, *titles, tr)
     axes.legend(loc="lower right" if kind == "roc" else "lower left")
     return drawn
+
+
+def _of_shares(axes: Axes, xlabel: str, ylabel: str, tr: Translator) -> None:
+    """Name both axes, and let them go from 0 to 100 %."""
+    axes.set(xlabel=tr(xlabel), ylabel=tr(ylabel), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    for axis in (axes.xaxis, axes.yaxis):
+        numbered(axis, tr, percent=True)
 
 
 def _point(kind: str, labels: np.ndarray, scores: np.ndarray, threshold: float) -> tuple[float, float]:
@@ -259,16 +221,9 @@ def _point(kind: str, labels: np.ndarray, scores: np.ndarray, threshold: float) 
 
 
 def plot_calibration(calibration: Calibration, title: str, path: Path) -> None:
-    """Draw the reliability of every part, as `calibration_curve` does, without and with the temperature, into a PNG.
+    """Draw the reliability of every part, as `calibration_curve` does, into the PNG file `path`.
 
-    Parameters
-    ----------
-    calibration : Calibration
-        The second panel is left out where there is no temperature.
-    title : str
-        Above the panels.
-    path : Path
-        Where the PNG goes.
+    One panel is without the temperature and, where there is one, another with it.
     """
     panels = {"without temperature": calibration.before}
     if calibration.temperature is not None:
@@ -286,12 +241,7 @@ def plot_calibration(calibration: Calibration, title: str, path: Path) -> None:
 def calibration_curve(parts: Mapping[str, Reliability], tr: Translator = ENGLISH) -> Figure:
     """Draw the observed frequency against the predicted probability, a point per bin, with exact 95 % intervals.
 
-    Parameters
-    ----------
-    parts : mapping of str to Reliability
-        For each part, `Calibration.before` or `Calibration.after`.
-    tr : Translator
-        The language.
+    `parts` is `Calibration.before` or `Calibration.after`.
     """
     drawn = figure(4.6, 3.9)
     _reliability_panel(drawn.subplots(), parts, tr)
@@ -307,27 +257,15 @@ def _reliability_panel(axes: Axes, parts: Mapping[str, Reliability], tr: Transla
         look = PARTS[part].keywords | {"markersize": 4.5, "elinewidth": 0.9, "label": label}
         axes.errorbar(found.predicted, found.observed, yerr=[below, above], **look)
     axes.plot([0, 1], [0, 1], color=MARK, linewidth=1, linestyle=":", label=tr("perfect calibration"))
-    axes.set(
-        xlabel=tr("mean predicted probability"), ylabel=tr("observed frequency"), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
-    )
-    for axis in (axes.xaxis, axes.yaxis):
-        numbered(axis, tr, percent=True)
+    _of_shares(axes, "mean predicted probability", "observed frequency", tr)
     axes.legend(loc="upper left")
 
 
 @style()
 def plot_agreement(ours: np.ndarray, theirs: np.ndarray, tolerance: np.ndarray) -> str:
-    """Draw the total loss in Flux and in Keras, and how far the two are apart on a log scale.
+    """Draw the total loss in Flux and in Keras, and how far the two are apart on a log scale, as an SVG element.
 
-    Parameters
-    ----------
-    ours, theirs, tolerance : numpy.ndarray
-        The loss before each step in either engine, and how far apart the two may be, all (steps,).
-
-    Returns
-    -------
-    str
-        An SVG element.
+    Given are the loss before each step in either engine, and how far apart the two may be, all (steps,).
     """
     import numpy as np
     from matplotlib.ticker import MaxNLocator

@@ -9,12 +9,13 @@ from functools import cached_property
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
-from photoflux.errors import DataError, RunError
+from photoflux.errors import DataError
 from photoflux.reporting.i18n import Translator
 from photoflux.runs.dataset import DatasetChangedError, dataset_of
 from photoflux.runs.evaluation import decisions, image_losses, probabilities
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
+from photoflux.runs.scoring import own_logits
 from photoflux.runs.seen import scored_positions
 from photoflux.system.terminal import say
 
@@ -97,7 +98,7 @@ def gather(run: Run, tr: Translator) -> ReportData:
             indices = scored_positions(run, prepared, part)
             if not len(indices):
                 continue
-            logits = _logits(run, part, len(indices))
+            logits = own_logits(run, part, len(indices))
             if logits is not None:
                 scored[part] = Scored(indices, np.asarray(prepared.labels[indices]), logits)
         if not scored:
@@ -110,15 +111,6 @@ def gather(run: Run, tr: Translator) -> ReportData:
     return ReportData(run, prepared, files, scored, missing)
 
 
-def _logits(run: Run, part: str, images: int) -> np.ndarray | None:
-    try:
-        logits = run.logits(part)
-    except RunError:
-        return None
-    # Julia leaves the logits of an earlier run in its folder.
-    return logits if len(logits) == images and np.isfinite(logits).all() else None
-
-
 def _dataset(run: Run, tr: Translator, missing: list[str]) -> tuple[PreparedDataset | None, list[dict[str, str]]]:
     path = run.data.path
     if path is None and run.data.made_from is None:
@@ -128,21 +120,19 @@ def _dataset(run: Run, tr: Translator, missing: list[str]) -> tuple[PreparedData
         with Display() as display:
             prepared = dataset_of(run, display)
         return prepared, prepared.files()
-    except DatasetChangedError as error:
-        say(f"Note: {error}")
-        line = tr.sentence(
-            "The prepared dataset at {path} is no longer the one that the run was trained on (its fingerprint "
-            "differs): examples, errors by image and threshold curves are missing.",
-            path=path,
-        )
     except DataError as error:
         say(f"Note: {error}")
-        line = tr.sentence(
-            "There is no usable prepared dataset at {path} any more: examples, errors by image and threshold curves "
-            "are missing.",
+        changed = isinstance(error, DatasetChangedError)
+    missing.append(
+        tr.sentence(
+            "The prepared dataset at {path} is no longer the one that the run was trained on (its fingerprint "
+            "differs): examples, errors by image and threshold curves are missing."
+            if changed
+            else "There is no usable prepared dataset at {path} any more: examples, errors by image and threshold "
+            "curves are missing.",
             path=path,
         )
-    missing.append(line)
+    )
     return None, []
 
 

@@ -14,7 +14,7 @@ from photoflux.reporting.i18n import Translator
 from photoflux.reporting.page import Drawing, drawing, rendered
 from photoflux.reporting.report_data import PARTS, ReportData, gather
 from photoflux.reporting.reproduce import prepare_command, train_command, why_not
-from photoflux.reporting.verdict import interval, verdict
+from photoflux.reporting.verdict import accuracy_interval, verdict
 from photoflux.runs.run import Run, summary_of_run
 from photoflux.thresholds.calibration import calibrate
 
@@ -61,9 +61,7 @@ def _rating(run: Run) -> str:
     """Return whether the run is better than always answering the largest class."""
     if run.metrics.test is None:
         return ""
-    counts = np.asarray(run.metrics.test.confusion)
-    low, high = interval(int(np.trace(counts)), int(counts.sum()))
-    largest = counts.sum(axis=1).max() / counts.sum()
+    low, high, largest = accuracy_interval(run.metrics.test)
     return "good" if low > largest else "bad" if high < largest else ""
 
 

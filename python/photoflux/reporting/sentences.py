@@ -28,12 +28,8 @@ def regularisation(variant: Variant) -> list[Sentence]:
     parts: list[Sentence] = []
     for group, coefficients in variant.penalty.items():
         for kind, value in coefficients.items():
-            parts.append(
-                (
-                    "{kind} penalty {value} on the {group} kernels",
-                    {"kind": kind.upper(), "value": value, "group": group},
-                )
-            )
+            values = {"kind": kind.upper(), "value": value, "group": group}
+            parts.append(("{kind} penalty {value} on the {group} kernels", values))
     for group, rate in variant.dropout.items():
         parts.append(("dropout {rate} after the {group} layer", {"rate": rate, "group": group}))
     if variant.patience is not None:

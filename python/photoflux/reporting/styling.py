@@ -124,34 +124,26 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", dpi=120)
 
 
-def numbered(axis: Axis, tr: Translator | None = None, *, percent: bool = False) -> None:
-    """Write the numbers along an axis in a language's way, as percent if they are shares; call it when all is drawn.
+def numbered(axis: Axis, tr: Translator = ENGLISH, *, percent: bool = False) -> None:
+    """Write the numbers along an axis in a language's way; call it when all is drawn.
 
-    Parameters
-    ----------
-    axis : matplotlib.axis.Axis
-        The x or y axis.
-    tr : callable, optional
-        A `photoflux.reporting.i18n.Translator`; None: English.
-    percent : bool
-        Whether the numbers are shares from 0 to 1.
+    They are written as percent where they are said to be shares, 0 to 1.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
-    localised = (tr or ENGLISH).localised
     if percent:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: localised(f"{100 * value:g} %")))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: tr.localised(f"{100 * value:g} %")))
         return
     if axis.get_scale() == "log":
         low, high = axis.get_view_interval()
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: localised(f"{value:g}")))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: tr.localised(f"{value:g}")))
         axis.set_minor_formatter(NullFormatter())
         return
 
     class Localised(ScalarFormatter):
         def __call__(self, x: float, pos: int | None = None) -> str:
-            return localised(super().__call__(x, pos).replace("\N{MINUS SIGN}", "-"))
+            return tr.localised(super().__call__(x, pos).replace("\N{MINUS SIGN}", "-"))
 
     axis.set_major_formatter(Localised(useOffset=False))
 

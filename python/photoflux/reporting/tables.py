@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from photoflux.data.prepared import SPLITS, PreparedDataset
 from photoflux.model.summary import Summary, penalty_text
 from photoflux.model.variants import LOSSES
 from photoflux.reporting.i18n import Translator
 from photoflux.reporting.page import Table
 from photoflux.reporting.report_data import ReportData
-from photoflux.reporting.sentences import regularisation
+from photoflux.reporting.sentences import regularisation, text_of
 from photoflux.runs.evaluation import Metrics
 from photoflux.runs.run import Run
 from photoflux.system.names import printable
@@ -40,11 +42,10 @@ def classes(run: Run, tr: Translator) -> Table | None:
     test = run.metrics.test
     if test is None:
         return None
+    of_class = zip(run.classes, test.confusion, test.precision, test.recall, strict=True)
     rows = [
         [name, tr.number(sum(counts), ","), tr.percent(precision), tr.percent(recall)]
-        for name, counts, precision, recall in zip(
-            run.classes, test.confusion, test.precision, test.recall, strict=True
-        )
+        for name, counts, precision, recall in of_class
     ]
     head = [tr(title) for title in ("class", "images", "precision", "recall")]
     return Table(head, rows[:MOST], range(1, 4))
@@ -119,7 +120,7 @@ def settings(run: Run, tr: Translator) -> list[tuple[str, str]]:
     rows = [
         (tr("variant"), variant.name),
         (tr("engine"), run.engine),
-        (tr("regularisation"), "; ".join(_regulariser(tr, *item) for item in regularisation(variant))),
+        (tr("regularisation"), "; ".join(text_of(item, tr) for item in regularisation(variant))),
         (tr("loss"), tr(LOSSES[variant.loss])),
     ]
     if run.ended != "adopted":
@@ -131,11 +132,6 @@ def settings(run: Run, tr: Translator) -> list[tuple[str, str]]:
             (tr("seed"), str(chosen.seed)),
         ]
     return [*rows, (tr("initial weights"), _origin(run, tr))]
-
-
-def _regulariser(tr: Translator, template: str, values: dict[str, Any]) -> str:
-    named = {name: tr(value) if name == "group" else value for name, value in values.items()}
-    return tr.sentence(template, **named)
 
 
 def _origin(run: Run, tr: Translator) -> str:
@@ -186,10 +182,8 @@ def data(report_data: ReportData, tr: Translator) -> list[tuple[str, str]]:
     return rows
 
 
-def counts(prepared: PreparedDataset, folder_of: Any, tr: Translator) -> Table:
+def counts(prepared: PreparedDataset, folder_of: np.ndarray, tr: Translator) -> Table:
     """Return how many images each class, or each folder class where there are others, has in each part."""
-    import numpy as np
-
     names, codes = np.unique(folder_of.astype(str), return_inverse=True)
     rows = [(str(name), prepared.split[codes == code]) for code, name in enumerate(names[:MOST])]
     cells = []

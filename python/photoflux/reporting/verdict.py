@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from photoflux.model.history import overfitting_starts
 from photoflux.reporting.i18n import Translator
 from photoflux.runs.evaluation import Metrics
@@ -11,15 +13,7 @@ LEVEL = 0.95
 
 
 def verdict(run: Run, tr: Translator) -> list[str]:
-    """Return short paragraphs made from a run's numbers: test scores, the most frequent confusion, how the fit went.
-
-    Parameters
-    ----------
-    run : Run
-        The run.
-    tr : Translator
-        The language.
-    """
+    """Return short paragraphs made from a run's numbers: test scores, the most frequent confusion, how the fit went."""
     test = run.metrics.test
     paragraphs = [] if test is None else [_score(run, test, tr), _classes(run, test, tr)]
     if run.history:
@@ -27,6 +21,13 @@ def verdict(run: Run, tr: Translator) -> list[str]:
     elif run.ended == "adopted":
         paragraphs.append([tr("It was imported from a Keras model, not trained here: there are no learning curves.")])
     return [" ".join(sentences) for sentences in paragraphs if sentences]
+
+
+def accuracy_interval(test: Metrics) -> tuple[float, float, float]:
+    """Return the bounds of the accuracy, and the share of the largest class, all 0 to 1."""
+    counts = np.asarray(test.confusion)
+    images = int(counts.sum())
+    return *interval(int(np.trace(counts)), images), float(counts.sum(axis=1).max() / images)
 
 
 def interval(right: int, of: int) -> tuple[float, float]:
@@ -43,11 +44,9 @@ def interval(right: int, of: int) -> tuple[float, float]:
 
 def _score(run: Run, test: Metrics, tr: Translator) -> list[str]:
     sizes = [sum(row) for row in test.confusion]
-    images, right = sum(sizes), sum(row[i] for i, row in enumerate(test.confusion))
-    low, high = interval(right, images)
-    largest = max(sizes) / images
+    low, high, largest = accuracy_interval(test)
     values = {
-        "images": images,
+        "images": sum(sizes),
         "accuracy": test.accuracy,
         "low": low,
         "high": high,
@@ -62,16 +61,12 @@ def _score(run: Run, test: Metrics, tr: Translator) -> list[str]:
             **values,
         )
     ]
+    template = "No difference is detected from always predicting “{name}”, which would be correct for {largest:.1%}."
     if low > largest:
         template = "That is more than always predicting “{name}”, which would be correct for {largest:.1%}."
     elif high < largest:
         template = "That is less than always predicting “{name}”, which would be correct for {largest:.1%}."
-    else:
-        template = (
-            "No difference is detected from always predicting “{name}”, which would be correct for {largest:.1%}."
-        )
-    sentences.append(tr.sentence(template, **values))
-    return sentences
+    return [*sentences, tr.sentence(template, **values)]
 
 
 def _classes(run: Run, test: Metrics, tr: Translator) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import Engine, Model
+from photoflux.errors import RunError
 from photoflux.model.layers import layers, penalty_of
 from photoflux.model.variants import Variant
 from photoflux.model.weights import read_weights_of
@@ -39,6 +40,17 @@ def metrics_of(
     penalty = penalty_of(layers(variant, shape, classes), kernels)
     folders = np.asarray(prepared.folder_labels())[chosen]
     return score(variant, logits, prepared.labels[chosen], classes, penalty, folders.tolist())
+
+
+def own_logits(run: Run, part: str, images: int) -> np.ndarray | None:
+    """Return what `Run.logits` gives of a part of so many images; None where there are none, or an earlier run's."""
+    try:
+        logits = run.logits(part)
+    except RunError:
+        return None
+    # Julia writes no metrics, and leaves the logits of an earlier run in its folder.
+    known = part in run.metrics.by_part() and len(logits) == images
+    return logits if known and np.isfinite(logits).all() else None
 
 
 def logits_of(model: Model, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
