@@ -65,15 +65,9 @@ def is_alive(pid: int, start: int) -> bool:
 def _status(pid: int) -> list[str]:
     """Return the fields of a process after its name, from its state on; none where the system does not tell."""
     try:
-        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode("ascii", "replace").split()
     except OSError:
         return []
-    try:
-        return os.read(descriptor, 4096).rpartition(b")")[2].decode("ascii", "replace").split()
-    except OSError:
-        return []
-    finally:
-        os.close(descriptor)
 
 
 def owner() -> str:
@@ -106,26 +100,30 @@ def sibling(path: Path, kind: str = "tmp", suffix: str = "") -> Path:
 
 def sweep(folder: Path) -> None:
     """Remove what processes that are gone left in a folder; an earlier content that one had moved aside goes back."""
+    for left, match in _abandoned(folder, _NAME):
+        place = folder / match["name"]
+        if match["kind"] == "old" and not os.path.lexists(place):
+            with contextlib.suppress(OSError):
+                left.rename(place)
+        else:
+            remove(left)
+
+
+def _abandoned(folder: Path, temporary: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str]]]:
+    """Yield what processes that are gone left in a folder under temporary names, as far as the folder can be read."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in list(entries):
-            match = _NAME.fullmatch(entry.name)
-            if match is None or not _abandoned(match, entry):
+            match = temporary.fullmatch(entry.name)
+            if match is None:
                 continue
-            place = folder / match["name"]
-            if match["kind"] == "old" and not os.path.lexists(place):
-                with contextlib.suppress(OSError):
-                    Path(entry.path).rename(place)
+            gone = False
+            if match["machine"] == machine():
+                gone = not is_alive(int(match["pid"]), int(match["start"]))
             else:
-                remove(Path(entry.path))
-
-
-def _abandoned(match: re.Match[str], entry: os.DirEntry[str]) -> bool:
-    if match["machine"] == machine():
-        return not is_alive(int(match["pid"]), int(match["start"]))
-    try:
-        return time.time() - entry.stat(follow_symlinks=False).st_mtime > FOREIGN_SECONDS
-    except OSError:
-        return False
+                with contextlib.suppress(OSError):
+                    gone = time.time() - entry.stat(follow_symlinks=False).st_mtime > FOREIGN_SECONDS
+            if gone:
+                yield Path(entry.path), match
 
 
 def remove(path: Path) -> None:
@@ -250,9 +248,6 @@ def new_scratch(title: str) -> Path:
         Ends its name, for people who look.
     """
     place = Path(tempfile.gettempdir())
-    with contextlib.suppress(OSError), os.scandir(place) as entries:
-        for entry in list(entries):
-            match = _SCRATCH.fullmatch(entry.name)
-            if match is not None and _abandoned(match, entry):
-                remove(Path(entry.path))
+    for left, _ in _abandoned(place, _SCRATCH):
+        remove(left)
     return Path(tempfile.mkdtemp(prefix=f"photoflux-{owner()}-", suffix=f"-{title}"))

@@ -7,6 +7,8 @@ import http.client
 import math
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from photoflux.data.cache import advice_for
@@ -83,15 +85,8 @@ def _fetch(url: str, part: Path, instead: str, on_progress: OnProgress | None) -
             if _fetch_once(url, part, on_progress):
                 return
             problem = "the connection was cut"
-        except urllib.error.HTTPError as error:
-            # 416: nothing is left to send; the md5 decides whether what is here is right.
-            if error.code == 416 and before:
-                return
-            problem = f"the server answered {error.code} {error.reason}"
-        except _Unwritable as error:
-            raise OSError(*error.args) from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            problem = str(getattr(error, "reason", error)) or type(error).__name__
+        except _NetworkError as error:
+            problem = str(error)
         if _size(part) <= before:
             have = f" {before} bytes are kept, and the next try continues there." if before else ""
             raise DataError(f"{url} could not be downloaded: {problem}.{have} {instead}")
@@ -101,40 +96,43 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-class _Unwritable(Exception):
-    """An OSError of the local disk, told apart from those of the network."""
+class _NetworkError(Exception):
+    """What the network or the server did, told apart from an OSError of the local disk."""
+
+
+@contextmanager
+def _network() -> Iterator[None]:
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        raise _NetworkError(f"the server answered {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _NetworkError(str(getattr(error, "reason", error)) or type(error).__name__) from error
 
 
 def _fetch_once(url: str, part: Path, on_progress: OnProgress | None) -> bool:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError("expected an http or https address")
     start = _size(part)
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-        if answer.status != 206:
-            start = 0
-        length = answer.headers.get("Content-Length")
-        total = start + int(length) if length else 0
-        try:
-            with part.open("ab" if start else "wb") as file:
-                while block := _next_block(answer):
-                    file.write(block)
-                    start += len(block)
-                    if on_progress is not None and total:
-                        on_progress(start, total, "Downloading")
-        except _Network as error:
-            raise error.args[0] from error
-        except OSError as error:
-            raise _Unwritable(*error.args) from error
-    return not total or start >= total
-
-
-class _Network(Exception):
-    """Carries an error of the network past the handler for the local disk's."""
-
-
-def _next_block(answer: http.client.HTTPResponse) -> bytes:
     try:
-        return answer.read1(_BLOCK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _Network(error) from error
+        with _network():
+            if not url.startswith(("http://", "https://")):
+                raise ValueError("expected an http or https address")
+            request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+            answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
+            start = start if answer.status == 206 else 0
+            length = answer.headers.get("Content-Length")
+            total = start + int(length) if length else 0
+    except _NetworkError as error:
+        # 416: nothing is left to send; the md5 decides whether what is here is right.
+        if start and getattr(error.__cause__, "code", None) == 416:
+            return True
+        raise
+    with answer, part.open("ab" if start else "wb") as file:
+        while True:
+            with _network():
+                block = answer.read1(_BLOCK)
+            if not block:
+                return not total or start >= total
+            file.write(block)
+            start += len(block)
+            if on_progress is not None and total:
+                on_progress(start, total, "Downloading")
