@@ -94,7 +94,7 @@ def distinct_looks(hashes: np.ndarray) -> np.ndarray:
     One that more share is of look-alikes, such as blank pages, and tells nothing.
     """
     values, counts = np.unique(np.asarray(hashes, dtype=np.uint64), return_counts=True)
-    left, right = _each_pair_once(values)
+    left, right = np.unique(np.sort(_near_pairs(values), axis=0), axis=1)
     near = counts.copy()
     np.add.at(near, left, counts[right])
     np.add.at(near, right, counts[left])
@@ -112,12 +112,6 @@ def looks_like(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
     near[right[is_known[left]]] = True
     found: np.ndarray = near[np.searchsorted(every, values)][where]
     return found
-
-
-def _each_pair_once(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    pairs = np.sort(np.stack(_near_pairs(hashes)), axis=0)
-    left, right = np.unique(pairs, axis=1)
-    return left, right
 
 
 def components(nodes: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -132,16 +132,11 @@ class PreparedDataset:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of images of each class in each part."""
-        return {
-            split: dict(
-                zip(
-                    self.classes,
-                    np.bincount(self.labels[self.indices(split)], minlength=len(self.classes)).tolist(),
-                    strict=True,
-                )
-            )
-            for split in SPLITS
-        }
+        counts = {}
+        for split in SPLITS:
+            of_class = np.bincount(self.labels[self.indices(split)], minlength=len(self.classes)).tolist()
+            counts[split] = dict(zip(self.classes, of_class, strict=True))
+        return counts
 
     def files(self) -> list[dict[str, str]]:
         """Return the rows of ``files.csv``, one per image, in the images' order.

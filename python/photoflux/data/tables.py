@@ -53,7 +53,7 @@ def read_table(data: bytes, place: Path, columns: Sequence[str]) -> Iterator[Row
     given = first.strip().lower()
     if given.startswith("sep=") and given[4:] in SEPARATORS:  # Excel's own way to name what separates
         first = lines.readline()
-    between = max(SEPARATORS, key=lambda mark: _known(first, mark, columns))
+    between = max(SEPARATORS, key=lambda mark: len(set(columns).intersection(_header(first, mark))))
     rest = io.StringIO(first + lines.read(), newline="")
     reader = csv.reader(rest, delimiter=between, strict=True)
     try:
@@ -98,8 +98,3 @@ def _header(line: str, between: str) -> list[str]:
         return [cell.strip().lower() for cell in next(csv.reader([line], delimiter=between, strict=True), [])]
     except csv.Error:
         return []
-
-
-def _known(line: str, between: str, columns: Sequence[str]) -> int:
-    header = _header(line, between)
-    return sum(column in header for column in columns)

@@ -176,7 +176,7 @@ def absence(path: str | os.PathLike[str], what: str = "No such folder:") -> str 
     try:
         os.stat(path)
     except (FileNotFoundError, ValueError):
-        return f"{name} is a link to nothing" if is_link(path) else f"{what} {name}"
+        return f"{name} is a link to nothing" if os.path.islink(path) else f"{what} {name}"
     except OSError as error:
         circle = error.errno == errno.ELOOP
         return f"{name} is a link in a circle" if circle else f"{name} cannot be read: {_why(error)}"
@@ -192,11 +192,6 @@ def is_file(path: str | os.PathLike[str]) -> bool:
 def is_folder(path: str | os.PathLike[str]) -> bool:
     """Say whether a path is a folder, or a link to one."""
     return os.path.isdir(path)
-
-
-def is_link(path: str | os.PathLike[str]) -> bool:
-    """Say whether a path is a link, wherever it leads."""
-    return os.path.islink(path)
 
 
 def _reason(entry: os.DirEntry[str], error: OSError) -> str:

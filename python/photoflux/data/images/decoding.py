@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -114,14 +114,13 @@ def decode_parts(path: Path, shape: Shape, *, large: bool = True) -> Generator[D
                 yield from _decode_pages(image, source, shape, large)
     except TooLargeError:
         raise
-    except RefusedError as refused:
-        yield _left_out(0, str(refused))
     # Pillow's readers raise almost anything for a damaged file, and one file must not end the work on the others.
     except Exception as error:
-        yield _left_out(0, _broken(kind, error))
+        yield left_out(0, _reason(kind, error))
 
 
-def _left_out(page: int, reason: str) -> DecodedFile:
+def left_out(page: int, reason: str) -> DecodedFile:
+    """Return the part of a file that says why a page, or with page 0 the file, is left out."""
     return DecodedFile([], [(page, reason)], [])
 
 
@@ -141,13 +140,11 @@ def _decode_pages(image: Image.Image, source: Source, shape: Shape, large: bool)
                 part = _decode_page(image, source, page, shape, large)
         except TooLargeError:
             raise
-        except RefusedError as refused:
-            part = _left_out(page, str(refused))
         except Exception as error:
-            part = _left_out(page, _broken(source.kind, error))
+            part = left_out(page, _reason(source.kind, error))
         yield part
     if pages > MAX_PAGES:
-        yield _left_out(0, f"has {pages} pages, those after page {MAX_PAGES} were left out")
+        yield left_out(0, f"has {pages} pages, those after page {MAX_PAGES} were left out")
 
 
 def _turn_to(image: Image.Image, page: int) -> None:
@@ -209,23 +206,17 @@ def _loaded(image: Image.Image, source: Source, shape: Shape) -> Image.Image:
         return image
     try:
         image.load()
-        if is_cut(image, source.file, _decode_jpeg):
+        if is_cut(image, source.file):
             raise RefusedError("broken JPEG: pixels are missing before its end marker")
         return image
     except OSError:
-        whole = complete_jpeg(source.file, _decode_jpeg)
+        whole = complete_jpeg(source.file)
         if whole is None:
             raise
     again = Image.open(whole, formats=["JPEG"])
     _draft(again, shape)
     again.load()
     return again
-
-
-def _decode_jpeg(stream: BinaryIO) -> Image.Image:
-    image = Image.open(stream, formats=["JPEG"])
-    image.load()
-    return image
 
 
 def _eight_bits(image: Image.Image, source: Source, page: int, raw: str) -> tuple[Image.Image, str | None]:
@@ -295,7 +286,9 @@ def _quiet() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _broken(kind: str, error: Exception) -> str:
+def _reason(kind: str, error: Exception) -> str:
+    if isinstance(error, RefusedError):
+        return str(error)
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
     # Addresses of objects would make two runs differ.

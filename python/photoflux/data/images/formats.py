@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import re
 from typing import BinaryIO
 
@@ -148,21 +150,15 @@ def recognise(file: BinaryIO) -> str:
             raise RefusedError(
                 f"{what}: {advice}" if advice == _NOT_AN_IMAGE else f"{what}, which is not read: {advice}"
             )
-    if not head.strip(b"\0") and _only_zeros(file):
+    file.seek(0)
+    blocks = iter(lambda: file.read(1 << 20), b"")
+    if not head.strip(b"\0") and not any(block.strip(b"\0") for block in blocks):
         raise RefusedError("holds nothing but zeros, as after a failed copy or a full disk: copy it again")
     if _is_targa(file, head):
         raise RefusedError(f"a TGA image, which is not read: {_CONVERT}")
     if _is_text(head):
         raise RefusedError("a text file: not an image")
     raise RefusedError(f"not a {FORMATS} image, and nothing else that is known")
-
-
-def _only_zeros(file: BinaryIO) -> bool:
-    file.seek(0)
-    while block := file.read(1 << 20):
-        if block.strip(b"\0"):
-            return False
-    return True
 
 
 def _is_targa(file: BinaryIO, head: bytes) -> bool:
@@ -176,13 +172,10 @@ def _is_targa(file: BinaryIO, head: bytes) -> bool:
 
 def _is_text(head: bytes) -> bool:
     for encoding in ("utf-16",) if head[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8", "latin-1"):
-        try:
-            text = head[: len(head) & ~1].decode(encoding) if encoding == "utf-16" else head.decode(encoding)
-        except UnicodeDecodeError as error:
-            # A character that is cut off at the end.
-            if encoding != "utf-8" or error.start < len(head) - 3 or len(head) < HEAD:
-                continue
-            text = head[: error.start].decode(encoding)
-        if all(character.isprintable() or character in "\t\r\n\f\x85\xa0\xad\ufeff" for character in text):
-            return True
+        with contextlib.suppress(UnicodeDecodeError):
+            # Where there is more of the file, a character may be cut off at the end.
+            whole = encoding == "utf-8" and len(head) < HEAD
+            text = codecs.getincrementaldecoder(encoding)().decode(head, final=whole)
+            if all(character.isprintable() or character in "\t\r\n\f\x85\xa0\xad\ufeff" for character in text):
+                return True
     return False

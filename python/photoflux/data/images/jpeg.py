@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -59,7 +59,7 @@ def strip_jpeg(file: BinaryIO) -> BinaryIO:
     return file
 
 
-def complete_jpeg(file: BinaryIO, decode: Callable[[BinaryIO], Image.Image]) -> BinaryIO | None:
+def complete_jpeg(file: BinaryIO) -> BinaryIO | None:
     """Return a JPEG with an end marker if all pixels are there without one, else None.
 
     A decoder fills up what is missing without a word. So the data is decoded with different bytes behind it: only if
@@ -73,14 +73,14 @@ def complete_jpeg(file: BinaryIO, decode: Callable[[BinaryIO], Image.Image]) -> 
     first = None
     for padding in _PADDINGS:
         # Straight behind the data: FF at its end would swallow the first byte.
-        pixels = np.asarray(decode(joined(file, [data[:end], padding, _END])))
+        pixels = np.asarray(Image.open(joined(file, [data[:end], padding, _END]), formats=["JPEG"]))
         if first is not None and not np.array_equal(first, pixels):
             return None
         first = pixels
     return joined(file, [data[:end], _END])
 
 
-def is_cut(image: Image.Image, file: BinaryIO, decode: Callable[[BinaryIO], Image.Image]) -> bool:
+def is_cut(image: Image.Image, file: BinaryIO) -> bool:
     """Whether a loaded JPEG has an end marker although pixels are missing before it, as repaired files can have.
 
     Its last pixel is grey then, or it is progressive and scans are missing; only such images cost another look.
@@ -90,7 +90,7 @@ def is_cut(image: Image.Image, file: BinaryIO, decode: Callable[[BinaryIO], Imag
         return _end_of_data(file.read()) is None
     last = image.getpixel((image.width - 1, image.height - 1))
     values = last if isinstance(last, tuple) else (last,)
-    return all(value in _GREY for value in values) and complete_jpeg(file, decode) is None
+    return all(value in _GREY for value in values) and complete_jpeg(file) is None
 
 
 def _end_of_data(data: bytes) -> int | None:

@@ -74,11 +74,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 def source_of(kind: str, file: BinaryIO) -> Source:
     """Return an open file of a known format as images: its metadata is left out, its digest is of the whole file."""
     file.seek(0)
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    bits, significant, note = 8, None, None
-    stream = file
+    digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+    stream, bits, significant, note = file, 8, None, None
     if kind == "PNG":
         stream, bits, significant, note = strip_png(file)
     elif kind == "JPEG":

@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from photoflux.data.images.decoding import DecodedFile, decode_parts
+from photoflux.data.images.decoding import DecodedFile, decode_parts, left_out
 from photoflux.data.images.helpers import Helper
 from photoflux.data.shape import Shape
 from photoflux.errors import SettingError
@@ -180,7 +180,7 @@ class _Pool:
         if reason is None:
             yield from self._here(index)
         else:
-            yield index, DecodedFile([], [(0, reason)], [])
+            yield index, left_out(0, reason)
 
     def _parts_of(self, helper: Helper, index: int) -> Generator[Part, None, None]:
         """Yield the parts that were not received before; a file has the same parts each time."""

@@ -36,6 +36,7 @@ PYTHON_MD5 = {
 }
 PYTHON_FILES = tuple(PYTHON_MD5)
 BINARY_FILES = tuple(f"{name}.bin" for name in PYTHON_FILES)
+_FILES = (*PYTHON_FILES, *BINARY_FILES)
 BATCH = 10_000
 _RECORD = 1 + 3 * 32 * 32
 _FOLDERS = ("", "cifar-10-batches-py", "cifar-10-batches-bin")
@@ -50,7 +51,7 @@ def find_cifar10(source: str | Path) -> Path | None:
     """Return where a path holds CIFAR-10: a folder with batches (or with the folder of them), or the archive."""
     source = user_path(source)
     for folder in (source / name for name in _FOLDERS):
-        if any(is_file(folder / name) for name in (*PYTHON_FILES, *BINARY_FILES)):
+        if any(is_file(folder / name) for name in _FILES):
             return folder
     for archive in (source / name for name in _ARCHIVES):
         if is_file(archive):
@@ -68,13 +69,12 @@ def check_archive(place: Path) -> None:
     DataError
         If the archive can be opened and none of its first files is a batch of CIFAR-10.
     """
-    wanted = {*PYTHON_FILES, *BINARY_FILES}
     try:
         with tarfile.open(place) as archive:
             names = [member.name for member in islice(archive, _LOOKED_AT)]
     except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError):
         return
-    if not any(Path(name).name in wanted for name in names):
+    if not any(Path(name).name in _FILES for name in names):
         shown = ", ".join(printable(name) for name in names[:3]) or "nothing"
         raise DataError(
             f"{printable(place)} is an archive, and not of CIFAR-10: it holds {shown}"
@@ -87,7 +87,7 @@ def cifar10_files(place: Path) -> list[Path]:
     """Return the files at a place that `find_cifar10` returned."""
     if is_file(place):
         return [place]
-    return [place / name for name in (*PYTHON_FILES, *BINARY_FILES) if is_file(place / name)]
+    return [place / name for name in _FILES if is_file(place / name)]
 
 
 def prepare_cifar10(
@@ -162,10 +162,9 @@ def _download(cache: str | Path | None, url: str, on_progress: OnProgress | None
 @contextmanager
 def _reader(place: Path) -> Iterator[tuple[list[str], Read]]:
     """Give the names of the batches in a folder or an archive, and how to read one; nothing is extracted to disk."""
-    wanted = {*PYTHON_FILES, *BINARY_FILES}
     try:
         if is_folder(place):
-            yield [name for name in wanted if is_file(place / name)], lambda name: (place / name).read_bytes()
+            yield [name for name in _FILES if is_file(place / name)], lambda name: (place / name).read_bytes()
             return
         with tarfile.open(place) as archive:
             members = {Path(member.name).name: member for member in archive if member.isfile()}
@@ -176,7 +175,7 @@ def _reader(place: Path) -> Iterator[tuple[list[str], Read]]:
                 # A batch has 31 MB; what is larger is none, and need not be unpacked to the end to know.
                 return stream.read(2 * BATCH * _RECORD)
 
-            yield [name for name in members if name in wanted], read
+            yield [name for name in members if name in _FILES], read
     except tarfile.ReadError as error:
         raise DataError(
             f"{place} cannot be read: it is not a tar archive, or truncated. Get it again: {URL}"

@@ -185,13 +185,10 @@ def decode_into(
 
 
 def _notes_in_words(noted: list[tuple[str, str]]) -> list[str]:
-    first: dict[str, str] = {}
-    for name, note in noted:
-        first.setdefault(note, name)
-    counts = Counter(note for _, note in noted)
+    first = {note: name for name, note in reversed(noted)}
     return [
-        f"{counts[note]} image{'' if counts[note] == 1 else 's'}, the first is {quoted(name)}: {note}."
-        for note, name in first.items()
+        f"{count} image{'' if count == 1 else 's'}, the first is {quoted(first[note])}: {note}."
+        for note, count in Counter(note for _, note in noted).items()
     ]
 
 
