@@ -14,7 +14,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python" / "photoflux"
 PAGE = ROOT / "CONTRIBUTING.md"
-BEGIN, END = "<!-- made by docs/rooms.py -->\n", "<!-- end -->"
 
 # From the lowest to the highest: a module imports from its own room and from those before it.
 ROOMS = (
@@ -109,11 +108,18 @@ def picture() -> str:
     return "\n".join([*lines, "```"]) + "\n"
 
 
-def page(text: str) -> str:
-    """Return CONTRIBUTING's text with the picture in its place."""
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + picture() + END + rest.partition(END)[2]
+def placed(text: str, script: str, content: str) -> str:
+    """Return CONTRIBUTING's text with what a script makes in its place."""
+    before, begin, rest = text.partition(f"<!-- made by docs/{script} -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    assert begin and end, f"CONTRIBUTING has no place for docs/{script}"
+    return before + begin + content + end + after
+
+
+def write(script: str, content: str) -> None:
+    """Put what a script makes into CONTRIBUTING."""
+    PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), script, content), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    write("rooms.py", picture())

@@ -3,7 +3,8 @@
 A call is on the way if, before it returns, Julia is asked for something, or the prepared dataset, a file of the run or
 the run itself comes to its place on the disk. A hop is a call from one module to another.
 
-`python docs/walk.py` needs neither Julia nor Keras: what Julia would do is done here.
+`python docs/walk.py` needs neither Julia nor Keras: what Julia would do is done here. With ``--write`` it puts the walk
+into CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -145,15 +146,20 @@ def walk() -> Tree:
     return way.calls
 
 
-def show(calls: Tree, depth: int = 0) -> None:
-    """Print calls, each below the one in which it happens."""
-    for name, inner in calls.items():
-        print("    " * depth + name)
-        show(inner, depth + 1)
+def lines(calls: Tree, depth: int = 0) -> list[str]:
+    """Return a line a call, each below the one in which it happens."""
+    return [line for name, inner in calls.items() for line in ("    " * depth + name, *lines(inner, depth + 1))]
+
+
+def text(calls: Tree) -> str:
+    """Return the walk as it stands in CONTRIBUTING."""
+    between = hops(calls)
+    last = [f"{len(between)} hops between modules, {len(back_up(between))} of them back up", *back_up(between)]
+    return "\n".join(["```text", *lines(calls), *last, "```"]) + "\n"
 
 
 if __name__ == "__main__":
-    found = walk()
-    show(found)
-    between = hops(found)
-    print(f"{len(between)} hops between modules, {len(back_up(between))} of them back up", *back_up(between), sep="\n")
+    made = text(walk())
+    print(made)
+    if "--write" in sys.argv:
+        rooms.write("walk.py", made)

@@ -52,4 +52,4 @@ def test_the_proofs_protocol_is_for_verification_alone(rooms):
 
 def test_the_picture_in_contributing_is_of_today(rooms):
     text = rooms.PAGE.read_text(encoding="utf-8")
-    assert rooms.page(text) == text, "`python docs/rooms.py` draws it anew"
+    assert rooms.placed(text, "rooms.py", rooms.picture()) == text, "`python docs/rooms.py` draws it anew"
