@@ -29,20 +29,12 @@ def check_image_size(image_size: object) -> None:
 
 
 def check_seed(seed: object) -> int:
-    """Return a seed as Python's own integer; any is good from 0 on, however large.
-
-    Raises
-    ------
-    SettingError
-        If it is no integer, or below 0; with what was received.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise SettingError(f"`seed` must be an integer, 0 or more; received: {seed!r}.")
-    return int(seed)
+    """Return a seed as Python's own integer, or raise `SettingError`; any is good from 0 on, however large."""
+    return check_whole("`seed`", seed, 0, "an integer")
 
 
-def check_whole(what: str, value: object, least: int) -> int:
-    """Return a whole number as Python's own integer; `what` names it in the message, such as "`epochs`".
+def check_whole(what: str, value: object, least: int, expected: str = "a whole number") -> int:
+    """Return a whole number as Python's own integer; `what` and `expected` are the message's words, as "`epochs`".
 
     Raises
     ------
@@ -50,7 +42,7 @@ def check_whole(what: str, value: object, least: int) -> int:
         If it is no whole number, or below `least`; with what was received.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise SettingError(f"{what} must be a whole number, {least} or more; received: {value!r}.")
+        raise SettingError(f"{what} must be {expected}, {least} or more; received: {value!r}.")
     return int(value)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
-from photoflux.system.names import printable
+from photoflux.system.names import first_few, printable
 
 NAME = "conflicts.csv"
-COLUMNS = ("path", "folder", "sha256")
 _SHOWN = 2
 
 
@@ -22,26 +22,20 @@ class Conflict(NamedTuple):
 
 def find_conflicts(images: Sequence[tuple[str, str, str]]) -> list[Conflict]:
     """Return the images, (path, folder, sha256), that are equal to one in another folder, equal ones together."""
-    folders: dict[str, set[str]] = {}
-    for _, folder, sha256 in images:
-        folders.setdefault(sha256, set()).add(folder)
-    found = [Conflict(*image) for image in images if len(folders[image[2]]) > 1]
-    first: dict[str, str] = {}
-    for conflict in found:
-        first.setdefault(conflict.sha256, conflict.path)
-    return sorted(found, key=lambda conflict: (first[conflict.sha256], conflict.path))
+    equal: dict[str, list[Conflict]] = {}
+    for image in images:
+        equal.setdefault(image[2], []).append(Conflict(*image))
+    mixed = [group for group in equal.values() if len({conflict.folder for conflict in group}) > 1]
+    return [conflict for group in sorted(mixed, key=lambda group: group[0].path) for conflict in sorted(group)]
 
 
 def conflicts_in_words(conflicts: Sequence[Conflict]) -> list[str]:
     """Return a note, if there are conflicts, with the first of them path by path."""
     if not conflicts:
         return []
-    together: dict[str, list[str]] = {}
-    for conflict in conflicts:
-        together.setdefault(conflict.sha256, []).append(printable(conflict.path))
-    shown = "; ".join(" = ".join(paths) for paths in list(together.values())[:_SHOWN])
-    more = "; …" if len(together) > _SHOWN else ""
+    together = [list(group) for _, group in groupby(conflicts, key=lambda conflict: conflict.sha256)]
+    shown = first_few((" = ".join(printable(one.path) for one in group) for group in together), _SHOWN, "; ")
     return [
         f"{len(together)} image{' is' if len(together) == 1 else 's are'} in two class folders or more "
-        f"({shown}{more}): no model can classify both correctly. All are listed in {NAME}."
+        f"({shown}): no model can classify both correctly. All are listed in {NAME}."
     ]

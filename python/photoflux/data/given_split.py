@@ -10,11 +10,10 @@ from photoflux.data.part_names import TEST, TRAIN, VALIDATION
 from photoflux.data.prepared import SPLITS
 from photoflux.data.splitting import split_groups
 from photoflux.errors import DataError
-from photoflux.system.names import printable
+from photoflux.system.names import first_few, printable
 
 # Of the training images, to validate on where the folder has no part for that.
 _CARVED = (0.9, 0.1, 0.0)
-_SHOWN = 3
 
 
 def complete_split(parts: Sequence[str], expected: set[str], codes: np.ndarray, groups: np.ndarray, seed: int,
@@ -88,10 +87,10 @@ def twins_across(split: np.ndarray, groups: np.ndarray, paths: Sequence[str]) ->
         members = np.flatnonzero(split == at)
         twins = members[np.isin(groups[members], trained)]
         if len(twins):
-            names = ", ".join(printable(paths[index]) for index in twins[:_SHOWN])
+            names = first_few(printable(paths[index]) for index in twins)
             notes.append(
                 f"{len(twins)} of the {len(members)} {part} images are equal or nearly equal to training images, or in "
-                f"a group with them ({names}{', …' if len(twins) > _SHOWN else ''}): scores on them are too "
+                f"a group with them ({names}): scores on them are too "
                 "optimistic. `--resplit` keeps such images on one side."
             )
     return notes

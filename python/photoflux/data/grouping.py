@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +15,9 @@ from photoflux.data.images.opening import begins_like_an_image
 from photoflux.data.paths import PathMatcher
 from photoflux.data.tables import read_table
 from photoflux.errors import DataError, SettingError
-from photoflux.system.names import composed, printable, quoted, user_path
+from photoflux.system.names import composed, first_few, printable, quoted, user_path
 
 COLUMNS = ("path", "group")
-_SHOWN = 3
 
 
 class GroupTable(NamedTuple):
@@ -104,15 +103,15 @@ def match_groups(table: GroupTable, source: Path, files: Sequence[str]) -> tuple
         where = f" The table lists {printable(next(iter(absent)))}, which is not there." if absent else ""
         raise DataError(
             f"{len(unlisted)} of the images in {printable(source)} are not in {printable(table.file)}: "
-            f"{_first(unlisted)}. An image without a group might have others of its group on the other side of the "
-            "split. List each, those that belong to no others in groups of their own; a path is relative to the "
-            f"folder, such as {printable(unlisted[0])}.{where}"
+            f"{first_few(map(printable, unlisted))}. An image without a group might have others of its group on the "
+            "other side of the split. List each, those that belong to no others in groups of their own; a path is "
+            f"relative to the folder, such as {printable(unlisted[0])}.{where}"
         )
     if not absent:
         return groups, []
     return groups, [
         f"{len(absent)} of the files in {printable(table.file.name)} are not in {printable(source.name)}: "
-        f"{_first(absent)}."
+        f"{first_few(map(printable, absent))}."
     ]
 
 
@@ -138,11 +137,6 @@ def join_groups(duplicates: np.ndarray, given: Sequence[str]) -> tuple[np.ndarra
     members: dict[int, list[str]] = {}
     for name, component in zip(names, joined, strict=False):
         members.setdefault(int(component), []).append(repr(str(name)))
-    several = [_first(one, " + ") for one in members.values() if len(one) > 1]
-    notes = [f"Near-duplicates in two groups or more make them one: {_first(several, '; ')}."] if several else []
-    return number_groups(joined[codes]), notes
-
-
-def _first(names: Iterable[str], between: str = ", ") -> str:
-    names = list(map(printable, names))
-    return between.join([*names[:_SHOWN], *(["…"] if len(names) > _SHOWN else [])])
+    several = [first_few(map(printable, one), between=" + ") for one in members.values() if len(one) > 1]
+    note = f"Near-duplicates in two groups or more make them one: {first_few(several, between='; ')}."
+    return number_groups(joined[codes]), [note] if several else []

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from photoflux.data.part_names import TEST, TRAIN, VALIDATION, parts_of
 from photoflux.errors import DataError
-from photoflux.system.names import class_name, printable, quoted
+from photoflux.system.names import class_name, first_few, printable, quoted
 
 BESIDE = "beside the class folders, expected inside one"
 _POOL = "`--resplit` (`resplit=True`) to"
@@ -184,5 +184,4 @@ def _in_words(parts: Iterable[str], folders: Sequence[str]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    texts = [quoted(name) for name in sorted(names)]
-    return ", ".join([*texts[:_SHOWN], *(["…"] if len(texts) > _SHOWN else [])])
+    return first_few(map(quoted, sorted(names)), _SHOWN)

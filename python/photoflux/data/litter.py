@@ -6,6 +6,8 @@ import os
 from collections import Counter
 from typing import Any
 
+from photoflux.system.names import first_few
+
 # Systems and programs do not agree on the case of these, so it is not looked at. A class folder must never be here:
 # a name that anybody might give to one counts only with what the system puts into it.
 _FILES = {
@@ -110,8 +112,7 @@ def ignored_in_words(counts: dict[str, Any] | None) -> str | None:
         if count
     ]
     one = counts["files"] + counts["folders"] == 1
-    names = [f"{name} {count}" for name, count in counts["names"].items()]
-    shown = ", ".join([*names[:_SHOWN], *(["…"] if len(names) > _SHOWN else [])])
+    shown = first_few((f"{name} {count}" for name, count in counts["names"].items()), _SHOWN)
     return f"Ignored: {' and '.join(numbers)} that {'is' if one else 'are'} not your images ({shown})."
 
 

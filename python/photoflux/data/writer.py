@@ -9,14 +9,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 from numpy.lib import format as npy
 
 from photoflux.data.cache import advice_for
-from photoflux.data.conflicts import COLUMNS as CONFLICT_COLUMNS
 from photoflux.data.conflicts import NAME as CONFLICTS
 from photoflux.data.conflicts import Conflict
 from photoflux.data.prepared import (
@@ -34,7 +32,7 @@ from photoflux.data.shape import Shape
 from photoflux.errors import DataError
 from photoflux.system import atomic
 from photoflux.system.claims import Busy, claim
-from photoflux.system.names import as_json, printable, user_path
+from photoflux.system.names import as_json, first_few, printable, user_path
 from photoflux.system.version import __version__
 
 # What file managers leave in folders; it does not make a dataset somebody else's folder.
@@ -81,37 +79,34 @@ class PreparedWriter:
         self.shape = shape
         self.count = 0
         self._digest = hashlib.sha256()
-        self._temporary: Path | None = None
-        self._claim = contextlib.ExitStack()
-        self._file: BinaryIO | None = None
+        self._temporary: Path
+        self._file: BinaryIO
 
     def __enter__(self) -> Self:
         _check_destination(self.dest)
-        with self._writing():
+        with self._writing(), contextlib.ExitStack() as stack:
             try:
-                self._claim.enter_context(claim(self.dest))
-                self._temporary = atomic.sibling(self.dest)
-                self._temporary.mkdir()
-                self._file = (self._temporary / "images.npy").open("w+b")
-                self._write_header()
+                stack.enter_context(claim(self.dest))
             except Busy as busy:
                 raise DataError(
                     f"The destination {self.dest} is being written by {busy}. Wait until that is done, or choose "
                     "another."
                 ) from None
-            except BaseException:
-                self._discard()
-                raise
+            self._temporary = atomic.sibling(self.dest)
+            stack.callback(atomic.remove, self._temporary)
+            self._temporary.mkdir()
+            self._file = (self._temporary / "images.npy").open("w+b")
+            stack.callback(self._close)
+            self._write_header()
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._discard()
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
     def append(self, images: np.ndarray) -> None:
         """Append images, uint8 (n, C, H, W)."""
-        assert images.dtype == np.uint8 and images.shape[1:] == self.shape and self._file is not None
+        assert images.dtype == np.uint8 and images.shape[1:] == self.shape
         pixels = np.ascontiguousarray(images).data
         with self._writing():
             self._file.write(pixels)
@@ -174,7 +169,6 @@ class PreparedWriter:
         looks : sequence of int, optional
             The perceptual hash of each image.
         """
-        assert self._temporary is not None and self._file is not None
         labels, split = labels.astype(np.int32), split.astype(np.uint8)
         assert len(labels) == len(split) == self.count
         self._digest.update(labels.astype("<i4").tobytes() + split.tobytes())
@@ -212,17 +206,15 @@ class PreparedWriter:
             _write_csv(self._temporary / "files.csv", FILE_COLUMNS, rows)
             write_rejected(self._temporary / "rejected.csv", rejected)
             if conflicts:
-                _write_csv(self._temporary / CONFLICTS, CONFLICT_COLUMNS, conflicts)
+                _write_csv(self._temporary / CONFLICTS, Conflict._fields, conflicts)
             text = as_json(description, indent=2) + "\n"
             (self._temporary / "meta.json").write_text(text, encoding="utf-8")
             _check_destination(self.dest)
             atomic.install(self._temporary, self.dest)
-            self._temporary = None
         return open_prepared(self.dest)
 
     def _write_header(self) -> None:
         """Write the .npy header for the present count; NumPy pads it so that a growing first axis keeps its length."""
-        assert self._file is not None
         start = self._file.seek(0)
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}
         npy.write_array_header_1_0(self._file, header)
@@ -230,15 +222,10 @@ class PreparedWriter:
             self._offset = self._file.tell()
         assert start == 0 and self._file.tell() == self._offset, "the header of images.npy changed its length"
 
-    def _discard(self) -> None:
-        if self._file is not None:
-            # Closing flushes, which fails again where the disk is full.
-            with contextlib.suppress(OSError):
-                self._file.close()
-        if self._temporary is not None:
-            atomic.remove(self._temporary)
-            self._temporary = None
-        self._claim.close()
+    def _close(self) -> None:
+        # Closing flushes, which fails again where the disk is full.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -264,7 +251,7 @@ def _check_destination(dest: Path) -> None:
     if foreign:
         what = "holds other files beside a prepared dataset" if is_prepared(dest) else "is not a prepared dataset"
         raise DataError(
-            f"The destination {dest} exists and {what} ({', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}); "
+            f"The destination {dest} exists and {what} ({first_few(foreign)}); "
             "nothing was written. Choose a new folder, or empty this one."
         )
 

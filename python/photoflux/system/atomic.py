@@ -65,9 +65,15 @@ def is_alive(pid: int, start: int) -> bool:
 def _status(pid: int) -> list[str]:
     """Return the fields of a process after its name, from its state on; none where the system does not tell."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode("ascii", "replace").split()
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except OSError:
         return []
+    try:
+        return os.read(descriptor, 4096).rpartition(b")")[2].decode("ascii", "replace").split()
+    except OSError:
+        return []
+    finally:
+        os.close(descriptor)
 
 
 def owner() -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,18 @@ def printable(name: str | os.PathLike[str]) -> str:
 def quoted(name: str | os.PathLike[str]) -> str:
     """Return `printable` of a name in quotation marks, for a sentence in which a blank at its end is to be seen."""
     return f"'{printable(name)}'"
+
+
+def first_few(texts: Iterable[str], most: int = 3, between: str = ", ") -> str:
+    """Return the first of several texts, and an ellipsis if there are more.
+
+    Examples
+    --------
+    >>> first_few(["a", "b", "c", "d"])
+    'a, b, c, …'
+    """
+    texts = list(texts)
+    return between.join(texts[:most] + ["…"] * (len(texts) > most))
 
 
 def shown(text: str) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Generator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from photoflux.data.checks import check_whole
 from photoflux.data.images.decoding import DecodedFile, decode_parts, left_out
 from photoflux.data.images.helpers import Helper
 from photoflux.data.shape import Shape
-from photoflux.errors import SettingError
 
 FEW = 200
 # Files that a helper is given at a time, and the most characters of their names: a pipe takes them without waiting.
@@ -47,9 +47,9 @@ def decode_files(paths: Sequence[Path], shape: Shape, *, processes: int | None =
         The position of a file and what was decoded of it: one part of each file or, of one with pages, several in
         succession. Of those that wait only a bounded number of bytes is held.
     """
-    if processes is not None and (isinstance(processes, bool) or not isinstance(processes, int) or processes < 1):
-        raise SettingError(f"`processes` must be an integer, 1 or more; received: {processes!r}.")
-    if processes is None:
+    if processes is not None:
+        check_whole("`processes`", processes, 1, "an integer")
+    else:
         processes = 1 if len(paths) < FEW else min(_cores(), len(paths) // (FEW // 2))
     pool = _Pool(paths, shape)
     if processes > 1 and not multiprocessing.current_process().daemon:

@@ -21,7 +21,7 @@ from photoflux.data.sources.download import download
 from photoflux.data.sources.pickles import load_batch
 from photoflux.data.walking import is_file, is_folder
 from photoflux.errors import DataError
-from photoflux.system.names import printable, user_path
+from photoflux.system.names import first_few, printable, user_path
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -75,10 +75,9 @@ def check_archive(place: Path) -> None:
     except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError):
         return
     if not any(Path(name).name in _FILES for name in names):
-        shown = ", ".join(printable(name) for name in names[:3]) or "nothing"
         raise DataError(
-            f"{printable(place)} is an archive, and not of CIFAR-10: it holds {shown}"
-            f"{', …' if len(names) > 3 else ''}. "
+            f"{printable(place)} is an archive, and not of CIFAR-10: it holds "
+            f"{first_few(map(printable, names)) or 'nothing'}. "
             f"Expected {' or '.join(_ARCHIVES)}, or a folder of class folders: unpack the archive and give its folder."
         )
 

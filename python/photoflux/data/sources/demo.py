@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from photoflux.data.checks import OnProgress, check_seed
+from photoflux.data.checks import OnProgress, check_seed, check_whole
 from photoflux.data.labels import AUTO
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.sources.arrays import write_images
 from photoflux.data.sources.demo_drawing import DRAWERS, SIDE, draw
-from photoflux.errors import DataError, SettingError
+from photoflux.errors import DataError
 from photoflux.system.names import user_path
 
 CLASSES = tuple(DRAWERS)
@@ -52,7 +52,7 @@ def prepare_demo(
     made_from : mapping, optional
         As in `PreparedWriter.finish`.
     """
-    _check_count(images_per_class)
+    check_whole("`images_per_class`", images_per_class, 3, "an integer")
     seed = check_seed(seed)
     images = np.empty((images_per_class * len(CLASSES), 3, SIDE, SIDE), dtype=np.uint8)
     paths = []
@@ -93,7 +93,7 @@ def write_demo_folder(dest: str | Path, *, images_per_class: int = 20, seed: int
     Path
         The folder.
     """
-    _check_count(images_per_class)
+    check_whole("`images_per_class`", images_per_class, 3, "an integer")
     seed = check_seed(seed)
     root = user_path(dest)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -113,9 +113,3 @@ def _drawings(images_per_class: int, seed: int) -> Iterator[tuple[str, np.ndarra
     for code, kind in enumerate(CLASSES):
         for number in range(images_per_class):
             yield f"{kind}/{number:05d}.png", draw(kind, np.random.default_rng([seed, code, number]))
-
-
-def _check_count(images_per_class: object) -> None:
-    whole = isinstance(images_per_class, int) and not isinstance(images_per_class, bool)
-    if not whole or images_per_class < 3:  # type: ignore[operator]
-        raise SettingError(f"`images_per_class` must be an integer, 3 or more; received: {images_per_class!r}.")

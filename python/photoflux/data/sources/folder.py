@@ -24,10 +24,9 @@ from photoflux.data.shape import Shape
 from photoflux.data.splitting import missing_parts, split_groups, uneven_parts
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.errors import DataError
-from photoflux.system.names import printable, quoted, user_path
+from photoflux.system.names import first_few, printable, quoted, user_path
 
 IMAGE_SIZE = 180
-_FEW = 3
 
 
 def prepare_folder(
@@ -214,7 +213,7 @@ def _inner_classes(source: Path, files: list[Found]) -> str:
     below = {tuple(file.path.split("/")[:2]) for file in files if file.path.count("/") > 1}
     if len({top for top, _ in below}) != 1 or len(below) < 2:
         return ""
-    names = ", ".join(quoted(name) for _, name in sorted(below)[:_FEW]) + (", …" if len(below) > _FEW else "")
+    names = first_few(quoted(name) for _, name in sorted(below))
     (top,) = {top for top, _ in below}
     return f" It holds the folders {names}: if those are the classes, give {printable(source / top)}."
 
