@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from photoflux.comparison.comparison import Comparison
 from photoflux.comparison.decision import decide, sentences
 from photoflux.comparison.fits import Fit, fit_all, measure
 from photoflux.comparison.holdout import Holdout, second_folder
-from photoflux.comparison.measures import Measured, results_of
+from photoflux.comparison.measures import results_of
 from photoflux.comparison.report import write_comparison
 from photoflux.data.checks import check_seed
 from photoflux.data.preparation import Source, homonym, kind_of
@@ -26,9 +25,9 @@ from photoflux.model.layers import layers
 from photoflux.model.settings import settings_of
 from photoflux.model.variants import Variant, variant
 from photoflux.model.variants import variants as table
+from photoflux.reporting.reproduce import command_line
 from photoflux.runs.folder import claimed_new, claimed_out
 from photoflux.runs.progress import Display, announce
-from photoflux.runs.run import Run
 from photoflux.system.names import reason, user_path
 
 ALL = "all"
@@ -98,10 +97,10 @@ def compare(
     """
     options = {
         "epochs": epochs,
-        "batch-size": batch_size,
-        "learning-rate": learning_rate,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
         "balance": None if balance == "none" else balance,
-        "image-size": image_size,
+        "image_size": image_size,
         "positive": {"auto": None, None: "none"}.get(positive, positive),
         "groups": groups,
         "resplit": resplit or None,
@@ -156,7 +155,9 @@ def compare(
         chosen_engine = get_engine(engine, display.say)
         done = list(fit_all(fits, folder, chosen_engine, second, display))
         display.say("Measuring and resampling")
-        measured = _by_variant(done, compared, folder, second)
+        measured = [
+            [measure(fit, run, folder, second) for fit, run in done if fit.variant is variant] for variant in compared
+        ]
     names = [variant.name for variant in compared]
     reference = names.index("baseline") if "baseline" in names else 0
     # The choice sees the validation part alone; the test part and the second folder are evaluated afterwards.
@@ -256,12 +257,6 @@ def _announce(split: Sequence[PreparedDataset], seeds: Sequence[int], display: D
         said |= set(prepared.warnings)
 
 
-def _by_variant(
-    done: Sequence[tuple[Fit, Run]], compared: Sequence[Variant], folder: Path, holdout: Holdout | None
-) -> list[list[Measured]]:
-    return [[measure(fit, run, folder, holdout) for fit, run in done if fit.variant is variant] for variant in compared]
-
-
 def _described(split: Sequence[PreparedDataset], holdout: Holdout | None) -> dict[str, Any]:
     first = split[0]
     return {
@@ -283,6 +278,4 @@ def _command(data: Any, compared: Sequence[Variant], seeds: Sequence[int], optio
     words = ["photoflux", "compare", str(source), "--variants", ",".join(variant.name for variant in compared)]
     counted = list(seeds) == list(range(1, len(seeds) + 1))
     words += ["--seeds", str(len(seeds)) if counted else ",".join(map(str, seeds)) + "," * (len(seeds) == 1)]
-    for name, value in options.items():
-        words += [] if value is None else [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return shlex.join(words)
+    return command_line(words, options)

@@ -125,11 +125,9 @@ class Comparison:
         for result in self.results:
             marks = ("*" if result is self.results[self.decision.chosen] else "") + result.variant.name
             cells = [interval_text(result.parts[part][CRITERION]) for part in self.parts]
-            difference = (
-                "reference"
-                if result is reference
-                else interval_text(result.differences["test"][CRITERION], signed=True)
-            )
+            difference = "reference"
+            if result is not reference:
+                difference = interval_text(result.differences["test"][CRITERION], signed=True)
             n = result.numbers
             overfits = "not seen" if np.isnan(n["overfits_from"].mean) else f"{n['overfits_from'].mean:.1f}"
             cells += [difference, f"{n['gap'].mean:.3f}", f"{n['best_epoch'].mean:.1f}", overfits]
@@ -173,11 +171,6 @@ class Comparison:
 
 def load_comparison(path: str | Path) -> Comparison:
     """Open a comparison's folder.
-
-    Parameters
-    ----------
-    path : str or Path
-        The folder.
 
     Raises
     ------

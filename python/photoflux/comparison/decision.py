@@ -49,16 +49,8 @@ def decide(results: Sequence[VariantResult], sizes: Sequence[int], reference: in
     """Choose by the one-standard-error rule: the simplest variant that is within one standard error of the best.
 
     (Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3.) Simpler is: fewer
-    weights, then fewer regularisers (`simplicity`), then the higher mean. Only the validation part is used.
-
-    Parameters
-    ----------
-    results : sequence of VariantResult
-        Of the variants.
-    sizes : sequence of int
-        How many weights each has.
-    reference : int
-        The position of the variant to which the others are compared.
+    weights, of which `sizes` has each variant's number, then fewer regularisers (`simplicity`), then the higher mean.
+    Only the validation part is used. `reference` is the position of the variant to which the others are compared.
     """
     intervals = [result.parts["validation"][CRITERION] for result in results]
     means = [interval.mean for interval in intervals]
@@ -73,18 +65,16 @@ def decide(results: Sequence[VariantResult], sizes: Sequence[int], reference: in
 
 
 def _difference(interval: Interval, other: str, part: str) -> Sentence:
-    values = {"mean": interval.mean, "low": interval.low, "high": interval.high, "other": other, "part": part}
-    if not interval.excludes_zero:
-        return (
-            "No difference from {other} was detected in balanced accuracy on the {part} part: "
-            "{mean:+.3f}, interval {low:+.3f} to {high:+.3f}.",
-            values,
-        )
-    return (
-        "It differs from {other} in balanced accuracy on the {part} part by {mean:+.3f}, "
-        "interval {low:+.3f} to {high:+.3f}.",
-        values,
+    template = (
+        "No difference from {other} was detected in balanced accuracy on the {part} part: "
+        "{mean:+.3f}, interval {low:+.3f} to {high:+.3f}."
     )
+    if interval.excludes_zero:
+        template = (
+            "It differs from {other} in balanced accuracy on the {part} part by {mean:+.3f}, "
+            "interval {low:+.3f} to {high:+.3f}."
+        )
+    return template, {**vars(interval), "other": other, "part": part}
 
 
 def sentences(
@@ -127,21 +117,13 @@ def sentences(
     reasons.append(("Its regularisation: {recipe}.", {"recipe": regularisation(chosen.variant)}))
     if threshold is not None:
         reasons.append(("An image counts as positive from a score of {threshold:.3f} on.", {"threshold": threshold}))
-    if decision.chosen == decision.best:
-        reasons.append(
-            (
-                "Its mean balanced accuracy on the validation part over {seeds} seeds, {mean:.3f}, is the highest.",
-                values,
-            )
+    template = "Its mean balanced accuracy on the validation part over {seeds} seeds, {mean:.3f}, is the highest."
+    if decision.chosen != decision.best:
+        template = (
+            "{best} has the highest mean balanced accuracy on the validation part over {seeds} seeds, {top:.3f}; "
+            "{name} has {mean:.3f}, within one standard error ({error:.3f}), and is simpler."
         )
-    else:
-        reasons.append(
-            (
-                "{best} has the highest mean balanced accuracy on the validation part over {seeds} seeds, {top:.3f}; "
-                "{name} has {mean:.3f}, within one standard error ({error:.3f}), and is simpler.",
-                values,
-            )
-        )
+    reasons.append((template, values))
     if len(decision.candidates) > 1:
         reasons.append(("{n} of {of} variants are within one standard error of the best.", values))
     if chosen.differences:
@@ -166,11 +148,10 @@ def _second_folder(decision: Decision, results: Sequence[VariantResult]) -> list
     ranked = max(results, key=lambda row: row.parts["holdout"][CRITERION].mean)
     reasons: list[Sentence] = [("That is {loss:+.3f} against the test part.", {"loss": -loss})]
     if ranked is not chosen:
-        reasons.append(
-            (
-                "On the second folder {name} has the highest mean, {mean:.3f}: a choice for images from other sources "
-                "is to be made there.",
-                {"name": ranked.variant.name, "mean": ranked.parts["holdout"][CRITERION].mean},
-            )
+        template = (
+            "On the second folder {name} has the highest mean, {mean:.3f}: a choice for images from other sources is "
+            "to be made there."
         )
+        values = {"name": ranked.variant.name, "mean": ranked.parts["holdout"][CRITERION].mean}
+        reasons.append((template, values))
     return reasons

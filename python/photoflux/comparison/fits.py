@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from photoflux.model.history import BatchProgress, EpochRow, overfitting_starts
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.weights import read_weights_of, write_arrays
-from photoflux.reporting.finishing import finish, finish_fit, has_scores, was_interrupted
+from photoflux.reporting.finishing import finish, finish_fit, unscored_parts, was_interrupted
 from photoflux.runs.evaluation import decisions
 from photoflux.runs.folder import claimed
 from photoflux.runs.progress import Display
@@ -95,7 +94,7 @@ def fit_all(
                 _stop(number, fits, folder, display)
             if was_interrupted(run):
                 _stop(number + 1, fits, folder, display)
-        if not all(has_scores(run, fit.data, part) for part in ("validation", "test")):
+        if unscored_parts(run, fit.data):
             run = _scored(fit, run, engine, FitDisplay(display, advance))
         if there[fit.name] is None:
             display.say(_line(fit, run))
@@ -119,7 +118,7 @@ def _scored(fit: Fit, run: Run, engine: Engine, display: Display) -> Run:
     run = finish(run, engine, fit.data, display)
     if was_interrupted(run):
         raise KeyboardInterrupt
-    if not all(has_scores(run, fit.data, part) for part in ("validation", "test")):
+    if unscored_parts(run, fit.data):
         raise RunError(f"{run.path} cannot be compared without its scores. {' '.join(run.notes)}")
     return run
 
@@ -148,22 +147,16 @@ def _kept(fit: Fit, path: Path, engine: Engine) -> Run | None:
     if not path.exists():
         return None
     run = load_run(path)
-    expected = {
-        "variant": fit.variant,
-        **dataclasses.asdict(fit.settings),
-        "engine": engine.name,
-        "data": fit.data.fingerprint,
-    }
-    found = {
-        "variant": run.variant,
-        **dataclasses.asdict(run.settings),
-        "engine": run.engine,
-        "data": run.data.fingerprint,
-    }
-    for name, value in expected.items():
-        if found[name] != value:
+    of_settings = [(name, getattr(run.settings, name), value) for name, value in vars(fit.settings).items()]
+    for name, found, expected in (
+        ("variant", run.variant, fit.variant),
+        *of_settings,
+        ("engine", run.engine, engine.name),
+        ("data", run.data.fingerprint, fit.data.fingerprint),
+    ):
+        if found != expected:
             raise RunError(
-                f"{path} is of a comparison with another {name.replace('_', ' ')}: found {found[name]}, now {value}. "
+                f"{path} is of a comparison with another {name.replace('_', ' ')}: found {found}, now {expected}. "
                 "Choose another folder with `out`, or remove this one."
             )
     return run
@@ -215,12 +208,8 @@ def measure(fit: Fit, run: Run, folder: Path, holdout: Holdout | None) -> Measur
         chosen = fit.data.indices(part)
         parts[part] = (run.logits(part), fit.data.labels[chosen], groups[chosen])
     if holdout is not None:
-        chosen = holdout.chosen
-        parts["holdout"] = (
-            scores["holdout"][chosen],
-            holdout.prepared.labels[chosen],
-            groups_of(holdout.prepared)[chosen],
-        )
+        chosen, second = holdout.chosen, holdout.prepared
+        parts["holdout"] = (scores["holdout"][chosen], second.labels[chosen], groups_of(second)[chosen])
     training = decisions(scores["train"]) == fit.data.labels[fit.data.indices("train")]
     weights = read_weights_of(run.weights, run.variant, run.shape, len(run.classes)).values()
     images = {part: images_of(fit.variant, *values) for part, values in parts.items()}

@@ -13,7 +13,8 @@ from photoflux.model.variants import Variant
 from photoflux.runs.evaluation import decisions, image_losses
 
 PRECISION = 0.95
-PARTS = ("validation", "test", "holdout")
+# The parts that a comparison may have, and what a report calls them.
+PARTS = {"validation": "validation", "test": "test", "holdout": "second folder"}
 # With an interval over images and seeds, and with one over seeds alone.
 OF_IMAGES = ("loss", "accuracy", "balanced_accuracy")
 OF_SEEDS = ("gap", "best_epoch", "overfits_from", "seconds", "nonzero")
@@ -119,18 +120,9 @@ def recall_at_precision(logits: np.ndarray, labels: np.ndarray, precision: float
 def results_of(
     variants: Sequence[Variant], measured: Sequence[Sequence[Measured]], reference: int, parts: Sequence[str]
 ) -> list[VariantResult]:
-    """Return every variant's means, intervals and differences from the reference.
+    """Return every variant's means and intervals on some parts, from ``measured[variant][seed]``.
 
-    Parameters
-    ----------
-    variants : sequence of Variant
-        The variants.
-    measured : sequence of sequence of Measured
-        ``measured[variant][seed]``.
-    reference : int
-        The position of the variant to which the others are compared.
-    parts : sequence of str
-        The parts to evaluate.
+    `reference` is the position of the variant from which the differences of the others are taken.
     """
     bootstrap = Bootstrap(len(measured[0]))
     seeds = range(len(measured[0]))

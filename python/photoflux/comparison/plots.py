@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from photoflux.comparison.intervals import Interval
+from photoflux.comparison.measures import PARTS as TITLES
 from photoflux.reporting.i18n import ENGLISH, Translator
 from photoflux.reporting.styling import PARTS, figure, numbered, style, variant_line
 
@@ -15,37 +16,18 @@ if TYPE_CHECKING:
 
 @style()
 def intervals(rows: Mapping[str, Mapping[str, Interval]], tr: Translator, label: str) -> Figure:
-    """Draw a mean and its interval for every variant and part, one row per variant.
-
-    Parameters
-    ----------
-    rows : mapping of str to mapping of str to Interval
-        For each variant, its intervals by part.
-    tr : Translator
-        The language.
-    label : str
-        What is measured.
-    """
+    """Draw a mean and its interval for every variant and part, one row per variant; `label` is what is measured."""
     drawn = figure(7.2, 0.9 + 0.55 * len(rows))
     axes = drawn.subplots()
     parts = list(next(iter(rows.values())))
-    titles = {"holdout": "second folder"}
     for offset, part in zip((0.0,) if len(parts) == 1 else (-0.2, 0.0, 0.2)[: len(parts)], parts, strict=True):
         found = [row[part] for row in rows.values()]
         means = [interval.mean for interval in found]
         errors = [[i.mean - i.low for i in found], [i.high - i.mean for i in found]]
         places = [number + offset for number in range(len(rows))]
         look = PARTS[part]
-        axes.errorbar(
-            means,
-            places,
-            xerr=errors,
-            fmt=look.marker,
-            color=look.colour,
-            capsize=3,
-            markersize=5,
-            label=tr(titles.get(part, part)),
-        )
+        how: dict[str, Any] = {"fmt": look.marker, "color": look.colour, "capsize": 3, "markersize": 5}
+        axes.errorbar(means, places, xerr=errors, **how, label=tr(TITLES[part]))
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.set_xlabel(label)
@@ -58,12 +40,7 @@ def intervals(rows: Mapping[str, Mapping[str, Interval]], tr: Translator, label:
 def histories(losses: Mapping[str, Sequence[Sequence[float]]], tr: Translator = ENGLISH) -> Figure:
     """Draw the total validation loss by epoch, one line per fit, one colour per variant.
 
-    Parameters
-    ----------
-    losses : mapping of str to sequence of sequence of float
-        For each variant, one list per seed of the losses of its epochs.
-    tr : Translator
-        The language.
+    ``losses[variant]`` has, for each seed, the losses of the epochs.
     """
     from matplotlib.ticker import MaxNLocator
 

@@ -11,7 +11,7 @@ from photoflux.comparison import plots
 from photoflux.comparison.comparison import Comparison
 from photoflux.comparison.decision import CRITERION
 from photoflux.comparison.intervals import Interval
-from photoflux.comparison.measures import PRECISION, VariantResult
+from photoflux.comparison.measures import PARTS, PRECISION, VariantResult
 from photoflux.data.shape import Shape
 from photoflux.reporting.i18n import Translator, translator
 from photoflux.reporting.page import Drawing, Table, destination, drawing, environment, write_page
@@ -67,9 +67,8 @@ def bounds(interval: Interval, tr: Translator, form: str = ".3f") -> str:
 def _key_figures(comparison: Comparison, tr: Translator) -> list[tuple[str, str]]:
     chosen = comparison.results[comparison.decision.chosen]
     figures = [(tr("chosen"), chosen.variant.name)]
-    titles = {"validation": "validation", "test": "test", "holdout": "second folder"}
     for part in comparison.parts:
-        title = tr.sentence("balanced accuracy, {part}", part=tr(titles[part]))
+        title = tr.sentence("balanced accuracy, {part}", part=tr(PARTS[part]))
         figures.append((title, tr.percent(chosen.parts[part][CRITERION].mean)))
     return figures
 
@@ -110,7 +109,6 @@ def _measures(comparison: Comparison, part: str, tr: Translator) -> Table:
 
 def _differences(comparison: Comparison, tr: Translator) -> Table:
     reference = comparison.results[comparison.decision.reference].variant.name
-    titles = {"validation": "validation", "test": "test", "holdout": "second folder"}
     rows = []
     for row in comparison.results:
         if not row.differences:
@@ -119,7 +117,7 @@ def _differences(comparison: Comparison, tr: Translator) -> Table:
         answers = [tr("detected" if interval.excludes_zero else "not detected") for interval in found]
         cells = [f"{bounds(interval, tr, '+.3f')} {a}" for interval, a in zip(found, answers, strict=True)]
         rows.append([row.variant.name, *cells])
-    head = [tr("variant"), *(tr(titles[part]) for part in comparison.parts)]
+    head = [tr("variant"), *(tr(PARTS[part]) for part in comparison.parts)]
     caption = tr.sentence("Difference in balanced accuracy from {name}, paired by seed and image", name=reference)
     return Table(head, rows, range(1, len(head)), caption)
 
@@ -182,8 +180,7 @@ def _settings(comparison: Comparison, tr: Translator) -> list[tuple[str, str]]:
         (tr("classes"), ", ".join(d["classes"])),
         (tr("image size"), str(Shape(*d["image"]))),
     ]
-    titles = {"train": "train", "validation": "validation", "test": "test", "holdout": "second folder"}
-    rows += [(tr(titles[part]), tr.sentence("{n} images", n=count)) for part, count in d["images"].items()]
+    rows += [(tr(PARTS.get(part, part)), tr.sentence("{n} images", n=count)) for part, count in d["images"].items()]
     rows += [
         (tr.sentence("fingerprint, seed {seed}", seed=str(seed)), fingerprint)
         for seed, fingerprint in zip(s["seeds"], d["fingerprints"], strict=True)

@@ -146,7 +146,7 @@ def complete(run: Run, engine: Callable[[], Engine], display: Display) -> Run:
     scored = False
     prepared = _data_of(run, display)
     if prepared is not None:
-        missing = [part for part in PARTS if not has_scores(run, prepared, part)]
+        missing = unscored_parts(run, prepared)
         if missing:
             scored = finisher.make("Scores", lambda: _score(finisher, engine, prepared, missing))
     _draw(finisher, only_missing=not scored)
@@ -161,10 +161,10 @@ def was_interrupted(run: Run) -> bool:
     return INTERRUPTED in run.notes
 
 
-def has_scores(run: Run, prepared: PreparedDataset, part: str) -> bool:
-    """Say whether a run has the metrics and the logits of a part of its data, if there is anything in it to score."""
-    images = len(scored_positions(run, prepared, part))
-    return images == 0 or own_logits(run, part, images) is not None
+def unscored_parts(run: Run, prepared: PreparedDataset) -> list[str]:
+    """Return the parts of a run's data that have images to score, and of which it has no metrics or no logits."""
+    images = {part: len(scored_positions(run, prepared, part)) for part in PARTS}
+    return [part for part, count in images.items() if count and own_logits(run, part, count) is None]
 
 
 def _data_of(run: Run, display: Display) -> PreparedDataset | None:

@@ -37,7 +37,7 @@ def train_command(run: Run) -> str:
     options |= {name: value for name, value in asdict(run.settings).items() if value != defaults[name]}
     if run.initial is not None:
         options["initial"] = run.initial["path"]
-    return _joined(["photoflux", "train", run.variant.name, str(run.data.path)], {"engine": run.engine, **options})
+    return command_line(["photoflux", "train", run.variant.name, str(run.data.path)], {"engine": run.engine, **options})
 
 
 def prepare_command(prepared: PreparedDataset) -> str | None:
@@ -53,12 +53,14 @@ def prepare_command(prepared: PreparedDataset) -> str | None:
     if prepared.meta.get("groups"):
         options["groups"] = "groups.csv"
     flags = ["--resplit"] if (prepared.meta.get("made_from") or {}).get("resplit") else []
-    return _joined(["photoflux", "prepare", *flags, prepared.name, str(prepared.path)], options)
+    return command_line(["photoflux", "prepare", *flags, prepared.name, str(prepared.path)], options)
 
 
-def _joined(words: list[str], options: dict[str, Any]) -> str:
-    for name, value in options.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
+def command_line(words: list[str], options: dict[str, Any]) -> str:
+    """Return the words of a command and its options: True is a flag, and None is left out."""
+    given = {f"--{name.replace('_', '-')}": value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        words += [name] if value is True else [name, str(value)]
     return shlex.join(words)
 
 

@@ -264,14 +264,7 @@ def precision_starts(images: int, precision: float, confidence: float) -> tuple[
 def _lowest_passed(right: np.ndarray, usable: np.ndarray, precision: float, confidence: float) -> int:
     """Return the largest usable number of images taken that a walk reached, 0 if there is none.
 
-    Parameters
-    ----------
-    right : numpy.ndarray
-        ``right[k − 1]`` of the first k images are right, (N,).
-    usable : numpy.ndarray
-        Whether the first k images can be taken without the next, (N,) bool.
-    precision, confidence : float
-        The value to guarantee.
+    Of the first k images ``right[k − 1]`` are right, and ``usable[k − 1]``: they can be taken without the next.
     """
     from scipy.stats import binom
 

@@ -111,28 +111,21 @@ def choose(
     score = rule(scores["validation"], parts["validation"][1], value, confidence)
     measured = {part: measure(scores[part], labels, score, confidence) for part, (_, labels) in parts.items()}
     calibration = calibrate(parts)
-    kept = {
+    chosen: dict[str, Any] = {
         "score": score,
         "positive": run.classes[1],
         "promise": promise,
         "value": float(value),
         "confidence": float(confidence),
+    }
+    kept = {
+        **chosen,
         "validation": measured["validation"].as_dict(),
         "test": measured["test"].as_dict() if "test" in measured else None,
         "chosen": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     run = amend(run, threshold=kept, temperature=calibration.temperature)
-    return OperatingPoint(
-        run=run,
-        positive=run.classes[1],
-        score=score,
-        promise=promise,
-        value=float(value),
-        confidence=float(confidence),
-        measured=measured,
-        calibration=calibration,
-        notes=_notes(run),
-    )
+    return OperatingPoint(run=run, **chosen, measured=measured, calibration=calibration, notes=_notes(run))
 
 
 def scored_parts(run: Run, display: Display) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -197,10 +190,8 @@ def _words(row: Share) -> str:
 
 
 def _calibration(found: Calibration) -> str:
+    after = {part: f" → {row.error:.3f}" for part, row in found.after.items()}
+    errors = ", ".join(f"{row.error:.3f}{after.get(part, '')} on {part}" for part, row in found.before.items())
     if found.temperature is None:
-        errors = ", ".join(f"{row.error:.3f} on {part}" for part, row in found.before.items())
         return f"error {errors}; validation does not determine a temperature"
-    errors = ", ".join(
-        f"{row.error:.3f} → {found.after[part].error:.3f} on {part}" for part, row in found.before.items()
-    )
     return f"error {errors} with temperature {found.temperature:.3g}"

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,11 +73,16 @@ def request_from(
 
 def first_step(request: TraceRequest, images: np.ndarray) -> TraceRequest:
     """Return the first step alone, of the images where `images`, (batch,) of bool, is true."""
+    return _cut(request, np.s_[:1, images])
+
+
+def _cut(request: TraceRequest, places: tuple[Any, ...]) -> TraceRequest:
+    """Return the request on those of its (steps, batch) of images."""
     return dataclasses.replace(
         request,
-        images=request.images[:1, images],
-        labels=request.labels[:1, images],
-        masks={name: mask[:1, images] for name, mask in request.masks.items()},
+        images=request.images[places],
+        labels=request.labels[places],
+        masks={name: mask[places] for name, mask in request.masks.items()},
     )
 
 
@@ -93,13 +99,7 @@ def rounded_otherwise(request: TraceRequest, folder: Path) -> TraceRequest:
         weights[name] = value * (1 + share * rng.uniform(-1, 1, value.shape)).astype(np.float32)
     path = folder / f"{request.weights.stem}-moved.safetensors"
     write_weights(path, weights, metadata)
-    return dataclasses.replace(
-        request,
-        weights=path,
-        images=request.images[:, ::-1],
-        labels=request.labels[:, ::-1],
-        masks={name: mask[:, ::-1] for name, mask in request.masks.items()},
-    )
+    return _cut(dataclasses.replace(request, weights=path), np.s_[:, ::-1])
 
 
 def decided_alike(request: TraceRequest, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> np.ndarray:

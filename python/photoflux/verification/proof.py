@@ -54,16 +54,9 @@ class Proof:
 
 
 class Prover:
-    """Runs both engines on one dataset; what does not depend on the variant is done once.
+    """Runs the engine that is proved, Flux, and the reference, Keras, on one dataset; `steps` of the loss curves each.
 
-    Parameters
-    ----------
-    flux, keras : ProofEngine
-        The engine that is proved, and the reference.
-    prepared : PreparedDataset
-        Where images come from.
-    steps : int
-        Length of the loss curves.
+    What does not depend on the variant is done once.
     """
 
     def __init__(self, flux: ProofEngine, keras: ProofEngine, prepared: PreparedDataset, steps: int) -> None:
@@ -311,12 +304,13 @@ def _rms(array: np.ndarray) -> float:
 
 def evaluation(request: TraceRequest, labels: Any, ours: np.ndarray, theirs: np.ndarray, part: str) -> Check:
     """Compare the probabilities and the decisions for a whole part of the data."""
+    from sklearn.metrics import confusion_matrix
+
     n = tolerances.terms_before(request)["output"]
     # A probability changes by no more than its logit does.
     allowed = tolerances.summed(n, _magnitude(theirs))
     p, q = (probabilities(logits) for logits in (ours, theirs))
-    one, other = (np.zeros((request.classes, request.classes), int) for _ in range(2))
-    for matrix, logits in ((one, ours), (other, theirs)):
-        np.add.at(matrix, (np.asarray(labels), decisions(logits)), 1)
+    classes = list(range(request.classes))
+    one, other = (confusion_matrix(labels, decisions(logits), labels=classes) for logits in (ours, theirs))
     parts = [compare("probabilities", p, q, allowed), compare("confusion matrix", one, other, 0)]
     return Check(f"evaluation of {len(ours)} {part} images", "6·√n·eps·logit; the confusion matrix: none", parts)

@@ -54,14 +54,11 @@ class Verification:
     @property
     def verdict(self) -> str:
         """One sentence."""
-        checks = [check for proof in self.proofs for check in proof.checks]
-        failed = [
-            (proof.variant.name, check.name) for proof in self.proofs for check in proof.checks if not check.passed
-        ]
+        checks = [(proof.variant.name, check) for proof in self.proofs for check in proof.checks]
+        failed = [f"{variant}: {check.name}" for variant, check in checks if not check.passed]
         if not failed:
             return f"All {len(checks)} checks hold: Flux and Keras compute the same numbers."
-        which = ", ".join(f"{name}: {check}" for name, check in failed)
-        return f"{len(failed)} of {len(checks)} checks FAIL ({which})."
+        return f"{len(failed)} of {len(checks)} checks FAIL ({', '.join(failed)})."
 
     @property
     def setting(self) -> str:
