@@ -54,7 +54,7 @@ class Proof:
 
 
 class Prover:
-    """Runs the engine that is proved, Flux, and the reference, Keras, on one dataset; `steps` of the loss curves each.
+    """Runs Flux, which is proved, and Keras, the reference, on one dataset; the loss curves are of `steps` steps.
 
     What does not depend on the variant is done once.
     """
