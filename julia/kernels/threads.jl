@@ -9,7 +9,8 @@ A thread takes the next job when it is free, because cores are seldom all idle. 
 and the jobs' sums in their order: then no result depends on the number of threads.
 
 # Arguments
-- `work`: `worker` is 1 to `max_workers(jobs)`, and no two jobs run at a time with the same.
+- `work`: `worker` is 1 to `max_workers(jobs)`, and no two jobs run at a time with the same. It computes only: a job that waited
+  for a timer, a file or another task could wait forever, because the caller's thread, which serves these, waits awake.
 
 # Throws
 - what a job throws, the first if several do; no further job is begun.

@@ -52,11 +52,11 @@ end
 
 @testset "after an error no job is begun" begin
     begun = Threads.Atomic{Int}(0)
-    @test_throws "first" foreach_job(10_000) do job, worker
+    @test_throws "first" foreach_job(10^9) do job, worker
         Threads.atomic_add!(begun, 1)
-        job == 1 ? error("first") : sleep(0.001)
+        job == 1 && error("first")
     end
-    @test begun[] < 10_000
+    @test begun[] < 10^9
 end
 
 @testset "a team is as large as its work" begin
