@@ -179,7 +179,7 @@ def test_a_fault_is_caught(fault, first, where, flux, keras, scans, monkeypatch)
     """Each fault is in the code of one engine; the row named first is the first that fails, and says where."""
     monkeypatch.syspath_prepend(Path(__file__).parent)
     with KerasEngine() as faulty:
-        faulty._worker = Worker("faulty_keras", {**ENVIRONMENT, "FAULT": fault}, "faulty Keras worker")
+        faulty._process = Worker("faulty_keras", {**ENVIRONMENT, "FAULT": fault}, "faulty Keras worker")
         found = Prover(flux, faulty, scans, steps=3).prove(variant("l2"))
     failed = [check for check in found.checks if not check.passed]
     assert failed[0].name == first
@@ -191,7 +191,7 @@ def test_a_fault_is_caught(fault, first, where, flux, keras, scans, monkeypatch)
 def test_a_penalty_on_biases_shows_in_the_biases_gradients_too(flux, scans, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent)
     with KerasEngine() as faulty:
-        faulty._worker = Worker("faulty_keras", {**ENVIRONMENT, "FAULT": "penalty_on_biases"}, "faulty Keras worker")
+        faulty._process = Worker("faulty_keras", {**ENVIRONMENT, "FAULT": "penalty_on_biases"}, "faulty Keras worker")
         found = Prover(flux, faulty, scans, steps=2).prove(variant("l2"))
     gradient = next(check for check in found.checks if check.name == "gradient of every weight")
     wrong = {part.name for part in gradient.parts if not part.passed}

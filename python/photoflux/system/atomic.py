@@ -142,12 +142,14 @@ def remove(path: Path) -> None:
 
 
 def remove_in_use(folder: Path) -> None:
-    """Remove a folder into which other threads may still write: under another name, where they do not find it."""
+    """Remove a folder into which other threads may still write: under another name, where they do not find it.
+
+    Two processes may do so in turn: the second removes what the first, killed meanwhile, has left under that name.
+    """
     gone = folder.with_name(f"{folder.name}-gone")
-    try:
+    with contextlib.suppress(OSError):
         folder.rename(gone)
-    except OSError:
-        gone = folder
+    remove(folder)
     remove(gone)
 
 

@@ -133,3 +133,10 @@ def test_a_folder_that_is_still_written_to_goes(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "rmdir", written_meanwhile)
     atomic.remove_in_use(folder)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_had_begun_to_remove_goes_too(tmp_path):
+    (tmp_path / "scratch-gone").mkdir()
+    (tmp_path / "scratch-gone" / "left").touch()
+    atomic.remove_in_use(tmp_path / "scratch")
+    assert not list(tmp_path.iterdir())

@@ -213,7 +213,7 @@ def _finish(process: subprocess.Popen[bytes], log: IO[bytes], folder: Path) -> N
     """End a process and everything that belongs to it: each step is taken, whatever another one raises."""
     assert process.stdin is not None and process.stdout is not None
     with ExitStack() as steps:  # the last is taken first
-        steps.callback(atomic.remove, folder)
+        steps.callback(atomic.remove_in_use, folder)
         steps.callback(log.close)
         steps.callback(_wait, process)
         steps.callback(process.kill)  # it holds nothing that a file does not: weights are renamed when complete
