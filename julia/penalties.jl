@@ -139,6 +139,7 @@ function penalty(; l1::Real=0, l2::Real=0)
 end
 
 function coefficient(name, λ)
-    isfinite(λ) && λ >= 0 || throw(ArgumentError("`$name` must be a finite number, 0 or more; received: $λ."))
+    isfinite(Float32(λ)) && λ >= 0 && !(λ isa Bool) ||
+        throw(ArgumentError("`$name` must be a finite number, 0 or more; received: $λ."))
     return Float32(λ)
 end

@@ -41,10 +41,13 @@ Base.@kwdef struct Variant
 
     function Variant(name, architecture, hidden, penalty, dropout, patience, epochs, batch_size, image_size, learning_rate,
         loss, made_for)
-        require(name isa AbstractString && occursin(r"^[\w-]+$", name), "name", "letters, digits, _ and -", name)
+        require(name isa AbstractString && occursin(r"^[\w-]+\z", name), "name", "letters, digits, _ and -", name)
         haskey(GROUPS_OF, architecture) || throw(unknown_name("architecture", architecture, sort!(collect(keys(GROUPS_OF)))))
+        require(made_for isa AbstractString, "made_for", "a text", made_for)
         require(hidden isa AbstractVector, "hidden", "a list of units", hidden)
         require_whole("hidden", 1, hidden...)
+        require(penalty isa AbstractDict, "penalty", "a Dict by group", penalty)
+        require(dropout isa AbstractDict, "dropout", "a Dict by group", dropout)
         for (field, given) in (:penalty => penalty, :dropout => dropout), group in keys(given)
             known = GROUPS_OF[architecture][field]
             group in known || throw(unknown_name("$field` of the architecture `$architecture", group, known))
@@ -52,7 +55,7 @@ Base.@kwdef struct Variant
         end
         foreach(p -> require(p isa Penalty, "penalty", "a Penalty a group, such as L2(0.01)", p), values(penalty))
         for rate in values(dropout)
-            require(rate isa Real && 0 <= rate && Float32(rate) < 1, "dropout", "a rate of 0 or more and below 1", rate)
+            require(rate isa Real && !(rate isa Bool) && 0 <= rate && Float32(rate) < 1, "dropout", "a rate of 0 or more and below 1", rate)
         end
         patience === nothing || require_whole("patience", 1, patience)
         require_whole("epochs", 1, epochs)
@@ -82,7 +85,7 @@ function require_whole(argument, least, values...)
 end
 
 require_positive(argument, x) =
-    require(x isa Real && isfinite(Float32(x)) && Float32(x) > 0, argument, "a finite number above 0", x)
+    require(x isa Real && !(x isa Bool) && isfinite(Float32(x)) && Float32(x) > 0, argument, "a finite number above 0", x)
 
 # What a row of the table must have, and what it may; also what `as_dict` of either language wrote.
 const ROW_FIELDS = ("architecture", "hidden", "epochs", "batch_size", "learning_rate", "image_size", "made_for")

@@ -14,7 +14,7 @@ from photoflux.comparison.comparison import NAME as COMPARISON
 from photoflux.comparison.comparison import Comparison, load_comparison
 from photoflux.comparison.report import write_comparison
 from photoflux.data.litter import ignored_in_words
-from photoflux.data.preparation import homonym, kind_of
+from photoflux.data.preparation import Source, homonym, kind_of
 from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.walking import is_file
@@ -62,8 +62,6 @@ __all__ = [
     "variants",
     "verify",
 ]
-
-Source = str | Path | PreparedDataset | tuple[np.ndarray, np.ndarray]
 
 
 def prepare(

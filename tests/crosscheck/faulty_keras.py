@@ -6,7 +6,7 @@ import os
 
 import keras
 
-from photoflux.engines.keras import server as keras_worker
+from photoflux.engines.keras import server
 
 
 def adam_epsilon() -> None:
@@ -57,4 +57,4 @@ FAULTS = (adam_epsilon, flipped_kernel, penalty_on_biases, flatten_order, half_t
 
 if __name__ == "__main__":
     {fault.__name__: fault for fault in FAULTS}[os.environ["FAULT"]]()
-    keras_worker.main()
+    server.main()

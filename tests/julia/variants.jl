@@ -31,6 +31,8 @@ end
     @test variant("l2").penalty["conv"] == L2(0.01)  # the table is untouched
     @test_throws "has no penalty" variant("baseline"; l2=0.1)
     @test_throws "0 or more" variant("l2"; l2=-1)
+    @test_throws "0 or more" variant("l2"; l2=1e39)  # infinite as Float32
+    @test_throws "0 or more" variant("l2"; l2=true)
     @test_throws "must be one of cross_entropy, squared_error" variant("l2"; loss="mse")
 end
 
@@ -51,6 +53,13 @@ end
     (; name="") => "`name` must be letters, digits, _ and -; received: \"\"",
     (; name="a b") => "`name` must be",
     (; name="../a") => "`name` must be",
+    (; name="a\n") => "`name` must be",
+    (; made_for=1) => "`made_for` must be a text; received: 1",
+    (; penalty=nothing) => "`penalty` must be a Dict by group; received: nothing",
+    (; dropout=[0.5]) => "`dropout` must be a Dict by group; received: [0.5]",
+    (; dropout=Dict("pool" => false)) => "`dropout` must be a rate",
+    (; learning_rate=true) => "`learning_rate` must be a finite number above 0; received: true",
+    (; learning_rate=1e39) => "`learning_rate` must be",
     (; architecture="cnn") => "`architecture` must be one of dense, photo_cnn; received: \"cnn\"",
     (; architecture="photo_cn") => "Did you mean photo_cnn?",
     (; hidden=[8, 0]) => "`hidden` must be a whole number, 1 or more; received: 0",

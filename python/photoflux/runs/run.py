@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 LOGITS = "logits.safetensors"
 COLUMNS = tuple(column.name for column in fields(EpochRow))
-AMEND_SECONDS = 5.0  # another process that changes the same run needs less
 
 
 @dataclass(frozen=True)

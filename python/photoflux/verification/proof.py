@@ -17,8 +17,7 @@ from photoflux.model.weights import metadata_of, read_weights, write_weights
 from photoflux.runs.evaluation import decisions, probabilities
 from photoflux.runs.scoring import logits_of
 from photoflux.system import atomic
-from photoflux.verification import inputs as material
-from photoflux.verification import tolerances
+from photoflux.verification import inputs, tolerances
 from photoflux.verification.checks import Check, Part, compare
 
 Numbers = dict[str, np.ndarray]
@@ -66,11 +65,11 @@ class Prover:
         """Run every check of a variant."""
         began = time.perf_counter()
         with atomic.scratch("verify") as folder:
-            request = material.request_from(v, self.prepared, folder, self.steps, BATCH, SEED)
+            request = inputs.request_from(v, self.prepared, folder, self.steps, BATCH, SEED)
             ours = self.flux.trace(request)
             theirs = self.keras.trace(request)
             first, one, other, kept = self._first_step(request, ours, theirs)
-            noise = self.keras.trace(material.rounded_otherwise(request, folder))
+            noise = self.keras.trace(inputs.rounded_otherwise(request, folder))
             curves = curves_of(request, ours, theirs, noise)
             checks = [
                 round_trip(request, ours, theirs),
@@ -93,11 +92,11 @@ class Prover:
         """
         first, kept = request, np.ones(request.images.shape[1], bool)
         while True:
-            alike = material.decided_alike(first, ours, theirs)
+            alike = inputs.decided_alike(first, ours, theirs)
             if alike.all() or not alike.any():
                 return first, ours, theirs, kept
             kept[kept] = alike
-            first = material.first_step(request, kept)
+            first = inputs.first_step(request, kept)
             ours, theirs = self.flux.trace(first), self.keras.trace(first)
 
     def _evaluation(self, request: TraceRequest, numbers: Numbers, folder: Path) -> Check:

@@ -15,7 +15,7 @@ import pytest
 
 import photoflux
 from photoflux import DataError
-from photoflux.data import preparation as sources
+from photoflux.data import preparation
 from photoflux.data.cache import cache_folder, cache_state
 from photoflux.data.sources.download import download
 from photoflux.system import atomic
@@ -107,7 +107,7 @@ def test_of_two_that_want_the_same_one_prepares(tmp_path, monkeypatch):
         return real(*args, **options)
 
     monkeypatch.setattr(arrays, "prepare_arrays", slow)
-    threads = [threading.Thread(target=lambda: found.append(sources.prepare(ARRAYS))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: found.append(preparation.prepare(ARRAYS))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

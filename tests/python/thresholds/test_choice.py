@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import beta, binom, norm
 
 from photoflux import DataError, SettingError
-from photoflux.thresholds import choice as thresholds
+from photoflux.thresholds import choice
 from photoflux.thresholds.choice import (
     MISTAKES,
     check,
@@ -252,7 +252,7 @@ def validation_sets(of_class, how, seed=0):
 @pytest.mark.parametrize("how", ["independent", "ties", "stratified"])
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_precision_is_kept_as_often_as_claimed(world, how, monkeypatch):
-    monkeypatch.setattr(thresholds, "_outlook", lambda *_: "")  # takes most of the time, and only words a refusal
+    monkeypatch.setattr(choice, "_outlook", lambda *_: "")  # takes most of the time, and only words a refusal
     of_class = WORLDS[world]
     given = broken = 0
     for scores, labels in validation_sets(of_class, how):
