@@ -21,6 +21,7 @@ ROOMS = (
     "system",
     "data",
     "model",
+    "features",
     "engines",
     "runs",
     "thresholds",

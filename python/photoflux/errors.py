@@ -72,6 +72,10 @@ class RunError(PhotoFluxError):
     """A run folder or a weights file cannot be read or written."""
 
 
+class BackboneError(PhotoFluxError):
+    """A backbone, its weights or its runtime is missing, or is another than expected; the message says what to do."""
+
+
 def unknown_name(argument: str, value: object, known: Iterable[str], of: str = "") -> SettingError:
     """Return the error for a misspelt name.
 

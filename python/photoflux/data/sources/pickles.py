@@ -1,10 +1,11 @@
-"""Reads CIFAR-10's pickled batches without executing code from them."""
+"""Reads pickles without executing code from them: CIFAR-10's batches, and what others admit by name."""
 
 from __future__ import annotations
 
 import io
 import pickle
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -36,13 +37,29 @@ _ADMITTED = {
 }
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Admits plain containers and numeric arrays; every other name in the pickle is refused."""
+class AdmittingUnpickler(pickle.Unpickler):
+    """Admits plain containers, numbers, text and the few names given; every other name in the pickle is refused.
+
+    Parameters
+    ----------
+    file : binary file
+        The pickle.
+    admitted : mapping of (str, str) to object
+        What stands for a name, by module and name. A pickle calls it with what it likes and sets its state.
+    encoding : str
+        Of the text of Python 2, as in `pickle.Unpickler`.
+    """
+
+    def __init__(
+        self, file: BinaryIO, admitted: Mapping[tuple[str, str], Any] = _ADMITTED, encoding: str = "ASCII"
+    ) -> None:
+        super().__init__(file, encoding=encoding)
+        self._admitted = admitted
 
     def find_class(self, module: str, name: str) -> Any:
         """Return one of the few admitted names."""
         try:
-            return _ADMITTED[module, name]
+            return self._admitted[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
 
@@ -63,7 +80,7 @@ def load_batch(data: bytes, file: str) -> tuple[np.ndarray, np.ndarray]:
         If it holds anything but numbers, text and arrays, or is no batch.
     """
     try:
-        batch = ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
+        batch = AdmittingUnpickler(io.BytesIO(data), encoding="bytes").load()
         pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"]).astype(np.int32)
     # A damaged pickle raises almost anything.
     except Exception as error:

@@ -1,0 +1,6 @@
+"""Backbones: pretrained networks turn an image into features, once."""
+
+from photoflux.features.backbone import Backbone, backbone_from, open_backbone
+from photoflux.features.folding import folded_weights
+
+__all__ = ["Backbone", "backbone_from", "folded_weights", "open_backbone"]

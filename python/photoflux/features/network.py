@@ -1,0 +1,131 @@
+"""One network as a backbone's part: pixels to features through ONNX Runtime; how a batch is run is said here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from photoflux.data.cache import unwritable_cache
+from photoflux.errors import BackboneError
+from photoflux.features.folding import Folded, folded_weights, read_folded
+from photoflux.features.graph import FEATURES, GRAPH, PIXELS, graph_of
+from photoflux.features.runtime import need, session_of
+from photoflux.model.backbones import pretrained
+from photoflux.system import atomic
+from photoflux.system.claims import claim
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnxruntime
+
+
+class Network(ABC):
+    """A network that turns images into features.
+
+    Attributes
+    ----------
+    name : str
+        The name of the table, or of the file.
+    features : int
+        Numbers an image.
+    image_size : int or None
+        Height and width of the images that it is best given; None: not known.
+    fixed : tuple of int or None
+        Height and width, where it takes no other.
+    fingerprint : str
+        SHA-256 of all that its features depend on, the pixels aside.
+    """
+
+    name: str
+    features: int
+    image_size: int | None
+    fixed: tuple[int, int] | None = None
+    fingerprint: str
+
+    @abstractmethod
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Return the features, float32 (N, F), of a batch, uint8 (N, 3, H, W)."""
+
+    @abstractmethod
+    def as_dict(self) -> dict[str, Any]:
+        """Return what it takes to open it again, as plain JSON-ready values."""
+
+
+class PretrainedNetwork(Network):
+    """A network of the table, whose graph PhotoFlux writes into the cache from the folded weights.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the table.
+
+    Raises
+    ------
+    SettingError
+        If there is none of that name.
+    BackboneError
+        If onnxruntime or the package with the weights is not installed, or the weights are others.
+    DataError
+        If the cache cannot be written.
+    """
+
+    def __init__(self, name: str) -> None:
+        pretrained(name)  # a wrong name is said before a missing package
+        need("onnxruntime")
+        self.folded: Folded = read_folded(folded_weights(name))
+        self.name, self.features = name, self.folded.features
+        self.image_size, self.fingerprint = self.folded.image_size, self.folded.fingerprint
+
+    @cached_property
+    def graph(self) -> Path:
+        """The graph in the cache, written if it is not there."""
+        path = self.folded.path.with_suffix(".onnx")
+        if not _has_graph(path, self.folded):
+            write_graph(path, self.folded)
+        return path
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        return session_of(self.graph)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Return the features, float32 (N, F), of a batch, uint8 (N, 3, H, W)."""
+        (features,) = self._session.run([FEATURES], {PIXELS: np.ascontiguousarray(images)})
+        return np.asarray(features)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return its name and fingerprint."""
+        return {"name": self.name, "fingerprint": self.fingerprint}
+
+
+def write_graph(path: Path, folded: Folded) -> None:
+    """Write a network's graph into the cache, whole or not at all.
+
+    Raises
+    ------
+    BackboneError
+        If the package onnx is not installed.
+    DataError
+        If the cache cannot be written.
+    """
+    model = graph_of(folded)
+    try:
+        with claim(path, wait=60.0), atomic.writing_file(path) as temporary:
+            temporary.write_bytes(model.SerializeToString())
+    except OSError as error:
+        raise unwritable_cache(path.parent, error) from error
+
+
+def _has_graph(path: Path, folded: Folded) -> bool:
+    """Say whether the cache has the graph of these weights, as this PhotoFlux writes it."""
+    if not path.is_file():
+        return False
+    try:
+        found = session_of(path).get_modelmeta().custom_metadata_map
+    except BackboneError:
+        return False
+    return (found.get("fingerprint"), found.get("graph")) == (folded.fingerprint, GRAPH)
