@@ -6,8 +6,8 @@ One direction: prepared dataset → [`train`](@ref) → [`Run`](@ref) → [`eval
 module PhotoFlux
 
 using ChainRulesCore: ChainRulesCore
-using Flux: Flux, Chain, Dense, Dropout, NNlib, Zygote
-using Flux: logitbinarycrossentropy, logitcrossentropy, onehotbatch, relu, sigmoid, softmax
+using Flux: Flux, Chain, Conv, Dense, Dropout, NNlib, Zygote
+using Flux: logitbinarycrossentropy, logitcrossentropy, onehotbatch, relu, relu6, sigmoid, softmax
 using JSON: JSON
 using Mmap: Mmap
 using Optimisers: Optimisers
@@ -22,6 +22,7 @@ export train, evaluate, predict, load_run, save_run, Run
 export variant, variants, Variant
 export PreparedDataset, open_dataset, indices
 export NoPenalty, L1, L2, ElasticNet, KerasAdam
+export load_backbone, backbone_features
 export layers, build_model, read_weights, write_weights, load_weights!
 
 # The source is in `julia/`; Julia 1.10 looks for the entry here and knows no `entryfile`.
@@ -48,6 +49,7 @@ include("../julia/evaluation.jl")
 include("../julia/training.jl")
 include("../julia/runs.jl")
 include("../julia/trace.jl")
+include("../julia/backbone.jl")
 include("../julia/engine.jl")
 include("../julia/precompile.jl")
 

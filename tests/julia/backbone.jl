@@ -1,0 +1,168 @@
+# Backbones of the form of the real ones, made here; the truth is written out in Float64.
+using PhotoFlux: PixelScale, write_arrays
+using PhotoFlux.Flux: Chain, Conv, SkipConnection
+using PhotoFlux.JSON
+
+# (expand, kernel, stride, outputs) of each block. Channels are whole vectors and not, and every kind of block is there.
+const BLOCKS = [(1, 3, 1, 8), (2, 3, 2, 12), (3, 5, 1, 12), (6, 3, 1, 20), (2, 5, 2, 36), (4, 5, 1, 36), (2, 3, 1, 40)]
+const STEM, TOP = 16, 50
+
+# Arrays in Keras' layout with the dimensions reversed, by name in the order of the network, and the header.
+function made_backbone(blocks=BLOCKS; seed=1, image_size=33)
+    rng, pairs = Xoshiro(seed), Pair{String,Array{Float32}}[]
+    # Of a size at which the numbers stay of a size, on both sides of the bounds of ReLU6.
+    function put(name, kernel, inputs, outputs)
+        dims = outputs == 0 ? (1, inputs, kernel, kernel) : (outputs, inputs, kernel, kernel)
+        fan = kernel^2 * (outputs == 0 ? 1 : inputs)
+        push!(pairs, "$name.kernel" => randn(rng, Float32, dims) .* 1.5f0 ./ sqrt(Float32(fan)))
+        push!(pairs, "$name.bias" => randn(rng, Float32, outputs == 0 ? inputs : outputs))
+    end
+    put("stem", 3, 3, STEM)
+    inputs, described = STEM, []
+    for (i, (expand, kernel, stride, outputs)) in enumerate(blocks)
+        mid = expand * inputs
+        expand > 1 && put("block$i.expand", 1, inputs, mid)
+        put("block$i.depthwise", kernel, mid, 0)
+        put("block$i.project", 1, mid, outputs)
+        push!(described, (; kernel, stride, residual=stride == 1 && inputs == outputs, expand=expand > 1))
+        inputs = outputs
+    end
+    put("top", 1, inputs, TOP)
+    description = (; name="tiny", features=TOP, image_size, mean=127, scale=128, blocks=described)
+    return pairs, Dict("format" => "photoflux-backbone-1", "description" => JSON.json(description))
+end
+
+write_backbone(path, (pairs, metadata)=made_backbone()) = write_arrays(path, pairs; metadata)
+
+const PATH = write_backbone(joinpath(mktempdir(), "tiny.safetensors"))
+
+# The network as TRANSFER's format defines it, by loops over arrays x[w, h, c] in Float64; each block's output by name.
+clamp6(v) = min(max(v, 0.0), 6.0)
+
+function convolved(x, kernel, bias, stride, depthwise)
+    (width, height, _), k = size(x), size(kernel, 3)
+    outputs = length(bias)
+    y = zeros(cld(width, stride), cld(height, stride), outputs)
+    before(n) = max((cld(n, stride) - 1) * stride + k - n, 0) ÷ 2
+    for o in 1:outputs, j in axes(y, 2), i in axes(y, 1)
+        total = Float64(bias[o])
+        for c in (depthwise ? (o:o) : axes(x, 3)), kj in 1:k, ki in 1:k
+            u, v = (i - 1) * stride + ki - before(width), (j - 1) * stride + kj - before(height)
+            checkbounds(Bool, x, u, v, c) && (total += x[u, v, c] * (depthwise ? kernel[1, o, ki, kj] : kernel[o, c, ki, kj]))
+        end
+        y[i, j, o] = total
+    end
+    return y
+end
+
+function truth((pairs, metadata), image)
+    arrays, blocks = Dict(pairs), JSON.parse(metadata["description"])["blocks"]
+    conv(x, name, stride=1) = convolved(x, arrays["$name.kernel"], arrays["$name.bias"], stride, endswith(name, "depthwise"))
+    x = clamp6.(conv((Float64.(image) .- 127) ./ 128, "stem", 2))
+    found = Pair{Symbol,Any}[:stem => x]
+    for (i, block) in enumerate(blocks)
+        entered = x
+        block["expand"] && (x = clamp6.(conv(x, "block$i.expand")))
+        x = conv(clamp6.(conv(x, "block$i.depthwise", block["stride"])), "block$i.project")
+        block["residual"] && (x += entered)
+        push!(found, Symbol("block", i) => x)
+    end
+    x = clamp6.(conv(x, "top"))
+    return push!(found, :features => vec(sum(x; dims=(1, 2))) ./ prod(size(x)[1:2]))
+end
+
+pixels(seed, dims...) = rand(Xoshiro(seed), UInt8, dims...)
+
+# Each layer rounds its sums, of at most 9·36 terms, and passes the error before it on, at most with the gain of its kernel, which
+# is about 1.5; so over the network's 22 convolutions a thousand times eps of the largest value leaves room, and an error in a
+# weight or an offset is far above it.
+agrees(ours, truth) = size(ours) == size(truth) && maximum(abs, ours .- truth) <= 1000 * eps(Float32) * max(maximum(abs, truth), 1)
+
+@testset "a chain of Flux's layers" begin
+    backbone = load_backbone(PATH)
+    @test keys(backbone) == (:scale, :stem, (Symbol("block", i) for i in 1:7)..., :top, :mean, :flatten)
+    @test backbone[:scale] === PixelScale(127, 128, (33, 33))
+    @test backbone[:block1] isa Chain && keys(backbone[:block1]) == (:depthwise, :project)
+    @test backbone[:block3] isa SkipConnection && keys(backbone[:block3].layers) == (:expand, :depthwise, :project)
+    depthwise = backbone[:block5][:depthwise]
+    @test depthwise isa Conv && depthwise.groups == size(depthwise.weight, 4) == 40 && depthwise.stride == (2, 2)
+    @test length(Flux.trainables(backbone)) == length(first(made_backbone()))
+end
+
+@testset "is the network, $width×$height" for (width, height) in ((33, 33), (20, 31), (1, 2), (64, 9))
+    backbone, x = load_backbone(PATH; image_size=(width, height)), pixels(1, width, height, 3, 2)
+    found = backbone_features(backbone, x)
+    @test found isa Matrix{Float32} && size(found) == (TOP, 2)
+    for n in 1:2
+        expected = truth(made_backbone(), x[:, :, :, n])
+        @test agrees(found[:, n], last(expected).second)
+        @test agrees(vec(backbone(x)[:, n]), last(expected).second)
+    end
+end
+
+@testset "images as they come" begin
+    backbone, x = load_backbone(PATH), pixels(2, 33, 33, 3, 5)
+    features = backbone_features(backbone, x)
+    for batch_size in (1, 2, 5, 100)
+        @test backbone_features(backbone, x; batch_size) ≈ features rtol = 1e-5
+    end
+    @test backbone_features(backbone, Float32.(x)) == features
+    @test backbone_features(backbone, view(x, :, :, :, 2:3)) ≈ features[:, 2:3] rtol = 1e-5
+    @test size(backbone_features(backbone, x[:, :, :, 1:0])) == (TOP, 0)
+    grey = x[:, :, 1:1, :]
+    @test backbone_features(backbone, grey) == backbone_features(backbone, repeat(grey, 1, 1, 3, 1))
+    for wrong in (x[1:32, :, :, :], x[:, 1:32, :, :], x[:, :, 1:2, :])
+        @test_throws "takes images of 33×33 pixels in 1 or 3 channels; received: $(join(size(wrong)[1:3], '×'))" backbone_features(backbone, wrong)
+    end
+    @test_throws ArgumentError backbone_features(backbone, x; batch_size=0)
+    @test_throws ArgumentError load_backbone(PATH; image_size=0)
+end
+
+@testset "by name, several side by side" begin
+    cache = mktempdir()
+    mkdir(joinpath(cache, "backbones"))
+    for (seed, name) in enumerate(("a", "b"))
+        write_backbone(joinpath(cache, "backbones", "$name.safetensors"), made_backbone(; seed, image_size=20seed))
+    end
+    withenv("PHOTOFLUX_CACHE" => cache) do
+        a, b, both = load_backbone("a"; image_size=40), load_backbone("b"), load_backbone("a+b")
+        x = pixels(3, 40, 40, 3, 3)
+        @test backbone_features(both, x) == [backbone_features(a, x); backbone_features(b, x)]
+        @test_throws "The backbone c is not in PhotoFlux's cache: there is no $(joinpath(cache, "backbones", "c.safetensors"))" load_backbone("a+c")
+    end
+end
+
+@testset "the cache is Python's" begin
+    @test withenv(() -> PhotoFlux.cache_folder(), "PHOTOFLUX_CACHE" => "~/elsewhere") == joinpath(homedir(), "elsewhere")
+    if Sys.islinux()
+        in_home = joinpath(homedir(), ".cache", "photoflux")
+        @test withenv(() -> PhotoFlux.cache_folder(), "PHOTOFLUX_CACHE" => nothing, "XDG_CACHE_HOME" => nothing) == in_home
+        @test withenv(() -> PhotoFlux.cache_folder(), "PHOTOFLUX_CACHE" => "", "XDG_CACHE_HOME" => "/somewhere") == "/somewhere/photoflux"
+    end
+end
+
+@testset "files that are no backbones" begin
+    folder = mktempdir()
+    function refused(words, change!)
+        pairs, metadata = made_backbone()
+        path = joinpath(folder, "changed.safetensors")
+        arrays = Dict(pairs)
+        change!(arrays, metadata)
+        write_arrays(path, collect(arrays); metadata)
+        @test_throws "$path is not a backbone of PhotoFlux: $words" load_backbone(path)
+    end
+    refused("its format is none; expected photoflux-backbone-1", (_, metadata) -> delete!(metadata, "format"))
+    refused("its header does not describe the network", (_, metadata) -> delete!(metadata, "description"))
+    refused("its header does not describe the network", (_, metadata) -> metadata["description"] = "{\"mean\": 127}")
+    refused("it has no block2.expand.kernel and block2.expand.bias", (arrays, _) -> delete!(arrays, "block2.expand.bias"))
+    refused("its header does not describe block8.kernel", (arrays, _) -> arrays["block8.kernel"] = zeros(Float32, 1, 1, 1, 1))
+    refused("block2.project.kernel is (1, 1, 8, 12), which does not fit its 16 inputs and 12 outputs",
+        (arrays, _) -> arrays["block2.project.kernel"] = zeros(Float32, 12, 8, 1, 1))
+    refused("the output of block1 cannot be added to its input",
+        (_, metadata) -> metadata["description"] = replace(metadata["description"], "\"residual\":false" => "\"residual\":true"))
+    whole = read(PATH)
+    path = joinpath(folder, "short.safetensors")
+    write(path, whole[1:(end - 4)])
+    @test_throws "$path is not a backbone of PhotoFlux: " load_backbone(path)
+    @test_throws "There is no backbone $folder/none.safetensors" load_backbone(joinpath(folder, "none.safetensors"))
+end
