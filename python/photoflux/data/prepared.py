@@ -20,6 +20,7 @@ from photoflux.system.names import printable, user_path
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
 FILES = ("images.npy", "labels.npy", "split.npy", "files.csv", "meta.json", "rejected.csv")
+FEATURES = "features"  # the folder of the features datasets that were made of it
 LOOKS = "phash.npy"  # of a folder's images; a dataset of an earlier PhotoFlux has none
 FILE_COLUMNS = ("path", "folder", "sha256", "group", "width", "height", "split")
 REJECTED_COLUMNS = ("file", "reason")
@@ -34,7 +35,7 @@ class PreparedDataset:
     path : Path
         Its folder.
     images : numpy.ndarray
-        uint8, (N, C, H, W), memory-mapped and read-only.
+        uint8, (N, C, H, W), memory-mapped and read-only; in a features dataset float32, (N, F, 1, 1).
     labels : numpy.ndarray
         int32, (N,), from 0: positions in `classes`.
     split : numpy.ndarray
@@ -75,8 +76,13 @@ class PreparedDataset:
 
     @property
     def channels(self) -> int:
-        """1 (grey) or 3 (RGB)."""
+        """1 (grey) or 3 (RGB); in a features dataset the number of features."""
         return self.shape.channels
+
+    @property
+    def features(self) -> dict[str, Any] | None:
+        """What a features dataset was made from and with, see docs/features.md; None: this one holds images."""
+        return self.meta.get("features")
 
     @property
     def height(self) -> int:
@@ -189,7 +195,8 @@ def open_prepared(path: str | Path) -> PreparedDataset:
     if missing:
         raise _broken(folder, f"{', '.join(missing)} missing")
     meta = _read_meta(folder)
-    images = _load(folder, "images.npy", np.uint8, 4)
+    of_features = "features" in meta
+    images = _load(folder, "images.npy", np.float32 if of_features else np.uint8, 4)
     labels = _load(folder, "labels.npy", np.int32, 1)
     split = _load(folder, "split.npy", np.uint8, 1)
     for name, array in (("labels.npy", labels), ("split.npy", split)):
@@ -198,7 +205,9 @@ def open_prepared(path: str | Path) -> PreparedDataset:
     expected = (meta["images"], meta["channels"], *meta["image_size"])
     if images.shape != expected:
         raise _broken(folder, f"images.npy has shape {images.shape}, meta.json says {expected}")
-    if images.shape[1] not in (1, 3):
+    if of_features and images.shape[2:] != (1, 1):
+        raise _broken(folder, f"images.npy has shape {images.shape}, expected features (N, F, 1, 1)")
+    if not of_features and images.shape[1] not in (1, 3):
         raise _broken(folder, f"images.npy has {images.shape[1]} channels, expected 1 or 3")
     classes = meta["classes"]
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
@@ -236,6 +245,9 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     for key in ("images", "channels"):
         if not isinstance(meta.get(key), int):
             raise _broken(folder, f"`{key}` in meta.json must be an integer, found {meta.get(key)!r}")
+    features = meta.get("features", {})
+    if not isinstance(features, dict) or ("features" in meta and not {"backbone", "dataset"} <= features.keys()):
+        raise _broken(folder, f"`features` in meta.json must say the backbone and the dataset, found {features!r}")
     positive = meta["positive"]
     if positive is not None and classes != [f"not {positive}", positive]:
         raise _broken(folder, f"the positive class is {positive!r}, but the classes are {classes!r}")

@@ -18,6 +18,7 @@ from photoflux.data.cache import advice_for
 from photoflux.data.conflicts import NAME as CONFLICTS
 from photoflux.data.conflicts import Conflict
 from photoflux.data.prepared import (
+    FEATURES,
     FILE_COLUMNS,
     FILES,
     FORMAT,
@@ -203,10 +204,10 @@ class PreparedWriter:
             if looks is not None:
                 np.save(self._temporary / LOOKS, np.array(looks, dtype=np.uint64))
             rows = ((*record, SPLITS[part]) for record, part in zip(files, split.tolist(), strict=True))
-            _write_csv(self._temporary / "files.csv", FILE_COLUMNS, rows)
+            write_csv(self._temporary / "files.csv", FILE_COLUMNS, rows)
             write_rejected(self._temporary / "rejected.csv", rejected)
             if conflicts:
-                _write_csv(self._temporary / CONFLICTS, Conflict._fields, conflicts)
+                write_csv(self._temporary / CONFLICTS, Conflict._fields, conflicts)
             text = as_json(description, indent=2) + "\n"
             (self._temporary / "meta.json").write_text(text, encoding="utf-8")
             _check_destination(self.dest)
@@ -247,7 +248,7 @@ def _check_destination(dest: Path) -> None:
         entries = {entry.name for entry in dest.iterdir()}
     except OSError as error:
         raise DataError(f"The destination {dest} cannot be read: {error.strerror}. Choose another.") from error
-    foreign = sorted(entries - {*FILES, CONFLICTS, LOOKS} - LITTER) if is_prepared(dest) else sorted(entries)
+    foreign = sorted(entries - {*FILES, CONFLICTS, LOOKS, FEATURES} - LITTER) if is_prepared(dest) else sorted(entries)
     if foreign:
         what = "holds other files beside a prepared dataset" if is_prepared(dest) else "is not a prepared dataset"
         raise DataError(
@@ -258,10 +259,11 @@ def _check_destination(dest: Path) -> None:
 
 def write_rejected(path: Path, rejected: Iterable[tuple[str, str]]) -> None:
     """Write a ``rejected.csv``: files, each with the reason why it was left out."""
-    _write_csv(path, REJECTED_COLUMNS, rejected)
+    write_csv(path, REJECTED_COLUMNS, rejected)
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table of a prepared dataset."""
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         plain = csv.writer(file, lineterminator="\n")
         quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)

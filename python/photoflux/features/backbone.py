@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from photoflux.errors import BackboneError, SettingError
-from photoflux.features.network import Network, PretrainedNetwork
-
-BATCH = 16  # images a run of a network; more of them take more memory and are no faster
+from photoflux.features.network import BATCH, Network, PretrainedNetwork
 
 
 class Backbone:
@@ -79,27 +77,7 @@ class Backbone:
             If the images are of another type, shape or size than the networks take, or a feature is not finite.
         """
         self.check(images.shape, images.dtype)
-        features = np.empty((len(images), self.features), np.float32)
-        for start in range(0, len(images), batch_size):
-            batch = np.ascontiguousarray(images[start : start + batch_size])
-            if batch.shape[1] == 1:
-                batch = np.repeat(batch, 3, axis=1)
-            at = 0
-            for network in self.networks:
-                found = network.run(batch)
-                if found.shape != (len(batch), network.features):
-                    raise BackboneError(
-                        f"{network.name} gave features of shape {found.shape} for {len(batch)} images, expected "
-                        f"({len(batch)}, {network.features}). Take a model that gives one row for each image."
-                    )
-                features[start : start + len(batch), at : at + network.features] = found
-                at += network.features
-        if not np.isfinite(features).all():
-            raise BackboneError(
-                f"{self.name} gave features that are not finite. Its weights are damaged, or its mean and scale are "
-                "not those it was trained with."
-            )
-        return features
+        return np.hstack([network.features_of(images, batch_size) for network in self.networks])
 
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         """Raise a `BackboneError` unless images of a shape (N, C, H, W) and a type can be given to it."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     import onnxruntime
 
+BATCH = 16  # images a run; more of them take more memory and are no faster
+
 
 class Network(ABC):
     """A network that turns images into features.
@@ -45,6 +47,31 @@ class Network(ABC):
     image_size: int | None
     fixed: tuple[int, int] | None = None
     fingerprint: str
+
+    def features_of(self, images: np.ndarray, batch_size: int = BATCH) -> np.ndarray:
+        """Return the features, float32 (N, F), of images, uint8 (N, C, H, W); a grey one is repeated to 3 channels.
+
+        Raises
+        ------
+        BackboneError
+            If the model does not give a row of finite numbers for each image.
+        """
+        features = np.empty((len(images), self.features), np.float32)
+        for start in range(0, len(images), batch_size):
+            batch = np.ascontiguousarray(images[start : start + batch_size])
+            found = self.run(np.repeat(batch, 3, axis=1) if batch.shape[1] == 1 else batch)
+            if found.shape != (len(batch), self.features):
+                raise BackboneError(
+                    f"{self.name} gave features of shape {found.shape} for {len(batch)} images, expected "
+                    f"({len(batch)}, {self.features}). Take a model that gives one row for each image."
+                )
+            features[start : start + len(batch)] = found
+        if not np.isfinite(features).all():
+            raise BackboneError(
+                f"{self.name} gave features that are not finite. Its weights are damaged, or its mean and scale are "
+                "not those it was trained with."
+            )
+        return features
 
     @abstractmethod
     def run(self, images: np.ndarray) -> np.ndarray:

@@ -71,10 +71,11 @@ class Display:
         else:
             say(text)
 
-    def step(self, done: float, total: int, what: str, detail: str = "") -> None:
+    def step(self, done: float, total: int, what: str, detail: str = "", *, rated: str = "") -> None:
         """Show that `done` of `total` items are done; nothing is shown in the first two seconds.
 
-        `detail` may change from call to call; another `what` starts a new bar. Part of an item moves the bar.
+        `detail` may change from call to call; another `what` starts a new bar. Part of an item moves the bar. What is
+        counted, such as "images", is named by `rated` to show also how many are done in a second.
         """
         if not self._visible:
             return
@@ -84,6 +85,9 @@ class Display:
             self._title, self._began, self._last = what, now, now
         if now - self._began < PATIENCE and self._bar is None:
             return
+        if rated:
+            rate = f"{done / max(now - self._began, 1e-3):.0f} {rated}/s"
+            detail = f"{detail}  {rate}" if detail else rate
         if self._live:
             self._advance(f"{what}  {detail}" if detail else what, done, total)
         elif now - self._last >= 5 * PATIENCE or done == total:

@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.
     elif failing == "save":
         monkeypatch.setattr(np, "save", full)
     elif failing == "csv":
-        monkeypatch.setattr("photoflux.data.writer._write_csv", full)
+        monkeypatch.setattr("photoflux.data.writer.write_csv", full)
     else:
         real = Path.rename
         monkeypatch.setattr(Path, "rename", lambda self, to: full() if self.name.endswith(".tmp") else real(self, to))

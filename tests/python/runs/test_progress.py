@@ -52,3 +52,12 @@ def test_nothing_is_shown_unless_wanted(clock, capsys):
         display.step(2, 2, "Decoding")
         display.say("words")
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_rated_shows_how_many_are_done_in_a_second(clock, capsys):
+    with progress.Display() as display:
+        for done in range(1, 41):
+            clock(0.5)
+            display.step(3 * done, 120, "Features", rated="images")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "Features: 120 of 120, 6 images/s"
