@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from photoflux.data.checks import check_image_size
 from photoflux.errors import BackboneError, SettingError
 from photoflux.features.network import BATCH, Network, PretrainedNetwork
+from photoflux.features.onnx_file import OnnxFile, Scaling
+from photoflux.model.backbones import backbones
+from photoflux.system.names import user_path
 
 
 class Backbone:
@@ -19,6 +24,8 @@ class Backbone:
     ----------
     networks : sequence of Network
         One, or several whose features stand side by side, in this order.
+    image_size : int, optional
+        Height and width that images are best prepared at, where another than the networks' is wanted.
 
     Attributes
     ----------
@@ -37,11 +44,12 @@ class Backbone:
         ``"float32"``.
     """
 
-    def __init__(self, networks: Sequence[Network]) -> None:
+    def __init__(self, networks: Sequence[Network], image_size: int | None = None) -> None:
         self.networks = tuple(networks)
         self.name = "+".join(network.name for network in networks)
         self.features = sum(network.features for network in networks)
-        self.image_size = max((n.image_size for n in networks if n.image_size is not None), default=None)
+        trained_on = max((n.image_size for n in networks if n.image_size is not None), default=None)
+        self.image_size = trained_on if image_size is None else image_size
         sizes = {network.fixed: network.name for network in networks if network.fixed is not None}
         if len(sizes) > 1:
             found = ", ".join(f"{name} takes {w} × {h}" for (h, w), name in sizes.items())
@@ -51,7 +59,12 @@ class Backbone:
             )
         self.fixed = next(iter(sizes), None)
         if self.fixed is not None:
-            self.image_size = max(self.fixed)
+            if image_size is not None and self.fixed != (image_size, image_size):
+                high, wide = self.fixed
+                raise BackboneError(
+                    f"{self.name} takes images of {wide} × {high}, `image_size` says {image_size}. Leave it out."
+                )
+            self.image_size = self.fixed[0] if self.fixed[0] == self.fixed[1] else None
         prints = [network.fingerprint for network in networks]
         self.fingerprint = prints[0] if len(prints) == 1 else hashlib.sha256("+".join(prints).encode()).hexdigest()
         self.precision = "float32"
@@ -89,7 +102,7 @@ class Backbone:
             high, wide = self.fixed
             raise BackboneError(
                 f"{self.name} takes images of {wide} × {high} and no others; these are {shape[3]} × {shape[2]}. "
-                f"Prepare them with the image size {high}."
+                f"{f'Prepare them with the image size {high}' if high == wide else 'Give images of that size'}."
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -104,28 +117,57 @@ class Backbone:
         }
 
 
-def open_backbone(spec: str) -> Backbone:
+def open_backbone(
+    spec: str | Path,
+    *,
+    image_size: int | None = None,
+    mean: Scaling | None = None,
+    scale: Scaling | None = None,
+) -> Backbone:
     """Open a backbone by what names it.
 
     Parameters
     ----------
-    spec : str
-        A name of the table, such as ``"efficientnet-lite2"``, or several joined by ``+``.
+    spec : str or Path
+        A name of the table, such as ``"efficientnet-lite2"``; the path of an image model that ends in ``.onnx``; or
+        several joined by ``+``, whose features stand side by side.
+    image_size : int, optional
+        Height and width of the images that it is given, instead of those that it was trained on.
+    mean, scale : float or sequence of three floats, optional
+        Of an ONNX file that does not say it: a pixel x, 0 to 255, enters as (x − mean) / scale.
 
     Raises
     ------
     SettingError
-        If there is no such backbone; the message proposes the nearest.
+        If there is no such backbone, or an argument cannot be used; the message proposes the nearest name.
     BackboneError
-        If a package, or the weights that are meant, are not there; the message says what to install.
+        If a package or the weights are not there, or an ONNX file does not fit; the message says what to do.
     DataError
         If the cache cannot be written.
     """
-    names = str(spec).split("+")
-    double = [name for name in names if names.count(name) > 1]
+    if image_size is not None:
+        check_image_size(image_size)
+    parts = [str(spec)] if isinstance(spec, Path) or Path(spec).is_file() else str(spec).split("+")
+    double = [part for part in parts if parts.count(part) > 1]
     if double:
         raise SettingError(f"`backbone` names {double[0]} twice; received: {spec!r}. Name each network once.")
-    return Backbone([PretrainedNetwork(name) for name in names])
+    files = [part for part in parts if _is_file(part)]
+    scaling = {"mean": mean, "scale": scale}
+    given = [f"`{name}`" for name, value in scaling.items() if value is not None]
+    if given and not files:
+        raise SettingError(
+            f"{' and '.join(given)} can be given of an ONNX file only; {spec} has its own. Leave them out."
+        )
+    networks = [
+        OnnxFile(user_path(part), image_size=image_size, **scaling) if part in files else PretrainedNetwork(part)
+        for part in parts
+    ]
+    return Backbone(networks, image_size)
+
+
+def _is_file(part: str) -> bool:
+    """Say whether a part of a backbone's name means a file, there or not."""
+    return part not in backbones() and (part.lower().endswith(".onnx") or "/" in part or user_path(part).is_file())
 
 
 def backbone_from(values: Mapping[str, Any]) -> Backbone:
@@ -137,18 +179,24 @@ def backbone_from(values: Mapping[str, Any]) -> Backbone:
         If it is not on this machine, or is another than it was; the message says what to install or give.
     """
     try:
-        name, fingerprint, networks = str(values["name"]), values["fingerprint"], values["networks"]
-        names = [str(network["name"]) for network in networks]
+        name, fingerprint, parts = str(values["name"]), values["fingerprint"], list(values["networks"])
+        image_size = values["image_size"]
+        opening = [
+            (OnnxFile, (Path(part["path"]),), {key: part[key] for key in ("image_size", "mean", "scale")})
+            if "path" in part
+            else (PretrainedNetwork, (str(part["name"]),), {})
+            for part in parts
+        ]
     except (KeyError, TypeError) as error:
         raise BackboneError(f"A backbone must say its name, fingerprint and networks; received: {values!r}.") from error
     try:
-        backbone = Backbone([PretrainedNetwork(name) for name in names])
+        backbone = Backbone([kind(*place, **settings) for kind, place, settings in opening], image_size)
     except (BackboneError, SettingError) as error:
         raise BackboneError(f"It was made with the backbone {name}, which cannot be opened here. {error}") from error
     if backbone.fingerprint != fingerprint:
         raise BackboneError(
             f"It was made with a backbone {name} of other weights: their fingerprint was {fingerprint}, that of "
-            f"the {name} of this machine is {backbone.fingerprint}. Install the version of its package that it was "
-            "made with, or train again."
+            f"the {name} of this machine is {backbone.fingerprint}. Install or give the weights that it was made "
+            "with, or train again."
         )
     return backbone
