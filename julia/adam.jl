@@ -48,6 +48,22 @@ function step_size(rule::KerasAdam, ::Type{T}, t) where {T}
     return T(rule.eta) * sqrt(1 - β₂^T(t)) / (1 - β₁^T(t))
 end
 
+"""
+    proximal_steps!(model, optimiser, penalties)
+
+Make the proximal steps of the kernels with a [`Proximal`](@ref) penalty, after the optimiser's step; returns the model.
+"""
+function proximal_steps!(model, optimiser, penalties)
+    for (name, p) in penalties
+        p isa Proximal || continue
+        w, leaf = model[name].weight, optimiser.layers[name].weight
+        _, v, t = leaf.state
+        α, ϵ = step_size(leaf.rule, eltype(w), t), eltype(w)(leaf.rule.epsilon)
+        w .= shrunk.(Ref(p), w, α, sqrt.(v) .+ ϵ)
+    end
+    return model
+end
+
 # What becomes of a weight's gradient, given in blocks or whole: `StoreGradient` stores it, penalty included; `AdamStep` makes the
 # step at once, in one pass over weight, gradient and both moments.
 struct StoreGradient{P<:Penalty}
@@ -103,7 +119,8 @@ function Kernels.apply_block!(target::AdamStep, w::Ptr{Float32}, dw::Ptr{Float32
             unsafe_store!(ms, m, i)
             unsafe_store!(vs, v, i)
             # sqrt would check for a negative number, and the check keeps the compiler from using vectors.
-            unsafe_store!(w, weight - m * α / (Base.sqrt_llvm(v) + ϵ), i)
+            root = Base.sqrt_llvm(v) + ϵ
+            unsafe_store!(w, shrunk(penalty, weight - m * α / root, α, root), i)
         end
     end
     return value

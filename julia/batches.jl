@@ -54,7 +54,7 @@ end
 """
     gather(data, items; seed, epoch)
 
-Return the images of a batch, `W×H×C×B` of `Float32`, 0 to 255, the copies augmented, in parallel.
+Return the images of a batch, `W×H×C×B` of `Float32`, 0 to 255, the copies augmented, in parallel; or its features.
 
 The augmentation of an item is drawn per (seed, epoch, image, copy), so it does not depend on the order of the threads.
 """
@@ -68,17 +68,20 @@ end
 function start_gathering!(x, data, items; seed, epoch)
     shares = Iterators.partition(eachindex(items), cld(length(items), Threads.nthreads()))
     return map(collect(shares)) do share
-        Threads.@spawn disable_sigint() do
-            for b in share
-                item = items[b]
-                out, image = view(x, :, :, :, b), view(data.images, :, :, :, item.index)
-                if item.copy == 0
-                    copyto!(out, image)
-                else
-                    rng = derived_rng(seed, "augment", epoch, item.index, item.copy)
-                    augment!(out, image, draw_augmentation(rng))
-                end
-            end
+        Threads.@spawn disable_sigint(() -> gather!(x, data.images, items, share; seed, epoch))
+    end
+end
+
+# Compiled for images and for features.
+function gather!(x, images, items, share; seed, epoch)
+    for b in share
+        item = items[b]
+        out, image = view(x, :, :, :, b), view(images, :, :, :, item.index)
+        if item.copy == 0
+            copyto!(out, image)
+        else
+            rng = derived_rng(seed, "augment", epoch, item.index, item.copy)
+            augment!(out, image, draw_augmentation(rng))
         end
     end
 end

@@ -1,10 +1,11 @@
 """
     PreparedDataset
 
-Decoded, split images.
+Decoded, split images, or the features that a backbone made of them.
 
 # Fields
-- `images::Array{UInt8,4}`: `W×H×C×N`, 0 to 255; memory-mapped from `images.npy` where it was prepared by Python.
+- `images`: `W×H×C×N` of `UInt8`, 0 to 255, or features, `1×1×F×N` of `Float32`; memory-mapped from `images.npy` where it was
+  prepared by Python.
 - `labels::Vector{Int32}`: class of each image, from 0.
 - `split::Vector{UInt8}`: 0 train, 1 validation, 2 test.
 - `classes::Vector{String}`: names; of two classes, the second is the positive one.
@@ -12,7 +13,7 @@ Decoded, split images.
 - `about::NamedTuple`: further entries of a run's `data`, such as its `path` and the `seed` of its split.
 """
 struct PreparedDataset
-    images::Array{UInt8,4}
+    images::Union{Array{UInt8,4},Array{Float32,4}}
     labels::Vector{Int32}
     split::Vector{UInt8}
     classes::Vector{String}
@@ -28,6 +29,11 @@ struct PreparedDataset
         length(classes) >= 2 || throw(ArgumentError("$name: 2 or more classes are needed; found: $(length(classes))."))
         all(in(eachindex(classes) .- 1), labels) ||
             throw(ArgumentError("$name: labels must be 0 to $(length(classes) - 1); found: $(extrema(labels))."))
+        if images isa Array{Float32}
+            size(images, 1) == size(images, 2) == 1 ||
+                throw(DimensionMismatch("$name: features must be 1×1×F×N; received: $(join(size(images), '×'))."))
+            all(isfinite, images) || throw(ArgumentError("$name: there are features that are NaN or infinite. Make them again."))
+        end
         all(<=(2), split) || throw(ArgumentError("$name: split marks must be 0, 1 or 2; found: $(maximum(split))."))
         return new(images, labels, split, classes, name, fingerprint, about)
     end
@@ -40,9 +46,16 @@ Base.length(data::PreparedDataset) = length(data.labels)
 """
     image_shape(data)
 
-Return width, height and channels of a prepared dataset's images.
+Return width, height and channels of a prepared dataset's images; of features 1, 1 and how many there are.
 """
 image_shape(data::PreparedDataset) = size(data.images)[1:3]
+
+"""
+    holds_features(data)
+
+Return whether a prepared dataset holds features and not images.
+"""
+holds_features(data::PreparedDataset) = data.images isa Array{Float32,4}
 
 """
     indices(data, part)
@@ -102,7 +115,7 @@ function open_prepared(folder)
     version = get(meta, "format", nothing)
     version == 1 || throw(ArgumentError("$folder: prepared-dataset format $(repr(version)); this PhotoFlux reads 1."))
     return PreparedDataset(
-        mmap_npy(joinpath(folder, "images.npy"), Array{UInt8,4}),
+        mmap_images(joinpath(folder, "images.npy")),
         copy(mmap_npy(joinpath(folder, "labels.npy"), Vector{Int32})),
         copy(mmap_npy(joinpath(folder, "split.npy"), Vector{UInt8})),
         dispatch_barrier(Vector{String}, meta["classes"])::Vector{String},
@@ -122,11 +135,24 @@ end
 
 plain(value) = value isa AbstractDict ? Dict{String,Any}(string(k) => v for (k, v) in value) : value
 
-const NPY_CODES = Dict(UInt8 => "|u1", Int32 => "<i4")
+const NPY_CODES = Dict(UInt8 => "|u1", Int32 => "<i4", Float32 => "<f4")
 
 # numpy/lib/format.py: magic, version, header length, a Python dict, then the data. A C-order (N, C, H, W) array is, read
 # in Julia's column order, a W×H×C×N one: the same bytes, no copy.
 function mmap_npy(path, ::Type{Array{T,dimensions}}) where {T,dimensions}
+    return open_npy(path) do io, (; code, order, shape, sizes), wrong
+        if code != NPY_CODES[T] || order != "False" || length(sizes) != dimensions
+            wrong("holds $code of shape ($shape); expected C-order $(NPY_CODES[T]) of $dimensions dimensions")
+        end
+        needed = position(io) + prod(sizes) * sizeof(T)
+        filesize(path) < needed && wrong("is truncated: $(filesize(path)) bytes of $needed")
+        dims = ntuple(i -> sizes[end + 1 - i], Val(dimensions))
+        return prod(dims) == 0 ? Array{T,dimensions}(undef, dims) : Mmap.mmap(io, Array{T,dimensions}, dims, position(io))
+    end
+end
+
+# read(io, header, wrong), with `io` behind the header of a .npy file.
+function open_npy(read_array, path)
     wrong(what) = throw(ArgumentError("$path $what; prepare the dataset again."))
     isfile(path) || wrong("is missing")
     return open(path) do io
@@ -140,14 +166,14 @@ function mmap_npy(path, ::Type{Array{T,dimensions}}) where {T,dimensions}
         shape = match(r"'shape': \(([\d, ]*)\)", header)
         any(isnothing, (code, order, shape)) && wrong("has a header that cannot be read")
         sizes = [parse(Int, s) for s in split(shape[1], r",\s*"; keepempty=false)]
-        if code[1] != NPY_CODES[T] || order[1] != "False" || length(sizes) != dimensions
-            wrong("holds $(code[1]) of shape ($(shape[1])); expected C-order $(NPY_CODES[T]) of $dimensions dimensions")
-        end
-        needed = position(io) + prod(sizes) * sizeof(T)
-        filesize(path) < needed && wrong("is truncated: $(filesize(path)) bytes of $needed")
-        dims = ntuple(i -> sizes[end + 1 - i], Val(dimensions))
-        return prod(dims) == 0 ? Array{T,dimensions}(undef, dims) : Mmap.mmap(io, Array{T,dimensions}, dims, position(io))
+        return read_array(io, (; code=code[1], order=order[1], shape=shape[1], sizes), wrong)
     end
+end
+
+# Images are bytes, and features (N, F, 1, 1) of Float32.
+function mmap_images(path)
+    features = open_npy((_, header, _) -> header.code == NPY_CODES[Float32] && header.sizes[3:end] == [1, 1], path)
+    return features ? mmap_npy(path, Array{Float32,4}) : mmap_npy(path, Array{UInt8,4})
 end
 
 const CIFAR10_CLASSES =

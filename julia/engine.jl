@@ -55,13 +55,18 @@ Write the logits of images to an address: `outputs×n` of `Float32`, which are P
 
 # Arguments
 - `model::Chain`: of [`engine_load`](@ref).
-- `images::Int`, `width::Int`, `height::Int`, `channels::Int`, `n::Int`: the address of `W×H×C×N` of `UInt8`, and these sizes.
+- `images::Int`, `width::Int`, `height::Int`, `channels::Int`, `n::Int`: the address of `W×H×C×N` of `UInt8`, or of features,
+  `1×1×F×N` of `Float32`, where the model takes these, and these sizes.
 - `batch_size::Int`: images at a time.
 """
 function engine_logits!(address::Int, model, images::Int, width::Int, height::Int, channels::Int, n::Int, batch_size::Int)
     @nospecialize model
-    x = unsafe_wrap(Array, Ptr{UInt8}(images), (width, height, channels, n))
-    z = dispatch_barrier(logits, model, x; batch_size)::Matrix{Float32}
+    dims = (width, height, channels, n)
+    z = if first(model.layers) isa Standardise
+        dispatch_barrier(logits, model, unsafe_wrap(Array, Ptr{Float32}(images), dims); batch_size)::Matrix{Float32}
+    else
+        dispatch_barrier(logits, model, unsafe_wrap(Array, Ptr{UInt8}(images), dims); batch_size)::Matrix{Float32}
+    end
     copyto!(unsafe_wrap(Array, Ptr{Float32}(address), size(z)), z)
     return nothing
 end

@@ -5,7 +5,7 @@ A layer of a model, for one image: an entry of the list that [`layers`](@ref) re
 
 # Fields
 - `name::Symbol`: in the `Chain` and in weights files.
-- `kind::String`: `"rescaling"`, `"convolution"`, `"max pooling"`, `"dropout"`, `"flatten"` or `"dense"`.
+- `kind::String`: `"rescaling"`, `"standardisation"`, `"convolution"`, `"max pooling"`, `"dropout"`, `"flatten"` or `"dense"`.
 - `shape::Dims`: of its output, (width, height, channels) or (units,).
 - `weight::Dims`: of its kernel in Flux' layout, (width, height, inputs, outputs) or (outputs, inputs); empty where it has none.
   The bias has as many entries as there are outputs.
@@ -30,7 +30,7 @@ Return the layers of a variant, first to last. Models, weights files and penalti
 
 # Arguments
 - `variant::Union{AbstractString,Variant}`
-- `input::NTuple{3,Int}`: width, height and channels of an image.
+- `input::NTuple{3,Int}`: width, height and channels of an image; of features 1, 1 and how many there are.
 - `classes::Int`: 2 or more; 2 means one logit (the log-odds of the second class), more a logit a class.
 
 # Returns
@@ -49,11 +49,15 @@ layers(name::AbstractString, input, classes) = layers(variant(name), input, clas
 
 function layers(v::Variant, input::NTuple{3,Integer}, classes::Integer)
     width, height, channels = input
-    if min(width, height) < 2 || channels < 1
+    if takes_features(v)
+        (width, height) == (1, 1) && channels >= 1 || throw(ArgumentError(
+            "The variant \"$(v.name)\" takes features, so `input` must be (1, 1, features); received: $input."))
+    elseif min(width, height) < 2 || channels < 1
         throw(ArgumentError("`input` must be (width ≥ 2, height ≥ 2, channels ≥ 1); received: $input."))
     end
     classes >= 2 || throw(ArgumentError("`classes` must be 2 or more; received: $classes."))
-    list = [Layer(; name=:rescale, kind="rescaling", shape=input)]
+    first_layer = takes_features(v) ? (; name=:standardise, kind="standardisation") : (; name=:rescale, kind="rescaling")
+    list = [Layer(; first_layer..., shape=input)]
     if v.architecture == "photo_cnn"
         add_convolution!(list, v, :conv1, 16)
         push!(list, Layer(; name=:pool, kind="max pooling", shape=(width ÷ 2, height ÷ 2, 16)))
@@ -76,7 +80,10 @@ Return the number of logits: 1 for two classes, else one a class.
 """
 outputs(classes::Integer) = classes == 2 ? 1 : Int(classes)
 
-penalty_of_group(v, group) = get(v.penalty, group, NoPenalty())
+function penalty_of_group(v, group)
+    p = get(v.penalty, group, NoPenalty())
+    return v.proximal && p isa Union{L1,ElasticNet} ? Proximal(p) : p
+end
 
 function add_convolution!(list, v, name, filters)
     width, height, channels = last(list).shape
@@ -100,6 +107,13 @@ end
 Return the names of the layers that have a kernel and a bias, first to last.
 """
 kernels(list::Vector{Layer}) = [layer.name for layer in list if !isempty(layer.weight)]
+
+"""
+    standardisations(layers)
+
+Return the names of the layers that have a mean and a deviation, which are measured and not trained.
+"""
+standardisations(list::Vector{Layer}) = [layer.name for layer in list if layer.kind == "standardisation"]
 
 """
     kernel_penalties(layers)

@@ -10,9 +10,58 @@ end
 (layer::Rescale)(x) = x .* layer.scale
 
 """
+    Standardise(mean, deviation)
+
+A layer that subtracts a mean from each channel and divides by a deviation, as `keras.layers.Normalization` does. Both are measured
+on the training part at the start of a fit ([`measure!`](@ref)); no step changes them.
+
+# Arguments
+- `mean`, `deviation`: vectors, a number a channel.
+"""
+struct Standardise{T<:AbstractVector}
+    mean::T
+    deviation::T
+end
+
+Flux.@layer Standardise trainable = ()
+
+Standardise(channels::Integer) = Standardise(zeros(Float32, channels), ones(Float32, channels))
+
+(layer::Standardise)(x) = (x .- reshape(layer.mean, 1, 1, :)) ./ reshape(layer.deviation, 1, 1, :)
+
+# Keras divides by no less, so that a channel which is as good as constant is not blown up.
+const LEAST_DEVIATION = 1e-7
+
+"""
+    measure!(layer, images, chosen)
+
+Set mean and deviation of a [`Standardise`](@ref) layer to those of the chosen features, in Float64; returns the layer.
+
+The deviation is the population's; it is 1 where it is less than 1e-7, as of a constant feature.
+
+# Arguments
+- `images`: `1×1×F×N`.
+- `chosen`: the features of which images, such as those of the training part.
+"""
+function measure!(layer::Standardise, images::AbstractArray{<:Real,4}, chosen)
+    rows = reshape(images, :, size(images, 4))
+    means, squares = zeros(size(rows, 1)), zeros(size(rows, 1))
+    for n in chosen, i in eachindex(means)
+        @inbounds means[i] += rows[i, n]
+    end
+    means ./= length(chosen)
+    for n in chosen, i in eachindex(means)
+        @inbounds squares[i] += abs2(rows[i, n] - means[i])
+    end
+    layer.mean .= means
+    layer.deviation .= map(s -> s < LEAST_DEVIATION ? 1.0 : s, sqrt.(squares ./ length(chosen)))
+    return layer
+end
+
+"""
     build_model(variant, input, classes; rng)
 
-Return a variant's model: a plain Flux `Chain` of its [`layers`](@ref) by name, from raw pixels to logits.
+Return a variant's model: a plain Flux `Chain` of its [`layers`](@ref) by name, from raw pixels, or a backbone's features, to logits.
 
 Glorot-uniform kernels and zero biases, drawn from `rng` in the order of the layers. Convolutions are
 cross-correlations with `same` zero padding.
@@ -22,7 +71,7 @@ cross-correlations with `same` zero padding.
 - `rng::AbstractRNG`: for the weights. Dropout has a generator of its own, set by [`train`](@ref) each epoch.
 
 # Returns
-- `Chain`: takes a `W×H×C×N` array of `Float32`, 0 to 255; returns `outputs×N` logits.
+- `Chain`: takes a `W×H×C×N` array of `Float32`, 0 to 255, or `1×1×F×N` features; returns `outputs×N` logits.
 
 # Throws
 - `ArgumentError`: a size or a number of classes that is too small, or an unknown variant.
@@ -43,9 +92,10 @@ build_model(variant, input, classes; kwargs...) = build_model(layers(variant, in
 build_model(list::Vector{Layer}; rng::AbstractRNG=Xoshiro()) =
     Chain(; (layer.name => flux_layer(layer, glorot(rng)) for layer in list)...)
 
-function flux_layer((; kind, weight, relu, rate)::Layer, init)
+function flux_layer((; kind, shape, weight, relu, rate)::Layer, init)
     σ = relu ? Flux.relu : identity
     kind == "rescaling" && return Rescale(1.0f0 / 255.0f0)
+    kind == "standardisation" && return Standardise(last(shape))
     kind == "convolution" && return Convolution(weight[1:2], weight[3] => weight[4], σ; init)
     kind == "max pooling" && return maxpool2
     kind == "dropout" && return Dropout(rate; rng=SplitMix(0))

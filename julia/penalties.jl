@@ -82,6 +82,29 @@ struct ElasticNet <: Penalty
 end
 
 """
+    Proximal(penalty)
+
+An [`L1`](@ref) or [`ElasticNet`](@ref) whose L1 part is no part of the gradient but a proximal step after the optimiser's.
+
+The step is in Adam's own metric: after the step `t` each weight becomes `sign(w)·max(|w| − αₜ·λ₁/(√v + ϵ), 0)`, with the step size
+`αₜ` and the second moment `v` of that step (ProxGen; Yun, Lozano & Yang, 2021). So weights become exactly zero, and stay it
+while the loss pulls at them less than `λ₁`.
+
+# Arguments
+- `penalty::Union{L1,ElasticNet}`
+"""
+struct Proximal{P<:Union{L1,ElasticNet}} <: Penalty
+    penalty::P
+end
+
+# λ₁ and λ₂.
+coefficients(::NoPenalty) = (0.0f0, 0.0f0)
+coefficients(p::L1) = (p.λ, 0.0f0)
+coefficients(p::L2) = (0.0f0, p.λ)
+coefficients(p::ElasticNet) = (p.λ₁, p.λ₂)
+coefficients(p::Proximal) = coefficients(p.penalty)
+
+"""
     term(penalty, w)
 
 Return the penalty of one weight, a number of its type (but not less than `Float32`).
@@ -90,16 +113,32 @@ Return the penalty of one weight, a number of its type (but not less than `Float
 @inline term(p::L1, w::Real) = p.λ * abs(w)
 @inline term(p::L2, w::Real) = p.λ * w * w
 @inline term(p::ElasticNet, w::Real) = p.λ₁ * abs(w) + p.λ₂ * w * w
+@inline term(p::Proximal, w::Real) = term(p.penalty, w)
 
 """
     slope(penalty, w)
 
-Return the derivative of [`term`](@ref) with respect to the weight.
+Return the derivative of [`term`](@ref) with respect to the weight, of a [`Proximal`](@ref) that of its L2 part.
 """
 @inline slope(::NoPenalty, w::Real) = zero(w)
 @inline slope(p::L1, w::Real) = p.λ * sign(w)
 @inline slope(p::L2, w::Real) = 2 * p.λ * w
 @inline slope(p::ElasticNet, w::Real) = p.λ₁ * sign(w) + 2 * p.λ₂ * w
+@inline slope(::Proximal{L1}, w::Real) = zero(w)
+@inline slope(p::Proximal{ElasticNet}, w::Real) = 2 * p.penalty.λ₂ * w
+
+"""
+    shrunk(penalty, w, α, root)
+
+Return what the proximal step makes of a weight: nearer to zero by `α·λ₁/root`, and zero where it was no farther from it. Without a
+[`Proximal`](@ref) penalty that is the weight itself.
+"""
+@inline shrunk(::Penalty, w::Real, α, root) = w
+
+@inline function shrunk(p::Proximal, w::Real, α, root)
+    reach = α * first(coefficients(p)) / root
+    return w - min(max(w, -reach), reach)
+end
 
 (p::Penalty)(w::AbstractArray{<:AbstractFloat}) = sum(x -> term(p, x), w)
 

@@ -18,22 +18,25 @@ end
 
 @setup_workload let
     images = rand(Xoshiro(1), UInt8, 2LANES, 8, 3, 8)
+    features = rand(Xoshiro(1), Float32, 1, 1, 4, 8)
     split = UInt8[0, 0, 0, 0, 1, 1, 2, 2]
-    settings = JSON.json((; epochs=1, batch_size=3, learning_rate=0.001, seed=1, balance="augment"))
+    settings(balance) = JSON.json((; epochs=1, batch_size=3, learning_rate=0.001, seed=1, balance))
     nothing_done(values...) = false
     @compile_workload begin
         chosen = [variant.(("l2", "dropout", "dense_l2", "dense_dropout", "mlp"))...; variant("mlp"; loss="squared_error")]
+        append!(chosen, variant.(("transfer", "transfer_l1", "transfer_elastic_net", "transfer_mlp")))
         for classes in (2, 3), v in chosen
             labels, folder = Int32[mod(i, classes) for i in 1:8], mktempdir()
-            write_prepared(folder, images, labels, split, string.(1:classes))
+            x = takes_features(v) ? features : images
+            write_prepared(folder, x, labels, split, string.(1:classes))
             spec, weights = JSON.json(as_dict(v)), joinpath(folder, "weights.safetensors")
-            engine_fit(spec, folder, weights, settings, nothing, nothing_done, nothing_done)
+            engine_fit(spec, folder, weights, settings(takes_features(v) ? "none" : "augment"), nothing, nothing_done, nothing_done)
             z = zeros(Float32, outputs(classes), 8)
-            model = engine_load(spec, weights, classes, size(images)[1:3]...)
-            GC.@preserve z images engine_logits!(Int(pointer(z)), model, Int(pointer(images)), size(images)..., 3)
+            model = engine_load(spec, weights, classes, size(x)[1:3]...)
+            GC.@preserve z x engine_logits!(Int(pointer(z)), model, Int(pointer(x)), size(x)..., 3)
             run = train(v, folder; epochs=1, batch_size=3)
             evaluate(run, folder)
-            predict(run, images)
+            predict(run, x)
         end
     end
 end

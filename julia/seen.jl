@@ -35,7 +35,8 @@ end
 function identities(data::PreparedDataset, chosen)
     ids = Vector{UInt64}(undef, length(chosen))
     Threads.@threads for i in eachindex(chosen)
-        ids[i] = ntoh(first(reinterpret(UInt64, sha256(vec(data.images[:, :, :, chosen[i]])))))
+        bytes = reinterpret(UInt8, vec(data.images[:, :, :, chosen[i]]))
+        ids[i] = ntoh(first(reinterpret(UInt64, sha256(bytes))))
     end
     return ids
 end

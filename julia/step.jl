@@ -1,7 +1,7 @@
 # A training step written out for the layers that our models have, on a CPU: no Zygote, no array that the step before did
 # not leave. Any other chain or array goes through Zygote and Optimisers (training.jl).
 has_step_kernel(layer) = false
-has_step_kernel(::Union{Rescale,Rectified,typeof(maxpool2),typeof(Flux.flatten),Dropout}) = true
+has_step_kernel(::Union{Rescale,Standardise{Vector{Float32}},Rectified,typeof(maxpool2),typeof(Flux.flatten),Dropout}) = true
 has_step_kernel(::Dense{<:Rectifier,Matrix{Float32},Vector{Float32}}) = true
 
 has_fast_path(model::Chain, x) = x isa Array{Float32,4} && all(has_step_kernel, model.layers)
@@ -48,6 +48,25 @@ end
 
 function backward!(layer::Rescale, x, y, dy, buffers, name, wanted, sink)
     return wanted ? dy .* layer.scale : nothing
+end
+
+function forward!(layer::Standardise, x, buffers, name)
+    y, places = buffer(buffers, name, :y, size(x)...), size(x, 1) * size(x, 2)
+    channels = length(layer.mean)
+    foreach_range(channels * size(x, 4)) do range
+        for i in range
+            c = mod1(i, channels)
+            m, d = layer.mean[c], layer.deviation[c]
+            @inbounds @simd for k in ((i - 1) * places + 1):(i * places)
+                y[k] = (x[k] - m) / d
+            end
+        end
+    end
+    return y
+end
+
+function backward!(layer::Standardise, x, y, dy, buffers, name, wanted, sink)
+    return wanted ? dy ./ reshape(layer.deviation, 1, 1, :) : nothing
 end
 
 function forward!(layer::Convolution, x, buffers, name)

@@ -6,7 +6,7 @@ Run some steps from given weights on given batches and return every number, so t
 # Arguments
 - `variant::Variant`
 - `weights::AbstractString`: a weights file.
-- `images::AbstractArray{UInt8,5}`: `W×H×C×B×steps`; `labels::AbstractMatrix`: `B×steps`, from 0.
+- `images::AbstractArray{<:Real,5}`: `W×H×C×B×steps` of `UInt8`, or features, `1×1×F×B×steps` of `Float32`; `labels::AbstractMatrix`: `B×steps`, from 0.
 - `classes::Integer`
 - `learning_rate::Real`
 - `masks::AbstractDict`: for each dropout layer the factors that its input is multiplied by, in Keras' layout reversed,
@@ -15,7 +15,7 @@ Run some steps from given weights on given batches and return every number, so t
 # Returns
 - `Vector{Pair{String,Array{Float32}}}`, dimensions reversed: `initial/NAME`, the weights as the model holds them;
   `activation/LAYER`, what each layer but `flatten` gives for the first batch, and `logits`; `loss`, `penalty`, `total`
-  of each step; `gradient/NAME` of the first step's total; `first/NAME`, `moment1/NAME` and `moment2/NAME`, the weights
+  of each step; `gradient/NAME` of the first step's total without what is left to a proximal step; `first/NAME`, `moment1/NAME` and `moment2/NAME`, the weights
   and Adam's moments after one step; `final/NAME`, the weights after the last.
 """
 function trace(v::Variant, weights::AbstractString, images, labels, classes; learning_rate, masks=Dict())
@@ -24,6 +24,7 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
     model = load_weights!(build_model(list), weights, list)
     no_dropout = without_dropout(model)
     optimiser = Optimisers.setup(KerasAdam(learning_rate), no_dropout)
+    penalties = kernel_penalties(list)
     named(prefix, pairs) = ["$prefix/$name" => copy(array) for (name, array) in pairs]
     arrays(tree) = canonical_arrays(name -> (tree[name].weight, tree[name].bias), list)
     numbers = named("initial", canonical_weights(model, list))
@@ -31,7 +32,7 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
     for step in axes(images, 5)
         chain = with_masks(model, Dict(name => selectdim(mask, ndims(mask), step) for (name, mask) in masks))
         x, y = Float32.(view(images, :, :, :, :, step)), targets(labels[:, step], classes)
-        result, gradient = total_gradient(chain, loss_of(v.loss, classes), kernel_penalties(list), x, y, ones(Float32, size(x, 4)))
+        result, gradient = total_gradient(chain, loss_of(v.loss, classes), penalties, x, y, ones(Float32, size(x, 4)))
         push!(losses, result.loss)
         push!(values, result.penalty)
         if step == 1
@@ -41,6 +42,7 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
         end
         # Masks have no weights: without them, the gradient has the form of the optimiser's state.
         Optimisers.update!(optimiser, no_dropout, (; layers=gradient.layers[keys(no_dropout)]))
+        proximal_steps!(no_dropout, optimiser, penalties)
         if step == 1
             append!(numbers, named("first", canonical_weights(model, list)))
             for moment in 1:2
@@ -124,6 +126,6 @@ end
 """
     pixels(folder, chosen)
 
-Return images of a prepared dataset as training sees them, `W×H×C×N` of `Float32`; `chosen` counts from 1.
+Return images or features of a prepared dataset as training sees them, `W×H×C×N` of `Float32`; `chosen` counts from 1.
 """
 pixels(folder::AbstractString, chosen) = gather(open_dataset(folder), Item.(chosen, 0); seed=0, epoch=1)

@@ -101,7 +101,7 @@ Ctrl-C ends the fit after the running batch and returns the run so far.
 
 # Arguments
 - `variant`: a name of the table, or a [`Variant`](@ref).
-- `data`: a [`PreparedDataset`](@ref), or a folder for [`open_dataset`](@ref).
+- `data`: a [`PreparedDataset`](@ref), or a folder for [`open_dataset`](@ref); of features where the variant takes these.
 - `epochs::Integer`, `batch_size::Integer`, `learning_rate::Real`: the variant's own unless given.
 - `seed::Integer`: any integer, of any number of digits.
 - `balance::AbstractString`: `"none"`; `"weights"`, each image's loss times N / (K · size of its class); or `"augment"`,
@@ -149,6 +149,7 @@ function train(
     require_whole("batch_size", 1, batch_size)
     require_positive("learning_rate", learning_rate)
     balance in BALANCES || throw(unknown_name("balance", balance, BALANCES))
+    check_kind(v, data, balance)
     for part in (:train, :validation)
         isempty(indices(data, part)) && throw(ArgumentError("The $part part of $(data.name) has no images."))
     end
@@ -156,6 +157,20 @@ function train(
     settings = (; epochs=Int(epochs), batch_size=Int(batch_size), learning_rate=Float64(shortest(Float32(learning_rate))),
         seed=typemin(Int) <= seed <= typemax(Int) ? Int(seed) : BigInt(seed), balance=String(balance))
     return fit(v, data, settings, initial, Callback(on_batch), Callback(on_epoch))
+end
+
+# Refuses images where a variant takes features, and features where it takes images.
+function check_kind(v, data, balance)
+    if takes_features(v) && !holds_features(data)
+        throw(ArgumentError("The variant \"$(v.name)\" is fitted to a backbone's features, and $(data.name) holds images. " *
+                            "Give a features dataset: a folder in `features` in the prepared dataset, as Python makes it."))
+    elseif !takes_features(v) && holds_features(data)
+        throw(ArgumentError("The variant \"$(v.name)\" is fitted to images, and $(data.name) holds a backbone's features. " *
+                            "Give the prepared dataset of the images, or a transfer variant."))
+    elseif holds_features(data) && balance == "augment"
+        throw(ArgumentError("`balance` cannot be \"augment\" on features: there are no images to change. Make the features " *
+                            "with `views`, which has changed copies of the training images, or take \"weights\"."))
+    end
 end
 
 # Gives users' functions one type, so that a fit is compiled once for all of them, with the package.
@@ -175,7 +190,7 @@ end
 
 function fit!(model, list, loss, v, data, settings, initial, on_batch, on_epoch)
     (; epochs, batch_size, learning_rate) = settings
-    origin = start_from!(model, list, initial)
+    origin = start_from!(model, list, initial, data)
     penalties = kernel_penalties(list)
     seen = Seen(data, seen_before(initial))
     optimiser = Optimisers.setup(KerasAdam(learning_rate), model)
@@ -232,15 +247,18 @@ is_interrupt(err) = err isa InterruptException || err isa TaskFailedException &&
 
 seen_before(run::Run) = run.seen
 
-# Copies the initial weights into the model; returns the `initial` of the run.
-start_from!(model, list, ::Nothing) = nothing
+# Copies the initial weights into the model, or without any measures what they standardise by; returns the `initial` of the run.
+function start_from!(model, list, ::Nothing, data)
+    foreach(name -> measure!(model[name], data.images, indices(data, :train)), standardisations(list))
+    return nothing
+end
 
-function start_from!(model, list, run::Run)
+function start_from!(model, list, run::Run, data)
     load_weights!(model, Dict(canonical_weights(run.model, layers(run))), list; source="the weights of the run")
     return (; path=nothing, fingerprint=fingerprint(model, list))
 end
 
-function start_from!(model, list, path::AbstractString)
+function start_from!(model, list, path::AbstractString, data)
     weights = abspath(isdir(path) ? joinpath(path, "weights.safetensors") : path)
     load_weights!(model, weights, list)
     place = isfile(joinpath(dirname(weights), "run.json")) ? dirname(weights) : weights
@@ -329,7 +347,10 @@ function train_step!(model, optimiser, loss, penalties, x, y, weights, buffers=B
         return written_out_step!(UpdateSink(penalties, optimiser), model, loss, x, y, weights, buffers)
     end
     result, gradient = total_gradient(model, loss, penalties, x, y, weights)
-    isfinite(result.loss + result.penalty) && Optimisers.update!(optimiser, model, gradient)
+    if isfinite(result.loss + result.penalty)
+        Optimisers.update!(optimiser, model, gradient)
+        proximal_steps!(model, optimiser, penalties)
+    end
     return result
 end
 

@@ -1,12 +1,12 @@
 """
     Variant(; name, architecture, hidden, penalty, dropout, patience, epochs = 20, batch_size = 32, image_size = 180,
-            learning_rate = 0.001, loss = "cross_entropy", made_for = "")
+            learning_rate = 0.001, loss = "cross_entropy", made_for = "", backbone, proximal = false)
 
 What is trained, by name: architecture, penalty, dropout, early stopping, optimiser and loss. See [`variant`](@ref) for those of the table.
 
 # Fields
 - `name::String`: of letters, digits, `_` and `-`.
-- `architecture::String`: `"photo_cnn"` or `"dense"`.
+- `architecture::String`: `"photo_cnn"`, `"dense"`, or `"transfer"`: Dense layers on a backbone's features, standardised.
 - `hidden::Vector{Int}`: units of the hidden Dense layers.
 - `penalty::Dict{String,Penalty}`: by group of kernels, `"conv"`, `"hidden"`, `"output"`; a group left out has none.
 - `dropout::Dict{String,Float32}`: rate after the pooling (`"pool"`) and after every hidden Dense layer (`"hidden"`).
@@ -15,6 +15,8 @@ What is trained, by name: architecture, penalty, dropout, early stopping, optimi
 - `learning_rate::Float32`: Adam's step size.
 - `loss::String`: `"cross_entropy"` or `"squared_error"`.
 - `made_for::String`: the data for which its document made it.
+- `backbone::Union{Nothing,String}`: what makes features of images; of the architecture `"transfer"` alone, which must have it.
+- `proximal::Bool`: whether L1 is a proximal step after each step of Adam, which gives exact zeros ([`PhotoFlux.Proximal`](@ref)).
 
 # Throws
 - `ArgumentError`: a value that cannot be used, such as a group that the architecture does not have.
@@ -38,9 +40,11 @@ Base.@kwdef struct Variant
     learning_rate::Float32 = 0.001
     loss::String = "cross_entropy"
     made_for::String = ""
+    backbone::Union{Nothing,String} = nothing
+    proximal::Bool = false
 
     function Variant(name, architecture, hidden, penalty, dropout, patience, epochs, batch_size, image_size, learning_rate,
-        loss, made_for)
+        loss, made_for, backbone, proximal)
         require(name isa AbstractString && occursin(r"^[\w-]+\z", name), "name", "letters, digits, _ and -", name)
         haskey(GROUPS_OF, architecture) || throw(unknown_name("architecture", architecture, sort!(collect(keys(GROUPS_OF)))))
         require(made_for isa AbstractString, "made_for", "a text", made_for)
@@ -63,18 +67,34 @@ Base.@kwdef struct Variant
         require_whole("image_size", 2, image_size)
         require_positive("learning_rate", learning_rate)
         loss in LOSSES || throw(unknown_name("loss", loss, LOSSES))
+        if architecture == TRANSFER
+            require(backbone isa AbstractString && !isempty(strip(backbone)), "backbone", "the name of one, such as efficientnet-lite2", backbone)
+        else
+            require(backbone === nothing, "backbone", "left out, as the architecture is not $TRANSFER", backbone)
+        end
+        require(proximal isa Bool, "proximal", "true or false", proximal)
+        require(!proximal || any(p -> first(coefficients(p)) > 0, values(penalty)), "proximal", "false where no kernel has an L1 penalty", proximal)
         # Copies, so that what was checked stays.
         return new(name, architecture, Vector{Int}(hidden), Dict{String,Penalty}(penalty), Dict{String,Float32}(dropout), patience,
-            epochs, batch_size, image_size, learning_rate, loss, made_for)
+            epochs, batch_size, image_size, learning_rate, loss, made_for, backbone, proximal)
     end
 end
 
+"""
+    takes_features(variant)
+
+Return whether a variant is fitted to a backbone's features, `1×1×F×N`, and not to images.
+"""
+takes_features(v::Variant) = v.architecture == TRANSFER
+
+const TRANSFER = "transfer"
 const LOSSES = ("cross_entropy", "squared_error")
 
 # The groups of kernels that can have a penalty, and of layers that dropout can follow, of each architecture (layers.jl).
 const GROUPS_OF = Dict(
     "photo_cnn" => (; penalty=("conv", "hidden", "output"), dropout=("pool", "hidden")),
     "dense" => (; penalty=("hidden", "output"), dropout=("hidden",)),
+    TRANSFER => (; penalty=("hidden", "output"), dropout=("hidden",)),
 )
 
 require(holds, argument, expected, received) =
@@ -89,7 +109,7 @@ require_positive(argument, x) =
 
 # What a row of the table must have, and what it may; also what `as_dict` of either language wrote.
 const ROW_FIELDS = ("architecture", "hidden", "epochs", "batch_size", "learning_rate", "image_size", "made_for")
-const OPTIONAL_FIELDS = ("name", "penalty", "dropout", "early_stopping", "patience", "loss")
+const OPTIONAL_FIELDS = ("name", "penalty", "dropout", "early_stopping", "patience", "loss", "backbone", "proximal")
 
 Variant(row::AbstractDict) = Variant(get(row, "name", ""), row)
 
@@ -140,7 +160,7 @@ Return the table of variants, a `Vector{Variant}` in the order of `julia/variant
 # Examples
 ```jldoctest
 julia> length(variants())
-10
+14
 ```
 """
 variants() = copy(TABLE)
@@ -168,7 +188,7 @@ julia> variant("l2").penalty["conv"]
 L2(0.01f0)
 
 julia> variant("l3")
-ERROR: ArgumentError: `variant` must be one of baseline, dropout, early_stopping, l1, l2, dropout_early_stopping, elastic_net, mlp, dense_l2, dense_dropout; received: "l3". Did you mean l1 or l2?
+ERROR: ArgumentError: `variant` must be one of baseline, dropout, early_stopping, l1, l2, dropout_early_stopping, elastic_net, mlp, dense_l2, dense_dropout, transfer, transfer_l1, transfer_elastic_net, transfer_mlp; received: "l3". Did you mean l1 or l2?
 [...]
 ```
 """
@@ -192,17 +212,15 @@ function override(p::Penalty, l1, l2)
     return penalty(; l1=something(l1, λ₁), l2=something(l2, λ₂))
 end
 
-coefficients(::NoPenalty) = (0.0f0, 0.0f0)
-coefficients(p::L1) = (p.λ, 0.0f0)
-coefficients(p::L2) = (0.0f0, p.λ)
-coefficients(p::ElasticNet) = (p.λ₁, p.λ₂)
-
 """
     as_dict(variant)
 
-Return the variant as plain JSON-ready values, the form in `run.json`.
+Return the variant as plain JSON-ready values, the form in `run.json`; `backbone` and `proximal` only where they are set.
 """
-as_dict(v::Variant) = Dict{String,Any}(string(field) => as_json(getfield(v, field)) for field in fieldnames(Variant))
+function as_dict(v::Variant)
+    shown(field) = !(field in (:backbone, :proximal)) || !(getfield(v, field) in (nothing, false))
+    return Dict{String,Any}(string(field) => as_json(getfield(v, field)) for field in fieldnames(Variant) if shown(field))
+end
 
 as_json(value) = value
 as_json(x::Float32) = shortest(x)
@@ -214,8 +232,10 @@ shortest(x::Float32) = parse(Float64, string(x))
 
 function Base.show(io::IO, ::MIME"text/plain", v::Variant)
     println(io, "Variant \"", v.name, "\" (made for ", v.made_for, ")")
-    println(io, "  architecture    ", v.architecture, ", hidden ", join(v.hidden, ", "))
-    println(io, "  penalty         ", isempty(v.penalty) ? "none" : join(("$g: $p" for (g, p) in sort(v.penalty)), ", "))
+    println(io, "  architecture    ", v.architecture, ", hidden ", isempty(v.hidden) ? "none" : join(v.hidden, ", "))
+    v.backbone === nothing || println(io, "  backbone        ", v.backbone)
+    print(io, "  penalty         ", isempty(v.penalty) ? "none" : join(("$g: $p" for (g, p) in sort(v.penalty)), ", "))
+    println(io, v.proximal ? ", L1 by proximal steps" : "")
     println(io, "  dropout         ", isempty(v.dropout) ? "none" : join(("$g: $p" for (g, p) in sort(v.dropout)), ", "))
     println(io, "  early stopping  ", v.patience === nothing ? "none" : "patience $(v.patience), best weights restored")
     print(io, "  fit             ", v.epochs, " epochs, batch ", v.batch_size, ", Adam ", v.learning_rate, ", ", v.loss)

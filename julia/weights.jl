@@ -9,14 +9,18 @@ const MAX_HEADER = 100_000_000
 """
     canonical_weights(model, layers)
 
-Return the weights as they are stored: pairs of a name (`"conv1.kernel"`, `"conv1.bias"`, …) and an array of `Float32` in
-Keras' layout with the dimensions reversed, because Julia's arrays are column-major.
+Return the weights as they are stored: pairs of a name (`"conv1.kernel"`, `"conv1.bias"`, `"standardise.mean"`,
+`"standardise.deviation"`, …) and an array of `Float32` in Keras' layout with the dimensions reversed, because Julia's arrays are column-major.
 
 # Arguments
 - `model::Chain`: of [`build_model`](@ref).
 - `layers::Vector{Layer}`: its [`layers`](@ref).
 """
-canonical_weights(model::Chain, list) = canonical_arrays(name -> (model[name].weight, model[name].bias), list)
+function canonical_weights(model::Chain, list)
+    measured = [pair for name in standardisations(list) for pair in
+        ("$name.mean" => Array(model[name].mean), "$name.deviation" => Array(model[name].deviation))]
+    return Pair{String,Array{Float32}}[measured; canonical_arrays(name -> (model[name].weight, model[name].bias), list)]
+end
 
 # Also for what has the shape of the weights: gradients and moments.
 function canonical_arrays(arrays_of, list)
@@ -53,6 +57,9 @@ end
 # Names and shapes of the weights as Keras has them.
 function stored_shapes(list)
     shapes = Pair{String,Dims}[]
+    for (; name, shape) in filter(layer -> layer.kind == "standardisation", list)
+        push!(shapes, "$name.mean" => (last(shape),), "$name.deviation" => (last(shape),))
+    end
     for (; name, weight) in filter(layer -> !isempty(layer.weight), list)
         kernel = length(weight) == 4 ? weight[[2, 1, 3, 4]] : reverse(weight)
         push!(shapes, "$name.kernel" => kernel, "$name.bias" => kernel[end:end])
@@ -207,6 +214,10 @@ function load_weights!(model::Chain, arrays::AbstractDict, list::Vector{Layer}; 
     if Dict(expected) != found
         throw(DimensionMismatch("$source do not fit this model:\n" * side_by_side(found, expected)))
     end
+    for name in standardisations(list)
+        copyto!(model[name].mean, arrays["$name.mean"])
+        copyto!(model[name].deviation, arrays["$name.deviation"])
+    end
     for name in kernels(list)
         copyto!(model[name].weight, to_flux(arrays["$name.kernel"], flattened(list, name)))
         copyto!(model[name].bias, arrays["$name.bias"])
@@ -233,7 +244,7 @@ end
     fingerprint(model, layers)
 
 Return the sha256 of a model's weights as they are stored ([`canonical_weights`](@ref)), first layer to last, kernel
-before bias.
+before bias, mean before deviation.
 """
 function fingerprint(model::Chain, list)
     arrays = last.(canonical_weights(model, list))

@@ -38,6 +38,9 @@ def a_run(folder: Path, v: Variant, classes: int, shape: Shape = SHAPE) -> Run:
     rng = np.random.default_rng(len(v.name))
     weights = {}
     for name, size in expected_shapes(v, shape, classes).items():
+        if name.endswith(".deviation"):
+            weights[name] = rng.uniform(0.5, 1.5, size).astype(np.float32)
+            continue
         limit = np.sqrt(6 / (np.prod(size[:-2]) * (size[-2] + size[-1]))) if len(size) > 1 else 0.1
         weights[name] = rng.uniform(-limit, limit, size).astype(np.float32)
     data = RunData("d", "", [f"c{k}" for k in range(classes)], shape)

@@ -1,10 +1,11 @@
 """Small datasets and random weights, and the formulas that an engine's numbers are compared with."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 
-from photoflux.data.prepared import PreparedDataset
+from photoflux.data.prepared import PreparedDataset, open_prepared
 from photoflux.data.shape import Shape
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.model.settings import Settings
@@ -12,8 +13,10 @@ from photoflux.model.variants import Variant, variants
 from photoflux.model.weights import expected_shapes, metadata_of, write_weights
 
 # Every variant on the kind of classes that it was made for, and one of each architecture on the other kind.
-PAIRS = [(v, "binary" if v.architecture == "photo_cnn" else "three") for v in variants().values()]
+KINDS = {"photo_cnn": "binary", "dense": "three", "transfer": "features"}
+PAIRS = [(v, KINDS[v.architecture]) for v in variants().values()]
 PAIRS += [(variants()["elastic_net"], "three"), (variants()["mlp"], "binary")]
+FEATURES = Shape(12, 1, 1)
 
 
 PAIR_IDS = [f"{v.name}-{data}" for v, data in PAIRS]
@@ -39,6 +42,31 @@ def prepare(folder: Path, classes: int, size: int = 8, counts=None, channels: in
         )
 
 
+def prepare_features(folder: Path, classes: int, **options) -> PreparedDataset:
+    """A tiny features dataset: noise, feature k is larger in class k, and the last feature is the same in all."""
+    prepared = prepare(folder, classes, **options)
+    features = np.random.default_rng(classes).gamma(2, 0.5, (len(prepared), *FEATURES)).astype(np.float32)
+    features[np.arange(len(prepared)), prepared.labels] += 2
+    features[:, -1] = 0.1
+    np.save(folder / "images.npy", features)
+    size = {"channels": FEATURES.channels, "image_size": [1, 1], "fingerprint": f"{classes} of features"}
+    (folder / "meta.json").write_text(json.dumps(prepared.meta | size))
+    return open_prepared(folder)
+
+
+def shape_for(variant: Variant, shape: Shape) -> Shape:
+    """The shape of images, or of features where a variant takes these."""
+    return FEATURES if variant.takes_features else shape
+
+
+def inputs_for(variant: Variant, shape: Shape, *outer: int, seed: int = 5) -> np.ndarray:
+    """Random images, or features where a variant takes these, (*outer, C, H, W)."""
+    rng, size = np.random.default_rng(seed), (*outer, *shape_for(variant, shape))
+    if variant.takes_features:
+        return rng.gamma(2, 0.5, size).astype(np.float32)
+    return rng.integers(0, 256, size, dtype=np.uint8)
+
+
 def settings(**changes) -> Settings:
     return Settings(**{"epochs": 2, "batch_size": 8, "learning_rate": 0.001, **changes})
 
@@ -46,7 +74,8 @@ def settings(**changes) -> Settings:
 def random_weights(variant: Variant, shape: Shape, classes: int, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     shapes = expected_shapes(variant, shape, classes)
-    return {name: rng.normal(0, 0.1, size).astype(np.float32) for name, size in shapes.items()}
+    weights = {name: rng.normal(0, 0.1, size).astype(np.float32) for name, size in shapes.items()}
+    return {name: np.exp(value) if name.endswith(".deviation") else value for name, value in weights.items()}
 
 
 def write_random(path: Path, variant: Variant, shape: Shape, classes: int) -> dict[str, np.ndarray]:

@@ -20,12 +20,13 @@ from photoflux.model.variants import Variant, variant, variants
 from photoflux.verification import inputs, proof, tolerances
 from photoflux.verification.checks import compare
 from photoflux.verification.proof import Prover
+from small import FEATURES, inputs_for, prepare_features
 from small import logits as logits_by
 
 BATCH, STEPS = 6, 10
 # At this rate the weights hardly move, no activation crosses a kink, and what is left to differ is Adam itself.
 SLOW = 1e-5
-SHAPES = {"photo_cnn": Shape(3, 14, 18), "dense": Shape(1, 9, 7)}
+SHAPES = {"photo_cnn": Shape(3, 14, 18), "dense": Shape(1, 9, 7), "transfer": FEATURES}
 WITH_DROPOUT = [name for name, v in variants().items() if v.dropout]
 
 
@@ -37,10 +38,11 @@ def request_for(
     shape = SHAPES[v.architecture]
     path = folder / f"{v.name}-{classes}.safetensors"
     inputs.draw_weights(path, v, shape, classes, rng)
+    images = inputs_for(v, shape, steps, BATCH, seed=zlib.crc32(f"{v.name}{classes}{masked}".encode()))
     return TraceRequest(
         variant=v,
         weights=path,
-        images=rng.integers(0, 256, (steps, BATCH, *shape), np.uint8),
+        images=images,
         labels=rng.integers(0, classes, (steps, BATCH)).astype(np.int32),
         classes=classes,
         learning_rate=v.learning_rate if rate is None else rate,
@@ -154,6 +156,21 @@ ROWS = (
     "augmentation",
     "pixels",
 )
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """Features of images that nobody made."""
+    return prepare_features(tmp_path_factory.mktemp("features") / "data", 2)
+
+
+@pytest.mark.parametrize("name", [name for name, v in variants().items() if v.takes_features])
+def test_every_row_of_a_transfer_variant_holds(name, flux, keras, features):
+    found = Prover(flux, keras, features, steps=5).prove(variant(name))
+    rows = [*ROWS[:8], "mean and deviation of the training part", "pixels"]
+    for check, row in zip(found.checks, rows, strict=True):
+        assert check.name.startswith(row)
+        assert_holds(check)
 
 
 @pytest.mark.parametrize("name", ["l2", "dropout", "dense_l2"])

@@ -13,10 +13,12 @@ from photoflux.model.layers import Layer, layers
 from photoflux.model.variants import Variant, variant, variants
 
 SHAPES = [Shape(3, 20, 14), Shape(1, 9, 7)]
+FEATURES = [Shape(1280, 1, 1), Shape(7, 1, 1)]
 PENALTY = ("l1", "l2")
 # One of each architecture with all that can be asked of it.
 MINE = [
     Variant("mine", "photo_cnn", (9, 5), 1, 1, 0.1, 8, "", {"conv": {"l1": 0.1}, "output": {"l2": 0.2}}, {"pool": 0.1}),
+    Variant("mine", "transfer", (9,), 1, 1, 0.1, 8, "", {"hidden": {"l1": 0.1}}, {"hidden": 0.1}, backbone="a+b"),
     Variant("mine", "dense", (), 1, 1, 0.1, 8, "", {"output": {"l1": 0.1, "l2": 0.2}}),
 ]
 
@@ -46,9 +48,10 @@ def of_julia(flux: Any, v: Variant, shape: Shape, classes: int) -> list[Layer]:
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("v", [*variants().values(), *MINE], ids=lambda v: f"{v.name}-{v.architecture}")
-def test_both_lists_are_the_same(v, shape, classes, flux):
+def test_both_lists_are_the_same(v, number, classes, flux):
+    shape = (FEATURES if v.takes_features else SHAPES)[number]
     ours, theirs = layers(v, shape, classes), of_julia(flux, v, shape, classes)
     assert [layer.name for layer in theirs] == [layer.name for layer in ours]
     for mine, other in zip(ours, theirs, strict=True):

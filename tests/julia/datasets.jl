@@ -1,4 +1,4 @@
-using PhotoFlux: ascii_json, dataset_of, image_shape, mmap_npy, split_tenth
+using PhotoFlux: ascii_json, dataset_of, holds_features, image_shape, mmap_npy, split_tenth
 
 # numpy.save of np.arange(2*3*2*2, dtype="u1").reshape(2, 3, 2, 2), written out: version 1.0, a header padded to 64 bytes.
 function write_npy(path, code, shape, bytes; magic="\x93NUMPY\x01\x00", order="False")
@@ -48,6 +48,12 @@ mktempdir() do root
         @test_throws "is truncated" open_dataset(joinpath(root, "short"))
         write_npy(joinpath(folder("float"), "images.npy"), "<f4", (4, 3, 2, 2), zeros(UInt8, 192))
         @test_throws "holds <f4" open_dataset(joinpath(root, "float"))
+        write_npy(joinpath(folder("square"), "images.npy"), "<f4", (4, 3, 1, 2), zeros(Float32, 24))
+        @test_throws "holds <f4" open_dataset(joinpath(root, "square"))
+        write_npy(joinpath(folder("broken"), "images.npy"), "<f4", (4, 3, 1, 1), Float32[1:11; NaN])
+        @test_throws "there are features that are NaN or infinite" open_dataset(joinpath(root, "broken"))
+        write_npy(joinpath(folder("cut features"), "images.npy"), "<f4", (4, 3, 1, 1), zeros(Float32, 11))
+        @test_throws "is truncated" open_dataset(joinpath(root, "cut features"))
         write_npy(joinpath(folder("fortran"), "images.npy"), "|u1", (4, 3, 2, 2), zeros(UInt8, 48); order="True")
         @test_throws "expected C-order" open_dataset(joinpath(root, "fortran"))
         write(joinpath(folder("text"), "images.npy"), "hello")
@@ -56,6 +62,14 @@ mktempdir() do root
         @test_throws ArgumentError open_dataset(joinpath(root, "cut"))
         write_npy(joinpath(folder("count"), "split.npy"), "|u1", (3,), zeros(UInt8, 3))
         @test_throws DimensionMismatch open_dataset(joinpath(root, "count"))
+    end
+
+    @testset "features" begin
+        write_npy(joinpath(folder("features"), "images.npy"), "<f4", (4, 3, 1, 1), Float32.(1:12))
+        data = open_dataset(joinpath(root, "features"))
+        @test holds_features(data) && size(data.images) == (1, 1, 3, 4)
+        @test vec(data.images[:, :, :, 2]) == [4, 5, 6]
+        @test !holds_features(open_dataset(folder("images")))
     end
 
     @testset "CIFAR-10's binary version" begin

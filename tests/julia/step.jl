@@ -8,9 +8,12 @@ function batch_of(v, input, images; classes=2)
     return loss_of(v.loss, classes), x, y, ones(Float32, images)
 end
 
+const INPUTS = Dict("photo_cnn" => ((2, 2, 1), (7, 4, 3), (35, 18, 3)), "dense" => ((7, 6, 1), (20, 20, 3)),
+    "transfer" => ((1, 1, 1), (1, 1, 1280)))
+
 # A sum of n products rounds at most n times; the longest here go back over 9·64 inputs and the places of the batch.
 @testset "is Zygote's gradient, $(v.name), $input, $images images" for v in variants(),
-        input in (v.architecture == "dense" ? ((7, 6, 1), (20, 20, 3)) : ((2, 2, 1), (7, 4, 3), (35, 18, 3))), images in (1, 5, 33)
+        input in INPUTS[v.architecture], images in (1, 5, 33)
     model = without_dropout(build_model(v, input, 3; rng=Xoshiro(1)))
     loss, x, y, weights = batch_of(v, input, images; classes=3)
     @test has_fast_path(model, x)

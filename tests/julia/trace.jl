@@ -2,10 +2,10 @@ using PhotoFlux: augmented, canonical_weights, stopping_epochs, trace
 
 # A trace is what training does: its last weights are those of the same steps made one by one.
 mktempdir() do root
-    @testset "$(v.name)" for v in (variant("l1"), variant("dropout"))
+    @testset "$(v.name)" for v in (variant("l1"), variant("dropout"), variant("transfer_elastic_net"))
         model = small_model(v)
         path = write_weights(joinpath(root, "w"), model, layers_of(v))
-        images, labels = rand(Xoshiro(1), UInt8, input_of(v)..., 4, 3), Int32[0 1 1; 1 0 1; 0 0 1; 1 1 0]
+        images, labels = rand(Xoshiro(1), v.backbone === nothing ? UInt8 : Float32, input_of(v)..., 4, 3), Int32[0 1 1; 1 0 1; 0 0 1; 1 1 0]
         numbers = Dict(trace(v, path, images, labels, 2; learning_rate=0.01))
         undropped = PhotoFlux.without_dropout(model)
         state = Optimisers.setup(KerasAdam(0.01), undropped)
@@ -19,7 +19,7 @@ mktempdir() do root
             step == 1 && @test numbers["logits"] == result.logits
         end
         @test all(numbers["final/$name"] == array for (name, array) in canonical_weights(undropped, layers_of(v)))
-        @test numbers["first/conv1.kernel"] != numbers["final/conv1.kernel"]
+        @test numbers["first/output.kernel"] != numbers["final/output.kernel"]
     end
 
     @testset "masks take the place of dropout" begin

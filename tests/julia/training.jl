@@ -16,7 +16,8 @@ quick(v, data=data_of(v); epochs=2, kwargs...) = train(v, data; epochs, batch_si
 end
 
 @testset "same seed, same run, bit for bit, $(v.name)" for v in variants()
-    runs = [quick(v; seed, balance="augment") for seed in (1, 1, 2)]
+    balance = v.architecture == "transfer" ? "weights" : "augment"
+    runs = [quick(v; seed, balance) for seed in (1, 1, 2)]
     @test arrays(runs[1].model) == arrays(runs[2].model)
     @test arrays(runs[1].model) != arrays(runs[3].model)
     timeless(run) = [Base.structdiff(row, (; seconds=0)) for row in run.history]
@@ -29,7 +30,8 @@ end
     model = PhotoFlux.without_dropout(small_model(v))
     x, y = pixels(v, 5), targets(Int32[0, 1, 1, 0, 1], 2)
     result, gradient = total_gradient(model, loss_of("cross_entropy", 2), kernel_penalties(layers_of(v)), x, y, ones(Float32, 5))
-    function written(m)
+    # What is left to a proximal step has no gradient.
+    function written(m; proximal=false)
         z = m(x)
         loss = sum(max.(z, 0) .- z .* y .+ log1p.(exp.(-abs.(z)))) / 5
         for name in keys(m)
@@ -37,11 +39,11 @@ end
             haskey(v.penalty, group) || continue
             λ₁, λ₂ = PhotoFlux.coefficients(v.penalty[group])
             w = m[name].weight
-            loss += λ₁ * sum(abs, w) + λ₂ * sum(w .^ 2)
+            loss += !proximal * λ₁ * sum(abs, w) + λ₂ * sum(w .^ 2)
         end
         return loss
     end
-    expected = only(Zygote.gradient(written, model))
+    expected = only(Zygote.gradient(m -> written(m; v.proximal), model))
     @test result.loss + result.penalty ≈ written(model) rtol = 1e-5
     for name in PhotoFlux.kernels(layers_of(v)), field in (:weight, :bias)
         a, b = getfield(gradient.layers[name], field), getfield(expected.layers[name], field)
@@ -218,4 +220,52 @@ end
     v = variant("mlp"; loss="squared_error", l2=0)
     run = train(v, data_of(v; classes=3); epochs=10, batch_size=8, learning_rate=0.01)
     @test run.history[end].train_loss < run.history[1].train_loss < 0.5
+end
+
+@testset "features and images are not taken for each other" begin
+    images, features = data_of(variant("l2")), data_of(variant("transfer"))
+    @test_throws "The variant \"transfer\" is fitted to a backbone's features, and tiny holds images" train("transfer", images)
+    @test_throws "The variant \"l2\" is fitted to images, and tiny holds a backbone's features" train("l2", features)
+    @test_throws "`balance` cannot be \"augment\" on features" train("transfer", features; balance="augment")
+end
+
+# Written out in Float64, rounded once; the last feature is constant.
+@testset "features are standardised by the training part" begin
+    v = variant("transfer")
+    data = data_of(v)
+    run = quick(v, data)
+    rows = Float64.(reshape(data.images, 12, :)[:, indices(data, :train)])
+    means = sum(rows; dims=2) ./ size(rows, 2)
+    deviations = sqrt.(sum(abs2, rows .- means; dims=2) ./ size(rows, 2))
+    (; mean, deviation) = run.model[:standardise]
+    @test mean ≈ vec(means) rtol = eps(Float32)
+    @test deviation[1:11] ≈ deviations[1:11] rtol = eps(Float32)
+    @test deviations[12] == 0 && deviation[12] == 1
+    # Neither a step nor another part changes them, and a fit that starts from weights has theirs.
+    mktempdir() do root
+        more = train(v, data_of(v; seed=7); epochs=1, initial=save_run(joinpath(root, "run"), run))
+        @test more.model[:standardise].mean == mean && more.model[:standardise].deviation == deviation
+        @test quick(v, data_of(v; seed=7)).model[:standardise].mean != mean
+    end
+end
+
+# The gradient of the loss pulls at a weight with less than λ₁ in most places, so it stays at exactly 0.
+@testset "proximal steps give exact zeros, $(v.name)" for v in (variant("transfer_l1"; l1=0.05), variant("transfer_elastic_net"; l1=0.05))
+    with(proximal) = Variant(; (f => getfield(v, f) for f in fieldnames(Variant))..., proximal)
+    fitted(w) = train(w, data_of(v; features=40); epochs=60, batch_size=8, learning_rate=0.01)
+    zeros_of(run) = count(iszero, run.model[:output].weight)
+    run = fitted(v)
+    @test 20 <= zeros_of(run) < 40
+    @test zeros_of(fitted(with(false))) == 0
+    @test arrays(fitted(v).model) == arrays(run.model)
+    @test run.history[end].train_penalty > 0
+end
+
+@testset "proximal steps in a CNN" begin
+    v = variant("elastic_net"; l1=0.05)
+    mine = Variant(; (f => getfield(v, f) for f in fieldnames(Variant))..., proximal=true)
+    # 0.05 a weight is much beside the loss of 32 images: what is not needed goes.
+    run = train(mine, data_of(mine); epochs=10, batch_size=8, learning_rate=0.003)
+    @test count(iszero, run.model[:conv3].weight) > length(run.model[:conv3].weight) ÷ 2
+    @test count(iszero, run.model[:dense1].weight) < 10
 end

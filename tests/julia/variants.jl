@@ -1,16 +1,19 @@
-using PhotoFlux: as_dict
+using PhotoFlux: Proximal, as_dict, kernel_penalties, takes_features
 
 @testset "the table is the design's" begin
     @test [v.name for v in variants()] == ["baseline", "dropout", "early_stopping", "l1", "l2",
-        "dropout_early_stopping", "elastic_net", "mlp", "dense_l2", "dense_dropout"]
+        "dropout_early_stopping", "elastic_net", "mlp", "dense_l2", "dense_dropout", "transfer", "transfer_l1",
+        "transfer_elastic_net", "transfer_mlp"]
     rows = Dict(v.name => v for v in variants())
     @test all(rows[n].patience == 5 && rows[n].epochs == 30 for n in ("early_stopping", "dropout_early_stopping"))
-    @test all(v.patience === nothing for v in variants() if !occursin("early_stopping", v.name))
+    @test all(v.patience === nothing for v in variants() if !occursin(r"early_stopping|transfer", v.name))
     @test all(rows[n].dropout == Dict("pool" => 0.25f0, "hidden" => 0.5f0) for n in ("dropout", "dropout_early_stopping"))
     @test rows["mlp"].dropout == Dict("hidden" => 0.2f0)
     @test rows["mlp"].hidden == [512, 256]
     @test rows["mlp"].learning_rate == 1.0f-4
     @test rows["dense_dropout"].hidden == [64, 64]
+    @test all((v.backbone !== nothing) == takes_features(v) == startswith(v.name, "transfer") for v in variants())
+    @test [v.name for v in variants() if v.proximal] == ["transfer_l1", "transfer_elastic_net"]
     @test all(v.batch_size == 32 && v.loss == "cross_entropy" for v in variants())
 end
 
@@ -27,6 +30,9 @@ end
     @test v.penalty["conv"] == ElasticNet(0.005, 0.5)
     @test v.penalty["hidden"] == L2(0.5)
     @test variant("l2"; l2=0).penalty["conv"] isa NoPenalty
+    changed = variant("transfer_l1"; l1=0.5)
+    @test (changed.backbone, changed.proximal, changed.penalty) == ("efficientnet-lite2", true, Dict("output" => L1(0.5)))
+    @test_throws "`proximal` must be false where no kernel has an L1 penalty" variant("transfer_l1"; l1=0)
     @test variant("mlp"; loss="squared_error").loss == "squared_error"
     @test variant("l2").penalty["conv"] == L2(0.01)  # the table is untouched
     @test_throws "has no penalty" variant("baseline"; l2=0.1)
@@ -60,7 +66,7 @@ end
     (; dropout=Dict("pool" => false)) => "`dropout` must be a rate",
     (; learning_rate=true) => "`learning_rate` must be a finite number above 0; received: true",
     (; learning_rate=1e39) => "`learning_rate` must be",
-    (; architecture="cnn") => "`architecture` must be one of dense, photo_cnn; received: \"cnn\"",
+    (; architecture="cnn") => "`architecture` must be one of dense, photo_cnn, transfer; received: \"cnn\"",
     (; architecture="photo_cn") => "Did you mean photo_cnn?",
     (; hidden=[8, 0]) => "`hidden` must be a whole number, 1 or more; received: 0",
     (; hidden=8) => "`hidden` must be a list of units; received: 8",
@@ -84,6 +90,11 @@ end
     (; learning_rate=0) => "`learning_rate` must be a finite number above 0; received: 0",
     (; learning_rate=Inf) => "`learning_rate` must be",
     (; learning_rate="fast") => "`learning_rate` must be",
+    (; architecture="transfer", penalty=Dict(), dropout=Dict()) => "`backbone` must be the name of one, such as efficientnet-lite2; received: nothing",
+    (; architecture="transfer", penalty=Dict(), dropout=Dict(), backbone=" ") => "`backbone` must be the name of one",
+    (; backbone="efficientnet-lite2") => "`backbone` must be left out, as the architecture is not transfer; received: \"efficientnet-lite2\"",
+    (; proximal=1) => "`proximal` must be true or false; received: 1",
+    (; proximal=true, penalty=Dict("conv" => L2(0.1))) => "`proximal` must be false where no kernel has an L1 penalty; received: true",
     (; loss="mse") => "`loss` must be one of cross_entropy, squared_error; received: \"mse\"",
 )
     @test_throws ArgumentError Variant(; GOOD..., given...)
@@ -113,6 +124,15 @@ end
     back = Variant(v.name, as_dict(v))
     @test all(getfield(back, f) == getfield(v, f) for f in fieldnames(Variant))
     @test PhotoFlux.JSON.json(as_dict(v)) isa String
+    # Of the others run.json is as an earlier PhotoFlux wrote it.
+    @test (haskey(as_dict(v), "backbone"), haskey(as_dict(v), "proximal")) == (takes_features(v), v.proximal)
+end
+
+@testset "a proximal L1 is of the kernels that have one" begin
+    list(v) = Dict(kernel_penalties(layers(v, (12, 10, 3), 2)))
+    mine = Variant(; (f => getfield(variant("elastic_net"), f) for f in fieldnames(Variant))..., proximal=true)
+    @test list(mine) == Dict(:conv1 => Proximal(ElasticNet(0.005, 0.005)), :conv2 => Proximal(ElasticNet(0.005, 0.005)),
+        :conv3 => Proximal(ElasticNet(0.005, 0.005)), :dense1 => L2(0.01))
 end
 
 @test occursin("early stopping  patience 5", sprint(show, MIME("text/plain"), variant("early_stopping")))

@@ -46,6 +46,8 @@ class Model(Protocol):
     def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
         """Return the logits, float32 (N, outputs), of uint8 images (N, C, H, W), so many at a time, dropout off.
 
+        A model of a variant that takes features is given these instead: float32 (N, features, 1, 1).
+
         Raises
         ------
         SettingError
@@ -76,6 +78,9 @@ class Engine(Protocol):
     ) -> Fit:
         """Fit a variant to the training part and write the kept weights to the file `weights`.
 
+        A variant that takes features is fitted to a dataset of these. They are standardised by mean and deviation of
+        the training part, measured before the first step, or by those of `initial`.
+
         The fit starts from the weights in the file `initial`, which must fit; None: from those that the seed gives.
         Adam's moments start at zero either way.
 
@@ -84,6 +89,9 @@ class Engine(Protocol):
 
         Raises
         ------
+        SettingError
+            If the dataset holds images and the variant takes features, or the other way round, or `balance` asks for
+            augmented copies of features.
         DivergedError
             If the loss becomes NaN or infinite; `weights` then holds the last good ones.
         """
@@ -106,10 +114,49 @@ def check_images(images: np.ndarray, dimensions: int, layout: str) -> None:
         raise SettingError(f"`images` must be uint8 {layout}; received: {images.dtype} {images.shape}.")
 
 
-def check_batch(images: np.ndarray, shape: Shape, batch_size: int) -> None:
-    """Raise a `SettingError` unless a model of images of a shape can predict these."""
-    check_images(images, 4, "(N, C, H, W)")
+def check_features(features: np.ndarray, dimensions: int, layout: str) -> None:
+    """Raise a `SettingError` unless features are finite, float32, of so many dimensions, the last two of size 1."""
+    if features.dtype != np.float32 or features.ndim != dimensions or features.shape[-2:] != (1, 1):
+        raise SettingError(
+            f"`images` must be a backbone's features, float32 {layout}; received: {features.dtype} {features.shape}."
+        )
+    if not np.isfinite(features).all():
+        raise SettingError("`images` must be finite features; there are some that are NaN or infinite.")
+
+
+def check_inputs(images: np.ndarray, variant: Variant, outer: str = "N") -> None:
+    """Raise a `SettingError` unless these are what a variant takes, images or features, behind dimensions `outer`."""
+    dimensions = 4 + outer.count(",")
+    if variant.takes_features:
+        check_features(images, dimensions, f"({outer}, features, 1, 1)")
+    else:
+        check_images(images, dimensions, f"({outer}, C, H, W)")
+
+
+def check_batch(images: np.ndarray, variant: Variant, shape: Shape, batch_size: int) -> None:
+    """Raise a `SettingError` unless a variant's model of images of a shape can predict these."""
+    check_inputs(images, variant)
     if Shape.of(images) != shape:
         raise SettingError(f"`images` must be {shape} (H×W×C), as the model's; received: {Shape.of(images)}.")
     if batch_size < 1:
         raise SettingError(f"`batch_size` must be 1 or more; received: {batch_size!r}.")
+
+
+def check_dataset(variant: Variant, prepared: PreparedDataset, balance: str) -> None:
+    """Raise a `SettingError` unless a variant can be fitted to a dataset with this `balance`."""
+    features = prepared.images.dtype == np.float32
+    if variant.takes_features and not features:
+        raise SettingError(
+            f"The variant {variant.name} is fitted to a backbone's features, and {prepared.path} holds images. "
+            "Give its features dataset."
+        )
+    if features and not variant.takes_features:
+        raise SettingError(
+            f"The variant {variant.name} is fitted to images, and {prepared.path} holds a backbone's features. "
+            "Give the prepared dataset of the images, or a transfer variant."
+        )
+    if features and balance == "augment":
+        raise SettingError(
+            "`balance` cannot be 'augment' on features: there are no images to change. Make the features with `views`, "
+            "changed copies of the training images, or take 'weights'."
+        )

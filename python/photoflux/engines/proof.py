@@ -28,7 +28,8 @@ class TraceRequest:
     weights : Path
         The initial weights, a safetensors file in Keras layout.
     images : numpy.ndarray
-        uint8, (steps, batch, channels, height, width).
+        uint8, (steps, batch, channels, height, width); of a variant that takes features float32, (steps, batch,
+        features, 1, 1).
     labels : numpy.ndarray
         int32, (steps, batch), from 0.
     classes : int
@@ -86,7 +87,8 @@ class ProofEngine(Engine, Protocol):
             Of the first batch, before any step: ``activation/LAYER``, what each layer but ``flatten`` gives, (batch,
             height, width, channels) or (batch, units), and ``logits`` (batch, outputs). ``loss``, ``penalty``,
             ``total`` (steps,), each before its step. And for each weight NAME, Keras layout: ``initial/NAME``, as the
-            engine's model holds it; ``gradient/NAME`` of the first step's total; ``first/NAME``, ``moment1/NAME`` and
+            engine's model holds it; ``gradient/NAME`` of the first step's total, without an L1 that is a
+            proximal step; ``first/NAME``, ``moment1/NAME`` and
             ``moment2/NAME``, the weight and Adam's moments after one step; ``final/NAME``, after the last.
         """
         ...
@@ -100,5 +102,5 @@ class ProofEngine(Engine, Protocol):
         ...
 
     def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
-        """Return images of a prepared dataset as a fit sees them, float32 (N, C, H, W), 0 to 255."""
+        """Return images of a prepared dataset as a fit sees them, float32 (N, C, H, W), 0 to 255, or its features."""
         ...

@@ -12,22 +12,27 @@ class Block:
     """A layer of an architecture's body; `group` is what a variant calls its kernel, or its dropout rate."""
 
     name: str
-    kind: Literal["convolution", "max pooling", "dropout"]
+    kind: Literal["rescaling", "standardisation", "convolution", "max pooling", "dropout"]
     group: str = ""
     filters: int = 0
 
 
-# Every architecture begins with the rescaling, and ends with the flattening, the hidden Dense layers and the output.
-# A convolution is 3×3 with `same` zero padding and ReLU; a pooling takes the largest of 2×2.
+# The architecture whose input is not images but the features that a backbone makes of them.
+TRANSFER = "transfer"
+RESCALE = Block("rescale", "rescaling")
+# Every architecture ends with the flattening, the hidden Dense layers and the output. A convolution is 3×3 with `same`
+# zero padding and ReLU; a pooling takes the largest of 2×2.
 ARCHITECTURES: Mapping[str, Sequence[Block]] = {
     "photo_cnn": (
+        RESCALE,
         Block("conv1", "convolution", "conv", 16),
         Block("pool", "max pooling"),
         Block("pool_dropout", "dropout", "pool"),
         Block("conv2", "convolution", "conv", 32),
         Block("conv3", "convolution", "conv", 64),
     ),
-    "dense": (),
+    "dense": (RESCALE,),
+    TRANSFER: (Block("standardise", "standardisation"),),
 }
 
 

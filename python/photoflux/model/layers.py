@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from photoflux.data.shape import Shape
+from photoflux.errors import SettingError
 from photoflux.model.architectures import ARCHITECTURES
 from photoflux.model.variants import Variant
 
 KERNEL, WINDOW = 3, 2
+STATISTICS = ("mean", "deviation")
 FLOAT = 4  # bytes of a Float32
 
 
@@ -25,7 +27,8 @@ class Layer:
     name : str
         Its name in Flux' ``Chain``, in Keras' model and, where it has weights, in weights files.
     kind : str
-        ``"rescaling"``, ``"convolution"``, ``"max pooling"``, ``"dropout"``, ``"flatten"`` or ``"dense"``.
+        ``"rescaling"``, ``"standardisation"``, ``"convolution"``, ``"max pooling"``, ``"dropout"``, ``"flatten"`` or
+        ``"dense"``.
     shape : tuple of int
         Of its output: (height, width, channels), or (units,).
     kernel : tuple of int
@@ -56,6 +59,16 @@ class Layer:
         return self.kernel[-1:]
 
     @property
+    def statistics(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of what it subtracts from and divides its input by: measured before a fit, not trained."""
+        return dict.fromkeys(STATISTICS, self.shape[-1:]) if self.kind == "standardisation" else {}
+
+    @property
+    def stored(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each array that weights files have of it."""
+        return self.statistics or ({"kernel": self.kernel, "bias": self.bias} if self.kernel else {})
+
+    @property
     def terms(self) -> int:
         """The products and the bias that are summed for one number of its output; 0 without weights."""
         return math.prod(self.kernel[:-1]) + 1 if self.kernel else 0
@@ -67,14 +80,14 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """Entries of its kernel and bias."""
+        """Entries of its kernel and bias, which are trained."""
         return math.prod(self.kernel) + math.prod(self.bias) if self.kernel else 0
 
     @property
     def multiply_adds(self) -> int:
         """Multiplications by an entry of the kernel, each followed by an addition, in one pass forward.
 
-        Those with the zeros of the padding count. The bias, ReLU, rescaling and pooling have none.
+        Those with the zeros of the padding count. The bias, ReLU, rescaling, standardisation and pooling have none.
         """
         return self.places * math.prod(self.kernel) if self.kernel else 0
 
@@ -92,13 +105,23 @@ def outputs_of(classes: int) -> int:
 def layers(variant: Variant, shape: Shape, classes: int) -> list[Layer]:
     """Return the layers of a variant on images of a shape, first to last; a dropout layer only where it drops.
 
+    Raises
+    ------
+    SettingError
+        If the variant takes features, (features, 1, 1), and the shape is that of images.
+
     Examples
     --------
     >>> from photoflux.model.variants import variant
     >>> [(layer.name, layer.shape) for layer in layers(variant("dense_l2"), Shape(1, 28, 28), 10)]
     [('rescale', (28, 28, 1)), ('flatten', (784,)), ('dense1', (128,)), ('output', (10,))]
     """
-    found = [Layer("rescale", "rescaling", shape.hwc)]
+    if variant.takes_features and shape[1:] != (1, 1):
+        raise SettingError(
+            f"The variant {variant.name} takes the features of a backbone, not images of {shape} (H×W×C). "
+            "Give a features dataset, (N, features, 1, 1)."
+        )
+    found: list[Layer] = []
 
     def add(name: str, kind: str, size: tuple[int, ...], kernel: tuple[int, ...] = (), group: str = "") -> None:
         penalty = variant.penalty.get(group, {}) if kernel else {}
@@ -109,14 +132,16 @@ def layers(variant: Variant, shape: Shape, classes: int) -> list[Layer]:
             found.append(Layer(name, "dropout", found[-1].shape, group=group, rate=rate))
 
     for block in ARCHITECTURES[variant.architecture]:
-        height, width, channels = found[-1].shape
+        height, width, channels = found[-1].shape if found else shape.hwc
         if block.kind == "convolution":
             kernel = (KERNEL, KERNEL, channels, block.filters)
             add(block.name, block.kind, (height, width, block.filters), kernel, block.group)
         elif block.kind == "max pooling":
             add(block.name, block.kind, (height // WINDOW, width // WINDOW, channels))
-        else:
+        elif block.kind == "dropout":
             add_dropout(block.name, block.group)
+        else:
+            add(block.name, block.kind, (height, width, channels))
     features = math.prod(found[-1].shape)
     add("flatten", "flatten", (features,))
     for number, units in enumerate(variant.hidden, 1):

@@ -11,6 +11,7 @@ from typing import Any
 from photoflux.data.checks import check_image_size, check_whole
 from photoflux.data.shape import Shape
 from photoflux.errors import SettingError
+from photoflux.model.backbones import pretrained
 from photoflux.model.layers import FLOAT, Layer, layers, outputs_of
 from photoflux.model.variants import Variant
 from photoflux.model.variants import variant as variant_of
@@ -46,8 +47,13 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """All weights and biases; all of them are trained."""
+        """All weights and biases that are trained."""
         return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def not_trained(self) -> int:
+        """Numbers in weights files that are measured and not trained: means and deviations of a standardisation."""
+        return sum(math.prod(size) for layer in self.layers for size in layer.statistics.values())
 
     @property
     def weights_bytes(self) -> int:
@@ -82,6 +88,7 @@ class Summary:
             "batch_size": self.batch_size,
             "layers": [{name: getattr(layer, name) for name in LAYER_KEYS} for layer in self.layers],
             "parameters": self.parameters,
+            **({"not_trained": self.not_trained} if self.not_trained else {}),
             "weights_bytes": self.weights_bytes,
             "activation_bytes": self.activation_bytes,
             "training_bytes": self.training_bytes,
@@ -92,13 +99,17 @@ class Summary:
     def heading(self) -> str:
         """What is summarised, in words."""
         outputs = "one output" if self.classes == 2 else f"{outputs_of(self.classes)} outputs"
-        return f"{self.variant.name} on images of {self.shape} (H×W×C), {self.classes} classes ({outputs})"
+        inputs = f"images of {self.shape} (H×W×C)"
+        if self.variant.takes_features:
+            inputs = f"the {self.shape.channels} features of {self.variant.backbone}"
+        return f"{self.variant.name} on {inputs}, {self.classes} classes ({outputs})"
 
     def totals(self) -> list[tuple[str, str]]:
         """Return the sums, each with what it is."""
         batch = f"{self.batch_size} images"
         return [
             ("parameters", f"{self.parameters:,}"),
+            *([("not trained: means and deviations", f"{self.not_trained:,}")] if self.not_trained else []),
             ("weights", bytes_text(self.weights_bytes)),
             ("activations per image", bytes_text(self.activation_bytes)),
             (f"training memory, batches of {batch}, at least", bytes_text(self.training_bytes)),
@@ -139,9 +150,16 @@ def summary(
     """Return the summary of a variant, as `photoflux.summary` says; it raises what that does."""
     chosen = variant_of(variant)
     own_channels, own_classes = _MADE_FOR.get(chosen.made_for, _FOLDER)
+    classes = own_classes if classes is None else classes
+    if chosen.takes_features:
+        given = [name for name, value in (("image_size", image_size), ("channels", channels)) if value is not None]
+        if given:
+            raise SettingError(f"`{given[0]}` says nothing of {chosen.name}, which takes features. Leave it out.")
+        features = sum(pretrained(name).features for name in str(chosen.backbone).split("+"))
+        shape = Shape(features, 1, 1)
+        return summary_of(chosen, shape, check_whole("`classes`", classes, 2), chosen.batch_size)
     size = chosen.image_size if image_size is None else image_size
     channels = own_channels if channels is None else channels
-    classes = own_classes if classes is None else classes
     check_image_size(size)
     if isinstance(channels, bool) or channels not in (1, 3):
         raise SettingError(f"`channels` must be 1 (grey) or 3 (RGB); received: {channels!r}.")

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from photoflux.data.checks import check_finite, check_whole
 from photoflux.errors import SettingError, unknown_name
-from photoflux.model.architectures import ARCHITECTURES, dropout_groups, penalty_groups
+from photoflux.model.architectures import ARCHITECTURES, TRANSFER, dropout_groups, penalty_groups
 
 # Each with its name in a sentence.
 LOSSES = {"cross_entropy": "cross-entropy", "squared_error": "squared error"}
@@ -50,7 +50,7 @@ class Variant:
     name : str
         Its name: letters, digits, ``_`` and ``-``.
     architecture : str
-        ``"photo_cnn"`` or ``"dense"``.
+        ``"photo_cnn"``, ``"dense"``, or ``"transfer"``: Dense layers on a backbone's features, standardised.
     hidden : tuple of int
         Units of the hidden Dense layers, each 1 or more.
     epochs, batch_size, image_size : int
@@ -69,6 +69,12 @@ class Variant:
         Epochs without a lower total validation loss before the fit stops; None: no early stopping.
     loss : str
         ``"cross_entropy"`` on logits, or ``"squared_error"``: 0.5·mean((softmax(z) − onehot)²).
+    backbone : str or None
+        Of the architecture ``"transfer"`` alone, which must have it: what makes features of images. A name of
+        ``julia/backbones.toml``, several joined by ``+``, or an ONNX file.
+    proximal : bool
+        Whether L1 is no part of the gradient but a proximal step after each step of Adam, in Adam's own metric
+        (ProxGen; Yun, Lozano & Yang, 2021): w ← sign(w)·max(|w| − αₜ·λ₁/(√v + ε), 0), which makes weights exactly 0.
 
     Raises
     ------
@@ -94,6 +100,8 @@ class Variant:
     dropout: Mapping[str, float] = field(default_factory=dict)
     patience: int | None = None
     loss: str = "cross_entropy"
+    backbone: str | None = None
+    proximal: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[\w-]+", self.name):
@@ -117,6 +125,35 @@ class Variant:
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        self._check_backbone()
+        self._check_proximal()
+
+    def _check_backbone(self) -> None:
+        if self.takes_features:
+            if not isinstance(self.backbone, str) or not self.backbone.strip():
+                raise SettingError(
+                    f"`backbone` of the architecture {TRANSFER} must be the name of one, such as 'efficientnet-lite2', "
+                    f"or an ONNX file; received: {self.backbone!r}."
+                )
+        elif self.backbone is not None:
+            raise SettingError(
+                f"`backbone` belongs to the architecture {TRANSFER} alone; received {self.backbone!r} for "
+                f"{self.architecture}. Leave it out."
+            )
+
+    def _check_proximal(self) -> None:
+        if not isinstance(self.proximal, bool):
+            raise SettingError(f"`proximal` must be True or False; received: {self.proximal!r}.")
+        if self.proximal and not any(coefficients.get("l1") for coefficients in self.penalty.values()):
+            raise SettingError(
+                f"`proximal` needs an L1 above 0 in `penalty`; received: {dict(self.penalty)!r}. "
+                "Give an `l1`, or leave out `proximal`."
+            )
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether it is fitted to a backbone's features, float32 (N, features, 1, 1), and not to images."""
+        return self.architecture == TRANSFER
 
     def _checked_penalty(self) -> Mapping[str, Mapping[str, float]]:
         self._check_groups("penalty", penalty_groups)
@@ -175,8 +212,9 @@ class Variant:
         return dataclasses.replace(self, penalty=groups)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the variant as plain JSON-ready values."""
-        return {**dataclasses.asdict(self), "hidden": list(self.hidden)}
+        """Return the variant as plain JSON-ready values; `backbone` and `proximal` only where they are set."""
+        values = {**dataclasses.asdict(self), "hidden": list(self.hidden)}
+        return {name: value for name, value in values.items() if value or name not in ("backbone", "proximal")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Variant:

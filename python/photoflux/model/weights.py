@@ -30,10 +30,7 @@ def expected_shapes(variant: Variant, shape: Shape, classes: int) -> dict[str, t
     (784, 128)
     """
     return {
-        f"{layer.name}.{kind}": size
-        for layer in layers(variant, shape, classes)
-        for kind, size in (("kernel", layer.kernel), ("bias", layer.bias))
-        if size
+        f"{layer.name}.{kind}": size for layer in layers(variant, shape, classes) for kind, size in layer.stored.items()
     }
 
 

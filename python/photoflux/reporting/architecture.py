@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COLOURS = {
     "input": GREY,
     "rescaling": GREY,
+    "standardisation": GREY,
     "convolution": BLUE,
     "max pooling": GREEN,
     "dropout": PURPLE,
@@ -25,6 +26,7 @@ COLOURS = {
 }
 _KINDS = {
     "rescaling": "divide by 255",
+    "standardisation": "mean 0, deviation 1",
     "max pooling": "max pooling 2×2",
     "flatten": "reshape to a vector",
     "dense": "dense layer",
@@ -112,7 +114,7 @@ def _block(axes: Axes, layer: Layer, middle: float, scale: float) -> tuple[float
 
 def _title(layer: Layer, tr: Translator) -> str:
     if layer.kind == "input":
-        return tr("images")
+        return tr("features") if layer.shape[:2] == (1, 1) else tr("images")
     if layer.kind == "convolution":
         what = tr.sentence("convolution {size}", size=size_text(layer.kernel[:2]))
     elif layer.kind == "dropout":

@@ -30,6 +30,8 @@ def regularisation(variant: Variant) -> list[Sentence]:
         for kind, value in coefficients.items():
             values = {"kind": kind.upper(), "value": value, "group": group}
             parts.append(("{kind} penalty {value} on the {group} kernels", values))
+    if variant.proximal:
+        parts.append(("L1 by proximal steps", {}))
     for group, rate in variant.dropout.items():
         parts.append(("dropout {rate} after the {group} layer", {"rate": rate, "group": group}))
     if variant.patience is not None:

@@ -70,6 +70,10 @@ VARIANTS = {
     "mlp": Line(GREY, ":", "h"),
     "dense_l2": Line(BLUE, ":", "<"),
     "dense_dropout": Line(ORANGE, ":", ">"),
+    "transfer": Line(TEXT, ":", "*"),
+    "transfer_l1": Line(GREEN, ":", "d"),
+    "transfer_elastic_net": Line(PURPLE, ":", "x"),
+    "transfer_mlp": Line(VERMILION, ":", "p"),
 }
 
 _SETTINGS: Any = {

@@ -22,12 +22,16 @@ from photoflux.verification.tolerances import summed, terms_before
 
 
 def draw_weights(path: Path, v: Variant, shape: Shape, classes: int, rng: np.random.Generator) -> None:
-    """Write Glorot-uniform kernels, and biases that are not zero, so that a penalty on biases would show."""
+    """Write Glorot-uniform kernels, and biases that are not zero, so that a penalty on biases would show.
+
+    Means and deviations of a standardisation are neither 0 and 1 nor all the same.
+    """
     weights = {}
     for name, size in expected_shapes(v, shape, classes).items():
         fans = np.prod(size[:-2]) * (size[-2] + size[-1]) if len(size) > 1 else 1000
         limit = np.sqrt(6 / fans)
-        weights[name] = rng.uniform(-limit, limit, size).astype(np.float32)
+        low, high = (0.5, 1.5) if name.endswith(".deviation") else (-limit, limit)
+        weights[name] = rng.uniform(low, high, size).astype(np.float32)
     write_weights(path, weights, metadata_of(v, shape, classes))
 
 

@@ -12,7 +12,9 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.proof import Augmentation, ProofEngine, TraceRequest
-from photoflux.model.variants import Variant
+from photoflux.model.layers import STATISTICS
+from photoflux.model.settings import Settings
+from photoflux.model.variants import Variant, variants
 from photoflux.model.weights import metadata_of, read_weights, write_weights
 from photoflux.runs.evaluation import decisions, probabilities
 from photoflux.runs.scoring import logits_of
@@ -114,7 +116,8 @@ class Prover:
 
     @cached_property
     def _independent(self) -> list[Check]:
-        return [self._stopping(), self._augmentation(), self._pixels()]
+        features = self.prepared.images.dtype == np.float32
+        return [self._stopping(), self._standardisation() if features else self._augmentation(), self._pixels()]
 
     def _stopping(self) -> Check:
         rng = np.random.default_rng([SEED, 4])
@@ -128,6 +131,20 @@ class Prover:
             f"none: the same epochs, in {HISTORIES} histories of validation losses",
             [compare(name, ours[:, i], theirs[:, i], 0) for i, name in enumerate(("stopping epoch", "best epoch"))],
         )
+
+    def _standardisation(self) -> Check:
+        """Compare what each engine measures on the training part before a fit of a variant that takes features."""
+        v, settings = variants()["transfer"], Settings(1, 32, 0.001, SEED)
+        with atomic.scratch("standardisation") as folder:
+            found = []
+            for engine in (self.flux, self.keras):
+                path = folder / f"{engine.name}.safetensors"
+                engine.fit(v, self.prepared, settings, path)
+                found.append(read_weights(path)[0])
+        names = [f"standardise.{kind}" for kind in STATISTICS]
+        ours, theirs = found
+        parts = [compare(name, ours[name], theirs[name], tolerances.EPS * np.abs(theirs[name])) for name in names]
+        return Check("mean and deviation of the training part", "eps·value: float64, rounded once", parts)
 
     def _augmentation(self) -> Check:
         rng = np.random.default_rng([SEED, 5])
@@ -253,6 +270,9 @@ def adam(request: TraceRequest, ours: Numbers, theirs: Numbers) -> Check:
         own = ours[f"gradient/{name}"]
         if stepped.shape == reference.shape == own.shape == g.shape:
             slack = tolerances.adam_step(own, g, allowed, request.learning_rate, reference)
+            if l1 := _proximal_l1(request, name):
+                start = theirs[f"initial/{name}"]
+                slack = slack + tolerances.proximal_step(own, g, allowed, request.learning_rate, l1, start)
         else:
             slack = np.zeros(())
         parts.append(compare(name, stepped, reference, slack))
@@ -262,9 +282,15 @@ def adam(request: TraceRequest, ours: Numbers, theirs: Numbers) -> Check:
             tolerance = (1 - decay) * (power * largest ** (power - 1) * allowed + 4 * tolerances.EPS * largest**power)
             key = f"moment{number}/{name}"
             parts.append(compare(f"{name}, moment {number}", ours[key], theirs[key], tolerance))
-    return Check(
-        "one step of Adam", "what the gradient's tolerance moves a step by, + 8·eps·rate + 2·eps·weight", parts
-    )
+    name = "one step of Adam, and the proximal one" if request.variant.proximal else "one step of Adam"
+    return Check(name, "what the gradient's tolerance moves a step by, + 8·eps·rate + 2·eps·weight", parts)
+
+
+def _proximal_l1(request: TraceRequest, name: str) -> float:
+    """Return the L1 coefficient that a weight's proximal step has; 0 where it has none."""
+    if not request.variant.proximal or not name.endswith(".kernel"):
+        return 0.0
+    return next(x.penalty.get("l1", 0.0) for x in request.layers if f"{x.name}.kernel" == name)
 
 
 def curves_of(request: TraceRequest, ours: Numbers, theirs: Numbers, noise: Numbers) -> Curves:

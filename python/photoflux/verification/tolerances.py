@@ -69,6 +69,23 @@ def adam_step(ours: np.ndarray, theirs: np.ndarray, allowed: float, rate: float,
     return slack
 
 
+def proximal_step(
+    ours: np.ndarray, theirs: np.ndarray, allowed: float, rate: float, l1: float, start: np.ndarray
+) -> np.ndarray:
+    """Return how much farther than after Adam's first step each weight may differ after the proximal step.
+
+    It moves a weight by η·λ₁/(1 − β₁)/(|g| + ε') towards zero at most, ε' as in `adam_step`. That is rounded a few
+    times, and its slope is that of `adam_step`'s kind; and no weight is moved farther than to zero, from where it began
+    and Adam moved it, by η at most.
+    """
+    shifted = EPSILON / np.sqrt(1 - BETA2)
+    difference = np.minimum(np.abs(ours - theirs), allowed)
+    smaller = np.minimum(np.abs(ours), np.abs(theirs)) + shifted
+    reach = rate * l1 / (1 - BETA1) / smaller
+    slack: np.ndarray = np.minimum(reach * (difference / smaller + 8 * EPS), np.abs(start) + rate)
+    return slack
+
+
 def interpolated(height: int, width: int) -> float:
     """Return how far an interpolated pixel, 0 to 255, may differ: between neighbours it can change by 255 a pixel."""
     return 255 * EPS * (COORDINATE_OPERATIONS * max(height, width) + COORDINATE_OPERATIONS)

@@ -64,8 +64,10 @@ class Verification:
     def setting(self) -> str:
         """What was run on what, in words."""
         flux, keras = self.versions["flux"], self.versions["keras"]
+        features = self.shape[1:] == (1, 1)
+        inputs = f"{self.shape.channels} features an image" if features else f"images of {self.shape}"
         return (
-            f"{self.data}: images of {self.shape}, {self.classes} classes, "
+            f"{self.data}: {inputs}, {self.classes} classes, "
             f"{self.steps} steps of {BATCH} images; "
             f"Flux {flux['flux']} on Julia {flux['julia']} ({flux['threads']} threads) "
             f"against Keras {keras['keras']} on TensorFlow {keras['tensorflow']}"

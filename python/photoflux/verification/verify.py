@@ -36,7 +36,7 @@ def verify(
     Parameters
     ----------
     variant_or_all : str, Variant or iterable of str
-        A variant, several, or ``"all"``.
+        A variant, several, or ``"all"``: of images those that take images, of features those that take features.
     data : str, Path, PreparedDataset or tuple
         A prepared dataset, or a source as in `photoflux.prepare`.
     steps : int
@@ -62,7 +62,7 @@ def verify(
     RunError
         If the page cannot be written.
     """
-    chosen = _chosen(variant_or_all)
+    named = [] if variant_or_all == "all" else _named(variant_or_all)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
         raise SettingError(f"`steps` must be an integer, 2 or more; received: {steps!r}.")
     if (missing := why_unavailable()) is not None:
@@ -75,6 +75,8 @@ def verify(
         prepared = prepare_source(data, None, image_size=image_size, on_progress=display.step)
         flux = FluxEngine(display.say)
         prover = Prover(flux, keras, prepared, steps)
+        features = prepared.images.dtype == np.float32
+        chosen = named or [v for v in variants().values() if v.takes_features == features]
         proofs = []
         for number, v in enumerate(chosen, 1):
             title = f"{v.name} ({number} of {len(chosen)})"
@@ -93,9 +95,7 @@ def verify(
     return found
 
 
-def _chosen(names: str | Variant | Iterable[str]) -> list[Variant]:
-    if isinstance(names, str) and names == "all":
-        return list(variants().values())
+def _named(names: str | Variant | Iterable[str]) -> list[Variant]:
     if isinstance(names, str | Variant):
         return [variant(names)]
     return [variant(name) for name in names]

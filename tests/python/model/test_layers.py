@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from photoflux import variant, variants
+from photoflux import SettingError, variant, variants
 from photoflux.data.shape import Shape
 from photoflux.model.layers import layers, penalty_of
 from photoflux.model.weights import expected_shapes
@@ -53,13 +53,29 @@ DENSE_DROPOUT = [
     ("dense2_dropout", "dropout", (64,), 0),
     ("output", "dense", (10,), 64 * 10 + 10),
 ]
+TRANSFER = [
+    ("standardise", "standardisation", (1, 1, 1280), 0),
+    ("flatten", "flatten", (1280,), 0),
+    ("output", "dense", (1,), 1281),
+]
+TRANSFER_MLP = [
+    *TRANSFER[:2],
+    ("dense1", "dense", (128,), 1280 * 128 + 128),
+    ("dense1_dropout", "dropout", (128,), 0),
+    ("output", "dense", (1,), 129),
+]
 MADE_FOR = {"mlp": (Shape(3, 32, 32), 10), "dense_l2": (Shape(1, 28, 28), 10), "dense_dropout": (Shape(1, 28, 28), 10)}
+MADE_FOR |= {name: (Shape(1280, 1, 1), 2) for name, v in variants().items() if v.takes_features}
 EXPECTED = {name: PHOTO for name in ("baseline", "early_stopping", "l1", "l2", "elastic_net")} | {
     "dropout": PHOTO_DROPOUT,
     "dropout_early_stopping": PHOTO_DROPOUT,
     "mlp": MLP,
     "dense_l2": DENSE_L2,
     "dense_dropout": DENSE_DROPOUT,
+    "transfer": TRANSFER,
+    "transfer_l1": TRANSFER,
+    "transfer_elastic_net": TRANSFER,
+    "transfer_mlp": TRANSFER_MLP,
 }
 
 
@@ -109,6 +125,23 @@ def test_weights_are_named_and_ordered_as_the_layers():
     assert list(expected_shapes(variant("mlp"), Shape(3, 32, 32), 10)) == [
         f"{layer}.{kind}" for layer in ("dense1", "dense2", "output") for kind in ("kernel", "bias")
     ]
+
+
+def test_a_standardisation_has_statistics_that_are_stored_and_not_trained():
+    first = layers(variant("transfer"), Shape(7, 1, 1), 2)[0]
+    assert first.statistics == first.stored == {"mean": (7,), "deviation": (7,)}
+    assert (first.parameters, first.multiply_adds) == (0, 0)
+    assert list(expected_shapes(variant("transfer"), Shape(7, 1, 1), 2).items()) == [
+        ("standardise.mean", (7,)),
+        ("standardise.deviation", (7,)),
+        ("output.kernel", (7, 1)),
+        ("output.bias", (1,)),
+    ]
+
+
+def test_images_are_no_features():
+    with pytest.raises(SettingError, match="transfer takes the features of a backbone, not images of 8×6×3"):
+        layers(variant("transfer"), Shape(3, 8, 6), 2)
 
 
 def test_penalty_of_is_the_written_out_sum():

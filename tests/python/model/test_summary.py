@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -26,9 +27,12 @@ MADE_FOR = {name: (180, 3, 2) for name in variants()} | {
     "dense_l2": (28, 1, 10),
     "dense_dropout": (28, 1, 10),
 }
+FEATURES = {name: (1, 1280, 2) for name, v in variants().items() if v.takes_features}
+MADE_FOR |= FEATURES
 ODD = (13, 1, 3)
 KINDS = {
     "rescaling": "Rescaling",
+    "standardisation": "Normalization",
     "convolution": "Conv2D",
     "max pooling": "MaxPooling2D",
     "dropout": "Dropout",
@@ -59,7 +63,7 @@ def keras_models():
     missing = why_unavailable()
     if missing is not None:
         pytest.skip(missing)
-    wanted = [*MADE_FOR.items(), *((name, ODD) for name in MADE_FOR)]
+    wanted = [*MADE_FOR.items(), *((name, ODD) for name in MADE_FOR if name not in FEATURES)]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], input=json.dumps(wanted), capture_output=True, text=True, check=False
     )
@@ -67,8 +71,10 @@ def keras_models():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", MADE_FOR)
-@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [*((name, False) for name in MADE_FOR), *((name, True) for name in MADE_FOR if name not in FEATURES)],
+)
 def test_names_shapes_and_parameters_are_those_of_keras(keras_models, name, odd):
     found = summary(name, *ODD) if odd else summary(name)
     size = (ODD if odd else MADE_FOR[name])[0]
@@ -112,6 +118,23 @@ def test_penalty_and_dropout_are_those_of_the_table():
     assert [layer.relu for layer in summary("mlp").layers if layer.kind == "dense"] == [True, True, False]
     changed = summary(photoflux.variant("l2").with_penalty(l2=0.5))
     assert changed.layers[1].penalty == {"l2": 0.5}
+
+
+def test_what_is_measured_and_not_trained_is_said():
+    found = summary("transfer")
+    assert (found.shape, found.parameters, found.not_trained) == ((1280, 1, 1), 1281, 2 * 1280)
+    assert str(found).splitlines()[0] == "transfer on the 1280 features of efficientnet-lite2, 2 classes (one output)"
+    assert "not trained: means and deviations             2,560" in str(found)
+    assert found.as_dict()["not_trained"] == 2560
+    assert summary("l2").not_trained == 0
+    assert "not trained" not in str(summary("l2")) and "not_trained" not in summary("l2").as_dict()
+    both = dataclasses.replace(photoflux.variant("transfer"), backbone="efficientnet-lite1+efficientnet-lite2")
+    assert summary(both).parameters == 2561
+    with pytest.raises(SettingError, match=r"`backbone` must be one of .*; received: 'mine.onnx'"):
+        summary(dataclasses.replace(both, backbone="mine.onnx"))
+    for arguments in ({"image_size": 64}, {"channels": 3}):
+        with pytest.raises(SettingError, match=r"says nothing of transfer, which takes features\. Leave it out"):
+            summary("transfer", **arguments)
 
 
 def test_text_and_json():

@@ -17,7 +17,7 @@ def test_the_numbers_are_the_documents():
     rows = variants()
     assert list(rows) == [
         "baseline", "dropout", "early_stopping", "l1", "l2", "dropout_early_stopping", "elastic_net", "mlp", "dense_l2",
-        "dense_dropout",
+        "dense_dropout", "transfer", "transfer_l1", "transfer_elastic_net", "transfer_mlp",
     ]  # fmt: skip
     both = {"l1": 0.005, "l2": 0.005}
     penalties = {
@@ -27,6 +27,8 @@ def test_the_numbers_are_the_documents():
         "dense_l2": {"hidden": {"l2": 0.001}},
     }
     for name, row in rows.items():
+        if row.takes_features:
+            continue
         if name != "mlp":
             assert row.penalty == penalties.get(name, {}), name
             assert row.learning_rate == 0.001
@@ -36,6 +38,36 @@ def test_the_numbers_are_the_documents():
     assert (rows["mlp"].hidden, rows["mlp"].dropout) == ((512, 256), {"hidden": 0.2})
     assert (rows["mlp"].learning_rate, rows["mlp"].epochs) == (0.0001, 100)
     assert (rows["baseline"].epochs, rows["early_stopping"].epochs) == (20, 30)
+
+
+def test_the_transfer_variants():
+    """Their numbers are measured, not a document's; what they are is in their names."""
+    rows = {name: row for name, row in variants().items() if row.takes_features}
+    kinds = {
+        "transfer": {"output": {"l2"}},
+        "transfer_l1": {"output": {"l1"}},
+        "transfer_elastic_net": {"output": {"l1", "l2"}},
+    }
+    for name, row in rows.items():
+        assert (row.backbone, row.patience is None) == ("efficientnet-lite2", False)
+        assert row.proximal == (name in ("transfer_l1", "transfer_elastic_net"))
+        if name in kinds:
+            assert {group: set(values) for group, values in row.penalty.items()} == kinds[name]
+            assert (row.hidden, row.dropout) == ((), {})
+    assert (rows["transfer_mlp"].hidden, rows["transfer_mlp"].dropout) == ((128,), {"hidden": 0.5})
+
+
+def test_backbone_and_proximal_are_in_a_variants_values_only_where_they_are_set():
+    """So run.json of the others is as it was, and one of an earlier PhotoFlux is read."""
+    for name, row in variants().items():
+        values = row.as_dict()
+        assert ("backbone" in values, "proximal" in values) == (row.takes_features, row.proximal), name
+    changed = variant("transfer_l1").with_penalty(l1=0.5)
+    assert (changed.backbone, changed.proximal, changed.penalty) == (
+        "efficientnet-lite2",
+        True,
+        {"output": {"l1": 0.5}},
+    )
 
 
 def test_a_wrong_name_proposes_the_nearest():
@@ -98,9 +130,9 @@ NAN, INF = float("nan"), float("inf")
 REFUSED = [
     (
         {"architecture": "dens"},
-        r"`architecture` must be one of photo_cnn, dense; received: 'dens'. Did you mean dense\?",
+        r"`architecture` must be one of photo_cnn, dense, transfer; received: 'dens'. Did you mean dense\?",
     ),
-    ({"architecture": None}, "`architecture` must be one of photo_cnn, dense; received: None"),
+    ({"architecture": None}, "`architecture` must be one of photo_cnn, dense, transfer; received: None"),
     (
         {"penalty": {"dense": {"l2": 1}}},
         "`penalty` of the architecture photo_cnn must be one of conv, hidden, output; rec",
@@ -161,6 +193,22 @@ REFUSED = [
         for name in ("", "a/b", "a b", "a\n", 3)
     ),
     ({"made_for": None}, "`made_for` must be a text; received: None"),
+    *(
+        (
+            {"architecture": "transfer", "backbone": name},
+            "`backbone` of the architecture transfer must be the name of one",
+        )
+        for name in (None, "", " ", 3)
+    ),
+    (
+        {"backbone": "efficientnet-lite2"},
+        "`backbone` belongs to the architecture transfer alone; received 'efficientnet",
+    ),
+    *(({"proximal": value}, "`proximal` must be True or False; received") for value in (1, "yes", None)),
+    *(
+        ({"proximal": True, "penalty": penalty}, "`proximal` needs an L1 above 0 in `penalty`; received")
+        for penalty in ({}, {"conv": {"l2": 0.1}}, {"conv": {"l1": 0.0}})
+    ),
 ]
 
 

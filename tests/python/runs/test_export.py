@@ -15,6 +15,7 @@ from photoflux import EngineError, RunError, SettingError
 from photoflux.model.layers import layers, outputs_of, penalty_of
 from photoflux.model.variants import variant, variants
 from photoflux.model.weights import read_weights
+from small import inputs_for, shape_for
 from small import logits as logits_by
 
 PLAIN_KERAS = """
@@ -28,37 +29,51 @@ except ImportError:
     pass
 else:
     raise SystemExit("photoflux could be imported")
-x = np.load(folder / "images.npy").transpose(0, 2, 3, 1).astype("float32")
+names = ("images", "features")
+inputs = {name: np.load(folder / f"{name}.npy").transpose(0, 2, 3, 1).astype("float32") for name in names}
 for path in folder.glob("*.keras"):
+    x = inputs["features" if path.name.startswith("transfer") else "images"]
     model = keras.models.load_model(path)
     names = {type(layer).__name__ for layer in model.layers}
-    assert names <= {"InputLayer", "Rescaling", "Conv2D", "MaxPooling2D", "Dropout", "Flatten", "Dense"}, names
+    known = {"InputLayer", "Rescaling", "Normalization", "Conv2D", "MaxPooling2D", "Dropout", "Flatten", "Dense"}
+    assert names <= known, names
     np.save(path.with_suffix(".npy"), model.predict(x, verbose=0))
     np.save(path.with_suffix(".penalty.npy"), np.sum([float(value) for value in model.losses]))
 """
 
 
+def saved_inputs(folder):
+    """Images and features of the exports, saved in a folder for a Python without PhotoFlux."""
+    inputs = {"images": some_images(20), "features": inputs_for(variant("transfer"), SHAPE, 20)}
+    for name, array in inputs.items():
+        np.save(folder / f"{name}.npy", array)
+    return inputs
+
+
 def test_every_variant_predicts_the_same_in_plain_keras(keras, tmp_path):
-    images = some_images(20)
-    np.save(tmp_path / "images.npy", images)
-    made = [a_run(tmp_path / f"{v.name}-{classes}", v, classes) for v in variants().values() for classes in (2, 3)]
+    inputs = saved_inputs(tmp_path)
+    made = [
+        a_run(tmp_path / f"{v.name}-{classes}", v, classes, shape_for(v, SHAPE))
+        for v in variants().values()
+        for classes in (2, 3)
+    ]
     for run in made:
-        shape, file = SHAPE, tmp_path / f"{run.path.name}.keras"
-        keras.export(run.variant, run.weights, shape, len(run.classes), file, "keras")
+        file = tmp_path / f"{run.path.name}.keras"
+        keras.export(run.variant, run.weights, run.shape, len(run.classes), file, "keras")
     run_python(PLAIN_KERAS, tmp_path)
     for run in made:
+        images = inputs["features" if run.variant.takes_features else "images"]
         expected = logits_by(keras, run.variant, run.weights, images, len(run.classes))
         found = np.load(tmp_path / f"{run.path.name}.npy")
         assert found.shape == (20, outputs_of(len(run.classes)))
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE, err_msg=run.path.name)
         # float32 sums of up to 1e5 terms against float64 ones
-        penalty = penalty_of(layers(run.variant, SHAPE, len(run.classes)), read_weights(run.weights)[0])
+        penalty = penalty_of(layers(run.variant, run.shape, len(run.classes)), read_weights(run.weights)[0])
         assert np.load(tmp_path / f"{run.path.name}.penalty.npy") == pytest.approx(penalty, rel=1e-5)
 
 
 def test_flux_predicts_what_the_exported_model_predicts(flux, keras, tmp_path):
-    images = some_images(20)
-    np.save(tmp_path / "images.npy", images)
+    images = saved_inputs(tmp_path)["images"]
     for name in ("elastic_net", "mlp"):
         run = a_run(tmp_path / name, variant(name), 3)
         assert photoflux.export(run, tmp_path / f"{name}.keras", progress=False) == tmp_path / f"{name}.keras"

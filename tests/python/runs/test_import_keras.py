@@ -19,6 +19,7 @@ from photoflux.data.shape import Shape
 from photoflux.model.variants import variant
 from photoflux.model.weights import fingerprint_of, read_weights
 from photoflux.runs.evaluation import probabilities
+from small import shape_for
 from small import logits as logits_by
 
 MAKER = """
@@ -105,6 +106,13 @@ save("twice", keras.Model(inputs, layers.Dense(3)(x)))
 inputs = keras.Input((4, 4, 4))
 x = layers.Dense(64, "relu")(layers.Flatten()(layers.Rescaling(1 / 255)(inputs)))
 save("residual", keras.Model(inputs, layers.Dense(3)(x + layers.Dense(64, "relu")(x))))
+norm = layers.Normalization()
+features = np.random.default_rng(1).gamma(2, 0.5, (30, 1, 1, 12)).astype("float32")
+norm.adapt(features)
+head = keras.Sequential([keras.Input((1, 1, 12)), norm, layers.Flatten(), layers.Dense(1, "sigmoid")])
+save("head", head)
+head.save_weights(folder / "head.weights.h5")
+np.save(folder / "adapted.npy", np.stack([features.mean(axis=(0, 1, 2)), features.std(axis=(0, 1, 2))]))
 marker = str(folder / "executed")
 save("lambda", sequential(layers.Lambda(lambda x: (open(marker, "w"), x)[1]), *photo()))
 
@@ -325,11 +333,28 @@ def test_arguments_that_do_not_fit(theirs, tmp_path):
 
 
 def test_an_exported_run_comes_back(keras, tmp_path):
-    for name in ("elastic_net", "dense_dropout"):
-        run, file = a_run(tmp_path / name, variant(name), 3), tmp_path / f"{name}.keras"
-        keras.export(run.variant, run.weights, SHAPE, 3, file, "keras")
-        assert keras.import_model(run.variant, file, tmp_path / f"{name}.back") == (SHAPE, 3)
+    for name in ("elastic_net", "dense_dropout", "transfer_mlp"):
+        shape = shape_for(variant(name), SHAPE)
+        run, file = a_run(tmp_path / name, variant(name), 3, shape), tmp_path / f"{name}.keras"
+        keras.export(run.variant, run.weights, shape, 3, file, "keras")
+        assert keras.import_model(run.variant, file, tmp_path / f"{name}.back") == (shape, 3)
         assert_same_weights(run.weights, tmp_path / f"{name}.back")
+
+
+def test_a_head_that_was_adapted_to_features(keras, theirs, tmp_path):
+    keras.import_model(variant("transfer"), theirs / "head.keras", tmp_path / "w")
+    weights, _ = read_weights(tmp_path / "w")
+    found = np.stack([weights[f"standardise.{kind}"] for kind in ("mean", "deviation")])
+    # float32 sums of 30 terms
+    np.testing.assert_allclose(found, np.load(theirs / "adapted.npy"), rtol=1e-5)
+    with pytest.raises(RunError, match="takes features, which are not divided by 255"):
+        keras.import_model(variant("transfer"), theirs / "head.keras", tmp_path / "w", scaled=True)
+    with pytest.raises(RunError, match="does not say by what the features of the variant transfer are standardised"):
+        keras.import_model(
+            variant("transfer"), theirs / "head.weights.h5", tmp_path / "w", shape=Shape(12, 1, 1), classes=2
+        )
+    with pytest.raises(RunError, match="is not a model of the variant transfer_mlp"):
+        keras.import_model(variant("transfer_mlp"), theirs / "head.keras", tmp_path / "w")
 
 
 def test_the_command_line(theirs, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
-from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_batch, check_images
+from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_batch, check_dataset, check_images, check_inputs
 from photoflux.engines.flux import bridge
 from photoflux.engines.flux.plain_paths import plain_paths
 from photoflux.engines.proof import Augmentation, TraceRequest
@@ -62,6 +62,7 @@ class FluxEngine:
         on_epoch: OnEpoch | None = None,
     ) -> Fit:
         """Fit a variant; see `photoflux.engines.base.Engine.fit`."""
+        check_dataset(variant, prepared, settings.balance)
         history: list[EpochRow] = []
 
         def batch_done(*values: Any) -> bool:
@@ -92,11 +93,11 @@ class FluxEngine:
         with plain_paths(weights) as (source,), _translated(julia, weights):
             spec = json.dumps(variant.as_dict())
             model = julia.PhotoFlux.engine_load(spec, source, classes, shape.width, shape.height, shape.channels)
-        return FluxModel(julia, model, shape, outputs_of(classes))
+        return FluxModel(julia, model, variant, shape, outputs_of(classes))
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Return every number of some steps; see `photoflux.engines.proof.ProofEngine.trace`."""
-        check_images(request.images, 5, "(steps, batch, C, H, W)")
+        check_inputs(request.images, request.variant, "steps, batch")
         julia = self.julia
         with plain_paths(request.weights) as (source,), _translated(julia, request.weights):
             masks = julia.seval("Dict{String,Array{Float32}}()")
@@ -141,12 +142,12 @@ class FluxEngine:
 class FluxModel:
     """A chain in Julia; see `photoflux.engines.base.Model`."""
 
-    def __init__(self, julia: Any, model: Any, shape: Shape, outputs: int) -> None:
-        self._julia, self._model, self._shape, self._outputs = julia, model, shape, outputs
+    def __init__(self, julia: Any, model: Any, variant: Variant, shape: Shape, outputs: int) -> None:
+        self._julia, self._model, self._variant, self._shape, self._outputs = julia, model, variant, shape, outputs
 
     def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
         """Return the logits; see `photoflux.engines.base.Model.logits`."""
-        check_batch(images, self._shape, batch_size)
+        check_batch(images, self._variant, self._shape, batch_size)
         # Julia takes both by address and keeps neither. C order (N, C, H, W) is column order W×H×C×N.
         images, found = np.ascontiguousarray(images), np.empty((len(images), self._outputs), np.float32)
         channels, height, width = self._shape

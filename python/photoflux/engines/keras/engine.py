@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
-from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_batch, check_images
+from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_batch, check_dataset, check_images, check_inputs
 from photoflux.engines.keras.worker import Message, Worker
 from photoflux.engines.proof import Augmentation, TraceRequest
 from photoflux.errors import EngineError, SettingError, unknown_name
@@ -94,6 +94,7 @@ class KerasEngine:
         Ctrl-C, and `on_batch` returning True, end the fit after the batch that is being computed. A variant with a
         patience then keeps its best epoch's weights too, if one was finished.
         """
+        check_dataset(variant, prepared, settings.balance)
         history: list[EpochRow] = []
 
         def on_event(event: Message) -> bool:
@@ -119,7 +120,7 @@ class KerasEngine:
         """Return the model, which stays in the worker process; see `photoflux.engines.base.Engine.load`."""
         values = {"variant": variant.as_dict(), "weights": str(weights), "shape": shape, "classes": int(classes)}
         self._worker.request("load", values)
-        return KerasModel(self, values, shape, outputs_of(classes))
+        return KerasModel(self, values, variant, shape, outputs_of(classes))
 
     def export(self, variant: Variant, weights: Path, shape: Shape, classes: int, path: Path, format: str) -> None:
         """Write the model of a weights file, for images of a shape (C, H, W), as ``"keras"`` or ``"onnx"``."""
@@ -164,7 +165,7 @@ class KerasEngine:
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Run the steps of a `TraceRequest`, as `photoflux.engines.proof.ProofEngine.trace` says."""
-        check_images(request.images, 5, "(steps, batch, C, H, W)")
+        check_inputs(request.images, request.variant, "steps, batch")
         if request.labels.shape != request.images.shape[:2]:
             raise SettingError(
                 f"`labels` must have shape {request.images.shape[:2]} (steps, batch); received: {request.labels.shape}."
@@ -211,12 +212,14 @@ class KerasEngine:
 class KerasModel:
     """A model in the worker process; see `photoflux.engines.base.Model`."""
 
-    def __init__(self, engine: KerasEngine, values: dict[str, Any], shape: Shape, outputs: int) -> None:
-        self._engine, self._values, self._shape, self._outputs = engine, values, shape, outputs
+    def __init__(
+        self, engine: KerasEngine, values: dict[str, Any], variant: Variant, shape: Shape, outputs: int
+    ) -> None:
+        self._engine, self._values, self._variant, self._shape, self._outputs = engine, values, variant, shape, outputs
 
     def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
         """Return the logits; see `photoflux.engines.base.Model.logits`."""
-        check_batch(images, self._shape, batch_size)
+        check_batch(images, self._variant, self._shape, batch_size)
         # Whole batches a chunk, so that the answer does not depend on how the images were cut up.
         step = batch_size * max(1, CHUNK_BYTES // (math.prod(self._shape) * batch_size))
         parts = [np.empty((0, self._outputs), np.float32)]

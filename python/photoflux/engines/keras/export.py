@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from photoflux.data.shape import Shape
-from photoflux.engines.keras.models import build_model, set_weights
+from photoflux.engines.keras.models import build_model
 from photoflux.errors import RunError
 from photoflux.model.variants import Variant
 from photoflux.model.weights import read_weights_of
@@ -22,8 +22,7 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
     shape = Shape(*request["shape"])
     keras.backend.clear_session()
     weights = read_weights_of(request["weights"], variant, shape, request["classes"])
-    model = build_model(variant, shape, request["classes"])
-    set_weights(model, weights)
+    model = build_model(variant, shape, request["classes"], weights=weights)
     try:
         # Both exporters go by the suffix.
         with atomic.writing_file(path, suffix=path.suffix) as temporary:

@@ -14,7 +14,7 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.keras.epochs import Epochs
-from photoflux.engines.keras.models import build_model, get_weights, set_weights
+from photoflux.engines.keras.models import build_model, get_weights, measured
 from photoflux.engines.keras.steps import Measured, Steps
 from photoflux.errors import DataError, DivergedError
 from photoflux.model.history import BatchProgress, EpochRow
@@ -66,13 +66,20 @@ class KerasFit:
             )
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed_of_32_bits(self.settings.seed))
-        self.model = build_model(self.variant, self.shape, self.classes)
-        if self.initial is not None:
-            set_weights(self.model, read_weights_of(self.initial, self.variant, self.shape, self.classes))
+        self.model = build_model(self.variant, self.shape, self.classes, weights=self._first_weights())
         self.steps = Steps(self.model, self.variant, self.classes, self.settings.learning_rate)
         self.epochs = Epochs(self.prepared, self.settings)
         self.good = get_weights(self.model)
         self.good_epoch = 0
+
+    def _first_weights(self) -> dict[str, np.ndarray]:
+        """Return what the fit starts from and is not drawn: given weights, or what the features are standardised by."""
+        if self.initial is not None:
+            return read_weights_of(self.initial, self.variant, self.shape, self.classes)
+        if not self.variant.takes_features:
+            return {}
+        values = measured(self.prepared.images[self.prepared.indices("train")])
+        return {f"standardise.{kind}": value for kind, value in values.items()}
 
     def run(self) -> dict[str, Any]:
         """Fit, write the weights file, and return which epoch it holds and why the fit ended."""

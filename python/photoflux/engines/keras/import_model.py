@@ -19,14 +19,14 @@ import keras
 import numpy as np
 
 from photoflux.data.shape import Shape
-from photoflux.engines.keras.models import build_model, get_weights, named_variables, set_weights
+from photoflux.engines.keras.models import build_model, get_weights, statistics_of
 from photoflux.errors import RunError, side_by_side
 from photoflux.model.variants import Variant
 from photoflux.model.weights import expected_shapes, metadata_of, write_weights
 
 MAX_CONFIG = 10 * 2**20
 # What computes, and what does nothing when a model predicts.
-LAYERS = ("Rescaling", "Conv2D", "MaxPooling2D", "Flatten", "Dense", "Activation")
+LAYERS = ("Rescaling", "Normalization", "Conv2D", "MaxPooling2D", "Flatten", "Dense", "Activation")
 INERT = ("InputLayer", "Dropout", "GaussianNoise", "RandomFlip", "RandomRotation", "RandomZoom")
 MODELS = ("Sequential", "Functional")
 # Objects that say how a model was or is to be trained, not what it computes.
@@ -34,7 +34,7 @@ TRAINING = ("initializers", "regularizers", "constraints", "optimizers", "losses
 ACTIVATIONS = ("relu", "linear", "sigmoid", "softmax")
 UNSEEN = {
     *("name", "trainable", "dtype", "kernel_initializer", "bias_initializer", "kernel_regularizer", "bias_regularizer"),
-    *("activity_regularizer", "kernel_constraint", "bias_constraint"),
+    *("activity_regularizer", "kernel_constraint", "bias_constraint", "mean", "variance"),
 }
 NO_WEIGHTS = {"optimizer", "seed_generator", "generator"}
 # Same layers, same weights, same library: two float32 sums of the same terms, on logits of a size of 1 or more. Another
@@ -65,14 +65,20 @@ def _of_model(path: Path, variant: Variant, scaled: bool) -> tuple[keras.Model, 
     shape = _image_shape(path, theirs)
     layers = [layer for layer in _flat(theirs) if type(layer).__name__ not in INERT]
     classes = _classes_of(path, layers)
-    ours = build_model(variant, shape, classes)
-    _compare_layers(path, variant, layers, ours, scaled)
-    carriers = [layer for layer in layers if layer.weights]
-    values = [np.array(variable) for layer in carriers for variable in (layer.kernel, layer.bias)]
-    set_weights(ours, dict(zip(named_variables(ours), values, strict=True)))
+    _compare_layers(path, variant, layers, build_model(variant, shape, classes), scaled)
+    values = [value for layer in layers for value in _values(layer)]
+    weights = dict(zip(expected_shapes(variant, shape, classes), values, strict=True))
+    ours = build_model(variant, shape, classes, weights=weights)
     _refuse_nan(path, ours)
     _compare_logits(path, theirs, layers, ours, shape, scaled)
     return ours, shape, classes
+
+
+def _values(layer: keras.Layer) -> list[np.ndarray]:
+    """Return what weights files have of a layer."""
+    if isinstance(layer, keras.layers.Normalization):
+        return list(statistics_of(layer).values())
+    return [np.array(variable) for variable in (layer.kernel, layer.bias)] if layer.weights else []
 
 
 def _refuse_strangers(path: Path) -> None:
@@ -171,7 +177,7 @@ def _essence(layers: list[keras.Layer]) -> list[dict[str, Any]]:
 def _compare_layers(path: Path, variant: Variant, layers: list[keras.Layer], ours: keras.Model, scaled: bool) -> None:
     found = _essence(layers)
     expected = _essence([layer for layer in ours.layers if type(layer).__name__ not in INERT])
-    _check_scaling(path, any(row["layer"] == "Rescaling" for row in found), scaled)
+    _check_scaling(path, variant, any(row["layer"] == "Rescaling" for row in found), scaled)
     if scaled:
         expected = expected[1:]
     last = "sigmoid" if expected[-1]["units"] == 1 else "softmax"
@@ -199,7 +205,13 @@ def _line(row: dict[str, Any], differ: list[str]) -> str:
     return " ".join([row["layer"], *([str(row["kernel"])] if row["kernel"] else []), *settings])
 
 
-def _check_scaling(path: Path, rescaling: bool, scaled: bool) -> None:
+def _check_scaling(path: Path, variant: Variant, rescaling: bool, scaled: bool) -> None:
+    if variant.takes_features:
+        if scaled:
+            raise RunError(
+                f"{path}: the variant {variant.name} takes features, which are not divided by 255. Leave out `scaled`."
+            )
+        return
     if rescaling and scaled:
         raise RunError(
             f"{path} has a Rescaling layer, so its images are not divided by 255 before. Leave out `scaled`."
@@ -234,6 +246,11 @@ def _compare_logits(
 
 
 def _of_weights(path: Path, variant: Variant, shape: Shape, classes: int, scaled: bool) -> keras.Model:
+    if variant.takes_features:
+        raise RunError(
+            f"{path} does not say by what the features of the variant {variant.name} are standardised. "
+            "Save the whole model, `model.save('model.keras')`, and import that file."
+        )
     found: list[tuple[str, tuple[int, ...]]] = []
     groups: set[str] = set()
 
@@ -260,7 +277,7 @@ def _of_weights(path: Path, variant: Variant, shape: Shape, classes: int, scaled
             f"{path} does not fit the variant {variant.name} on images of {shape.height}×{shape.width}, "
             f"{shape.channels} channels, with {classes} classes:\n" + side_by_side(rows, "in the file", "expected")
         )
-    _check_scaling(path, "rescaling" in groups, scaled)
+    _check_scaling(path, variant, "rescaling" in groups, scaled)
     # Without Dropout, whose random state would have to be in the file.
     ours = build_model(variant, shape, classes, masks=())
     try:

@@ -11,8 +11,8 @@ import safetensors.numpy
 import tensorflow as tf
 
 from photoflux.data.shape import Shape
-from photoflux.engines.keras.models import build_model, set_weights
-from photoflux.engines.keras.steps import to_pixels
+from photoflux.engines.keras.models import build_model
+from photoflux.engines.keras.steps import input_type, to_pixels
 from photoflux.model.variants import Variant
 from photoflux.model.weights import read_weights_of
 
@@ -41,9 +41,8 @@ class Predictor:
         keras.backend.clear_session()
         variant, classes = Variant.from_dict(request["variant"]), request["classes"]
         weights = read_weights_of(path, variant, shape, classes)
-        model = build_model(variant, shape, classes)
-        set_weights(model, weights)
-        signature = [tf.TensorSpec([None, *shape], tf.uint8)]
+        model = build_model(variant, shape, classes, weights=weights)
+        signature = [tf.TensorSpec([None, *shape], input_type(variant))]
         self._forward = tf.function(lambda images: model(to_pixels(images), training=False), input_signature=signature)
         self._key = key
         return {}

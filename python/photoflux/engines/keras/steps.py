@@ -25,6 +25,11 @@ def to_pixels(images: Any) -> Any:
     return tf.transpose(tf.cast(images, tf.float32), (0, 2, 3, 1))
 
 
+def input_type(variant: Variant) -> tf.DType:
+    """Return the type of what prepared datasets hold for a variant: pixels, or a backbone's features."""
+    return tf.float32 if variant.takes_features else tf.uint8
+
+
 def data_losses(variant: Variant, classes: int, labels: Any, logits: Any) -> Any:
     """Return the data loss of each image, (N,)."""
     binary = outputs_of(classes) == 1
@@ -40,6 +45,44 @@ def data_losses(variant: Variant, classes: int, labels: Any, logits: Any) -> Any
 def penalty(model: keras.Model) -> Any:
     """Return the sum of what the layers' regularizers add to the loss."""
     return tf.add_n(model.losses) if model.losses else tf.constant(0.0)
+
+
+def smooth_penalty(model: keras.Model) -> Any:
+    """Return the L2 part of `penalty`: what is left of it in the gradient where L1 is a proximal step."""
+    found = [regularizer.l2 * tf.reduce_sum(tf.square(layer.kernel)) for layer, regularizer in _penalised(model, "l2")]
+    return tf.add_n(found) if found else tf.constant(0.0)
+
+
+def _penalised(model: keras.Model, kind: str) -> list[tuple[keras.Layer, Any]]:
+    """Return the layers whose kernel has a penalty of that kind, each with its regularizer."""
+    pairs = [(layer, getattr(layer, "kernel_regularizer", None)) for layer in model.layers]
+    return [(layer, regularizer) for layer, regularizer in pairs if getattr(regularizer, kind, 0)]
+
+
+def moments_of(optimizer: keras.optimizers.Optimizer) -> list[tuple[Any, Any]]:
+    """Return Adam's two moments of each variable: Keras keeps them side by side, behind the iteration and the rate."""
+    moments = optimizer.variables[2:]
+    return list(zip(moments[::2], moments[1::2], strict=True))
+
+
+def step(optimizer: keras.optimizers.Optimizer, model: keras.Model, variant: Variant, slopes: list[Any]) -> None:
+    """Make one step of Adam and, where the variant's L1 is proximal, the proximal step in Adam's metric after it.
+
+    ProxGen (Yun, Lozano & Yang, 2021) with Adam's diagonal √v + ε: a kernel's weight w becomes
+    sign(w)·max(|w| − αₜ·λ₁/(√v + ε), 0), αₜ = rate·√(1 − β₂ᵗ)/(1 − β₁ᵗ) the size of the step that was just made.
+    """
+    variables = model.trainable_variables
+    optimizer.apply(slopes, variables)
+    if not variant.proximal:
+        return
+    t = tf.cast(optimizer.iterations, tf.float32)
+    rate = tf.cast(optimizer.learning_rate, tf.float32)
+    size = rate * tf.sqrt(1 - tf.pow(optimizer.beta_2, t)) / (1 - tf.pow(optimizer.beta_1, t))
+    second = {variable.path: moments[1] for variable, moments in zip(variables, moments_of(optimizer), strict=True)}
+    for layer, regularizer in _penalised(model, "l1"):
+        kernel = layer.kernel
+        reach = size * regularizer.l1 / (tf.sqrt(tf.convert_to_tensor(second[kernel.path])) + optimizer.epsilon)
+        kernel.assign(tf.sign(kernel.value) * tf.maximum(tf.abs(kernel.value) - reach, 0.0))
 
 
 def count_correct(classes: int, labels: Any, logits: Any) -> Any:
@@ -62,6 +105,8 @@ def gradients(
 ) -> tuple[list[Any], Measured]:
     """Return the gradient of a batch's total loss for every trainable variable, and what was measured.
 
+    Where the variant's L1 is proximal it is measured, and left to `step`.
+
     `weights` holds a factor for each image's data loss; the mean divides by the number of images, as Keras' does.
     `logits_of` stands for the model's call where the layers' values are wanted too.
     """
@@ -69,7 +114,7 @@ def gradients(
         logits = model(inputs, training=True) if logits_of is None else logits_of(inputs)
         loss = tf.reduce_mean(weights * data_losses(variant, classes, labels, logits))
         extra = penalty(model)
-        total = loss + extra
+        total = loss + (smooth_penalty(model) if variant.proximal else extra)
     measured = Measured(loss, extra, count_correct(classes, labels, logits))
     return tape.gradient(total, model.trainable_variables), measured
 
@@ -86,7 +131,7 @@ class Steps:
 
         def train(images: Any, labels: Any, weights: Any) -> Measured:
             slopes, measured = gradients(model, variant, classes, to_pixels(images), labels, weights)
-            optimizer.apply(slopes, model.trainable_variables)
+            step(optimizer, model, variant, slopes)
             return measured
 
         def evaluate(images: Any, labels: Any) -> Measured:
@@ -100,9 +145,9 @@ class Steps:
         # Augmented batches are float32: one graph for each kind spares the others a cast on the Python side.
         self._train = {
             dtype.as_numpy_dtype: tf.function(train, input_signature=[images(dtype), labels, weights])
-            for dtype in (tf.uint8, tf.float32)
+            for dtype in {input_type(variant), tf.float32}
         }
-        self.evaluate = tf.function(evaluate, input_signature=[images(tf.uint8), labels])
+        self.evaluate = tf.function(evaluate, input_signature=[images(input_type(variant)), labels])
 
     def train(self, images: Any, labels: Any, weights: Any) -> Measured:
         """Make one Adam step on a batch of uint8 or float32 images (N, C, H, W)."""

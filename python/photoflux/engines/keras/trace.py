@@ -13,8 +13,8 @@ import tensorflow as tf
 from photoflux.data.prepared import open_prepared
 from photoflux.data.shape import Shape
 from photoflux.engines.keras.fit import early_stopping
-from photoflux.engines.keras.models import build_model, get_weights, named_variables, set_weights
-from photoflux.engines.keras.steps import Measured, gradients, to_pixels
+from photoflux.engines.keras.models import build_model, get_weights, named_variables
+from photoflux.engines.keras.steps import Measured, gradients, moments_of, step, to_pixels
 from photoflux.engines.proof import Augmentation
 from photoflux.model.variants import Variant
 from photoflux.model.weights import read_weights_of
@@ -31,8 +31,7 @@ def trace(request: Request) -> Request:
     shape = Shape.of(images)
     keras.backend.clear_session()
     weights = read_weights_of(request["weights"], variant, shape, classes)
-    model = build_model(variant, shape, classes, masks=masks)
-    set_weights(model, weights)
+    model = build_model(variant, shape, classes, masks=masks, weights=weights)
     optimizer = keras.optimizers.Adam(request["learning_rate"])
     optimizer.build(model.trainable_variables)
     names = list(named_variables(model))
@@ -51,27 +50,25 @@ def trace(request: Request) -> Request:
             return values[-1]
 
         slopes, measured = gradients(model, variant, classes, inputs, labels, factors, logits_of)
-        optimizer.apply(slopes, model.trainable_variables)
+        step(optimizer, model, variant, slopes)
         return slopes, measured, values
 
     answer = _named("initial", get_weights(model))
     measured: list[Measured] = []
-    for step in range(len(images)):
-        pixels = to_pixels(images[step])
-        inputs = [pixels, *(tf.constant(mask[step]) for mask in masks.values())] if masks else pixels
-        factors = tf.ones(len(labels[step]))
-        slopes, measure, values = train(inputs, tf.constant(labels[step]), factors)
+    for number in range(len(images)):
+        pixels = to_pixels(images[number])
+        inputs = [pixels, *(tf.constant(mask[number]) for mask in masks.values())] if masks else pixels
+        factors = tf.ones(len(labels[number]))
+        slopes, measure, values = train(inputs, tf.constant(labels[number]), factors)
         measured.append(measure)
-        if step == 0:
+        if number == 0:
             named = zip(layers, values, strict=True)
             answer |= _named("activation", {layer.name: value.numpy() for layer, value in named})
             answer["logits"] = answer["activation/output"]
             answer |= _named("gradient", dict(zip(names, map(np.array, slopes), strict=True)))
             answer |= _named("first", get_weights(model))
-            # Behind the iteration and the rate, Keras keeps the two moments of each variable next to each other.
-            moments = [np.array(value) for value in optimizer.variables[2:]]
-            for number in (1, 2):
-                answer |= _named(f"moment{number}", dict(zip(names, moments[number - 1 :: 2], strict=True)))
+            for order, moments in enumerate(zip(*moments_of(optimizer), strict=True), 1):
+                answer |= _named(f"moment{order}", dict(zip(names, map(np.array, moments), strict=True)))
     answer |= _named("final", get_weights(model))
     loss = np.array([float(measure.loss) for measure in measured], np.float32)
     penalty = np.array([float(measure.penalty) for measure in measured], np.float32)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from small import prepare
+from small import prepare, prepare_features
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +13,11 @@ def binary(tmp_path_factory):
 @pytest.fixture(scope="session")
 def three(tmp_path_factory):
     return prepare(tmp_path_factory.mktemp("three") / "data", 3, counts=[20, 12, 8])
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory):
+    return prepare_features(tmp_path_factory.mktemp("features") / "data", 3, counts=[20, 12, 8])
 
 
 @pytest.fixture(scope="session")

@@ -12,30 +12,29 @@ from photoflux.errors import SettingError
 from photoflux.model.layers import penalty_of
 from photoflux.model.variants import Variant, variants
 from photoflux.model.weights import metadata_of, write_weights
-from small import PAIR_IDS, PAIRS, data_loss, write_random
+from small import PAIR_IDS, PAIRS, data_loss, inputs_for, shape_for, write_random
 from small import logits as logits_by
 
 SHAPE = Shape(3, 6, 6)
 
 
 def trace_request(variant: Variant, classes: int, path: Path, masks=None, steps: int = 2) -> TraceRequest:
-    rng = np.random.default_rng(5)
-    images = rng.integers(0, 256, (steps, 4, 3, 6, 6), dtype=np.uint8)
-    labels = rng.integers(0, classes, (steps, 4)).astype(np.int32)
+    images = inputs_for(variant, SHAPE, steps, 4)
+    labels = np.random.default_rng(6).integers(0, classes, (steps, 4)).astype(np.int32)
     return TraceRequest(variant, path, images, labels, classes, 0.001, masks or {})
 
 
 @pytest.mark.parametrize(("variant", "data"), PAIRS, ids=PAIR_IDS)
 def test_trace_of_every_variant(keras, variant, data, tmp_path):
-    path, classes = tmp_path / "w", {"binary": 2, "three": 3}[data]
-    weights = write_random(path, variant, SHAPE, classes)
+    path, classes = tmp_path / "w", {"binary": 2, "three": 3, "features": 3}[data]
+    weights = write_random(path, variant, shape_for(variant, SHAPE), classes)
     request = trace_request(variant, classes, path)
     numbers = keras.trace(request)
-    kinds = ("initial", "gradient", "first", "moment1", "moment2", "final")
-    layers = ["rescale", *dict.fromkeys(name.partition(".")[0] for name in weights)]
-    layers += ["pool"] if "conv1" in layers else []
+    layers = {layer.name for layer in request.layers if layer.kind not in ("flatten", "dropout")}
+    trained = [name for name in weights if name.endswith((".kernel", ".bias"))]
     assert set(numbers) == {"logits", "loss", "penalty", "total"} | {f"activation/{layer}" for layer in layers} | {
-        f"{kind}/{name}" for kind in kinds for name in weights
+        *(f"{kind}/{name}" for kind in ("initial", "first", "final") for name in weights),
+        *(f"{kind}/{name}" for kind in ("gradient", "moment1", "moment2") for name in trained),
     }
     assert all(value.dtype == np.float32 for value in numbers.values())
     # A compiled graph and its layers one by one round differently.
@@ -46,29 +45,40 @@ def test_trace_of_every_variant(keras, variant, data, tmp_path):
     assert numbers["penalty"][0] == pytest.approx(penalty_of(request.layers, weights), rel=1e-5)
     np.testing.assert_array_equal(numbers["total"], numbers["loss"] + numbers["penalty"])
     for name, value in weights.items():
+        np.testing.assert_array_equal(numbers[f"initial/{name}"], value)
+        if name not in trained:
+            np.testing.assert_array_equal(numbers[f"final/{name}"], value)
+            continue
         gradient = numbers[f"gradient/{name}"]
         assert gradient.shape == value.shape
-        np.testing.assert_array_equal(numbers[f"initial/{name}"], value)
         np.testing.assert_allclose(numbers[f"moment1/{name}"], 0.1 * gradient, rtol=1e-5, atol=0)
         np.testing.assert_allclose(numbers[f"moment2/{name}"], 0.001 * gradient**2, rtol=1e-4, atol=1e-30)
         # Keras' Adam, first step: lr·√(1−β₂)/(1−β₁) · (1−β₁)g / (√(1−β₂)·|g| + ε)
         g = gradient.astype(np.float64)
         step = 0.001 * np.sqrt(0.001) * g / (np.sqrt(0.001) * np.abs(g) + 1e-7)
-        np.testing.assert_allclose(numbers[f"first/{name}"], value - step, rtol=0, atol=2e-7)
+        expected = value - step
+        if variant.proximal and name == "output.kernel":
+            # What it is divided by is what Adam's step is, and what is left of it is 0 exactly.
+            reach = variant.penalty["output"]["l1"] * 0.001 * np.sqrt(0.001) / 0.1 / (np.sqrt(0.001) * np.abs(g) + 1e-7)
+            expected = np.sign(expected) * np.maximum(np.abs(expected) - reach, 0)
+        np.testing.assert_allclose(numbers[f"first/{name}"], expected, rtol=0, atol=2e-7)
     assert not np.array_equal(numbers["first/output.kernel"], numbers["final/output.kernel"])
 
 
 @pytest.mark.parametrize("variant", [v for v in variants().values() if v.penalty], ids=lambda v: v.name)
 def test_the_penalty_adds_its_own_gradient(keras, variant, tmp_path):
     path = tmp_path / "w"
-    weights = write_random(path, variant, SHAPE, 3)
+    weights = write_random(path, variant, shape_for(variant, SHAPE), 3)
     with_penalty = keras.trace(trace_request(variant, 3, path, steps=1))
-    without = keras.trace(trace_request(dataclasses.replace(variant, penalty={}), 3, path, steps=1))
+    without = keras.trace(trace_request(dataclasses.replace(variant, penalty={}, proximal=False), 3, path, steps=1))
     assert without["penalty"] == 0
     for name, w in weights.items():
+        if name.startswith("standardise"):
+            continue
         group = "conv" if name.startswith("conv") else "output" if name.startswith("output") else "hidden"
         factors = variant.penalty.get(group, {}) if name.endswith("kernel") else {}
-        expected = factors.get("l1", 0) * np.sign(w) + 2 * factors.get("l2", 0) * w
+        l1 = 0 if variant.proximal else factors.get("l1", 0)  # that part is a step of its own
+        expected = l1 * np.sign(w) + 2 * factors.get("l2", 0) * w
         difference = with_penalty[f"gradient/{name}"] - without[f"gradient/{name}"]
         # float32 gradients of size 1
         np.testing.assert_allclose(difference, expected, rtol=0, atol=1e-6)
