@@ -4,7 +4,7 @@
     scope = Module(:Workload)
     Core.eval(scope, quote
         using PhotoFlux, Random
-        using PhotoFlux: JSON, LANES, NPY_CODES, as_dict, engine_fit, engine_load, engine_logits!, outputs
+        using PhotoFlux: JSON, LANES, NPY_CODES, as_dict, engine_fit, engine_load, engine_logits!, outputs, takes_features
         macro setup_workload(code)
             esc(code)
         end
