@@ -50,7 +50,8 @@ def prepare_features(folder: Path, classes: int, **options) -> PreparedDataset:
     features[:, -1] = 0.1
     np.save(folder / "images.npy", features)
     size = {"channels": FEATURES.channels, "image_size": [1, 1], "fingerprint": f"{classes} of features"}
-    (folder / "meta.json").write_text(json.dumps(prepared.meta | size))
+    made = {"backbone": {"name": "nobody"}, "dataset": prepared.fingerprint}
+    (folder / "meta.json").write_text(json.dumps(prepared.meta | size | {"features": made}))
     return open_prepared(folder)
 
 

@@ -90,8 +90,8 @@ class Engine(Protocol):
         Raises
         ------
         SettingError
-            If the dataset holds images and the variant takes features, or the other way round, or `balance` asks for
-            augmented copies of features.
+            If the dataset holds images and the variant takes features, or the other way round, `balance` asks for
+            augmented copies of features, or a feature is NaN or infinite.
         DivergedError
             If the loss becomes NaN or infinite; `weights` then holds the last good ones.
         """
@@ -144,7 +144,7 @@ def check_batch(images: np.ndarray, variant: Variant, shape: Shape, batch_size: 
 
 def check_dataset(variant: Variant, prepared: PreparedDataset, balance: str) -> None:
     """Raise a `SettingError` unless a variant can be fitted to a dataset with this `balance`."""
-    features = prepared.images.dtype == np.float32
+    features = prepared.features is not None
     if variant.takes_features and not features:
         raise SettingError(
             f"The variant {variant.name} is fitted to a backbone's features, and {prepared.path} holds images. "
@@ -160,3 +160,5 @@ def check_dataset(variant: Variant, prepared: PreparedDataset, balance: str) -> 
             "`balance` cannot be 'augment' on features: there are no images to change. Make the features with `views`, "
             "changed copies of the training images, or take 'weights'."
         )
+    if features and not all(np.isfinite(prepared.images[at : at + 4096]).all() for at in range(0, len(prepared), 4096)):
+        raise SettingError(f"{prepared.path} has features that are NaN or infinite. Delete it, and make them again.")

@@ -116,7 +116,7 @@ class Prover:
 
     @cached_property
     def _independent(self) -> list[Check]:
-        features = self.prepared.images.dtype == np.float32
+        features = self.prepared.features is not None
         return [self._stopping(), self._standardisation() if features else self._augmentation(), self._pixels()]
 
     def _stopping(self) -> Check:

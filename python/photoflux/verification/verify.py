@@ -75,7 +75,7 @@ def verify(
         prepared = prepare_source(data, None, image_size=image_size, on_progress=display.step)
         flux = FluxEngine(display.say)
         prover = Prover(flux, keras, prepared, steps)
-        features = prepared.images.dtype == np.float32
+        features = prepared.features is not None
         chosen = named or [v for v in variants().values() if v.takes_features == features]
         proofs = []
         for number, v in enumerate(chosen, 1):

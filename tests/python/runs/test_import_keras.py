@@ -19,8 +19,8 @@ from photoflux.data.shape import Shape
 from photoflux.model.variants import variant
 from photoflux.model.weights import fingerprint_of, read_weights
 from photoflux.runs.evaluation import probabilities
-from small import shape_for
 from small import logits as logits_by
+from small import shape_for
 
 MAKER = """
 import pathlib
