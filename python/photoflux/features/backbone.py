@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from photoflux.data.checks import check_image_size
-from photoflux.errors import BackboneError, SettingError
+from photoflux.data.prepared import PreparedDataset
+from photoflux.errors import BackboneError, SettingError, unknown_name
+from photoflux.features.calibration import calibrated
+from photoflux.features.int8 import Int8Network
 from photoflux.features.network import BATCH, Network, PretrainedNetwork
 from photoflux.features.onnx_file import OnnxFile, Scaling
 from photoflux.model.backbones import backbones
 from photoflux.system.names import user_path
+
+PRECISIONS = ("float32", "int8")
 
 
 class Backbone:
@@ -26,6 +32,8 @@ class Backbone:
         One, or several whose features stand side by side, in this order.
     image_size : int, optional
         Height and width that images are best prepared at, where another than the networks' is wanted.
+    precision : str
+        ``"int8"``: the networks are rounded to 8 bits by `calibrated_on`, if they are not yet.
 
     Attributes
     ----------
@@ -41,10 +49,10 @@ class Backbone:
     fingerprint : str
         SHA-256 of all that its features depend on, the pixels aside.
     precision : str
-        ``"float32"``.
+        ``"float32"`` or ``"int8"``.
     """
 
-    def __init__(self, networks: Sequence[Network], image_size: int | None = None) -> None:
+    def __init__(self, networks: Sequence[Network], image_size: int | None = None, precision: str = "float32") -> None:
         self.networks = tuple(networks)
         self.name = "+".join(network.name for network in networks)
         self.features = sum(network.features for network in networks)
@@ -67,7 +75,26 @@ class Backbone:
             self.image_size = self.fixed[0] if self.fixed[0] == self.fixed[1] else None
         prints = [network.fingerprint for network in networks]
         self.fingerprint = prints[0] if len(prints) == 1 else hashlib.sha256("+".join(prints).encode()).hexdigest()
-        self.precision = "float32"
+        self.precision = precision
+        self._uncalibrated = precision == "int8" and any(isinstance(n, PretrainedNetwork) for n in networks)
+
+    def calibrated_on(self, prepared: PreparedDataset) -> Backbone:
+        """Return the backbone as it computes features: of precision int8, with the ranges of the training images.
+
+        They are measured on up to 256 training images, and kept in the cache. Any other backbone is returned itself.
+
+        Raises
+        ------
+        BackboneError
+            If the backbone does not take such images, or a package is missing.
+        DataError
+            If the cache cannot be written.
+        """
+        if not self._uncalibrated:
+            return self
+        self.check(prepared.images.shape, prepared.images.dtype)
+        networks = [calibrated(n, prepared) if isinstance(n, PretrainedNetwork) else n for n in self.networks]
+        return Backbone(networks, self.image_size, self.precision)
 
     def features_of(self, images: np.ndarray, batch_size: int = BATCH) -> np.ndarray:
         """Return the features of images.
@@ -90,6 +117,11 @@ class Backbone:
             If the images are of another type, shape or size than the networks take, or a feature is not finite.
         """
         self.check(images.shape, images.dtype)
+        if self._uncalibrated:
+            raise BackboneError(
+                f"The 8-bit {self.name} is not calibrated. Take its `calibrated_on(dataset)`, or the backbone that a "
+                "features dataset says."
+            )
         return np.hstack([network.features_of(images, batch_size) for network in self.networks])
 
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -123,6 +155,7 @@ def open_backbone(
     image_size: int | None = None,
     mean: Scaling | None = None,
     scale: Scaling | None = None,
+    precision: str = "float32",
 ) -> Backbone:
     """Open a backbone by what names it.
 
@@ -135,6 +168,9 @@ def open_backbone(
         Height and width of the images that it is given, instead of those that it was trained on.
     mean, scale : float or sequence of three floats, optional
         Of an ONNX file that does not say it: a pixel x, 0 to 255, enters as (x − mean) / scale.
+    precision : str
+        ``"float32"``, or ``"int8"`` for networks of the table: 8 bits, calibrated on the training images, in less than
+        half the time; see `Backbone.calibrated_on`.
 
     Raises
     ------
@@ -147,11 +183,18 @@ def open_backbone(
     """
     if image_size is not None:
         check_image_size(image_size)
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
     parts = [str(spec)] if isinstance(spec, Path) or Path(spec).is_file() else str(spec).split("+")
     double = [part for part in parts if parts.count(part) > 1]
     if double:
         raise SettingError(f"`backbone` names {double[0]} twice; received: {spec!r}. Name each network once.")
     files = [part for part in parts if _is_file(part)]
+    if files and precision != "float32":
+        raise SettingError(
+            f"`precision` {precision} is for the backbones {', '.join(backbones())}; {files[0]} is an ONNX file, which "
+            "is run as it is. Leave it out, or give a file that is quantised already."
+        )
     scaling = {"mean": mean, "scale": scale}
     given = [f"`{name}`" for name, value in scaling.items() if value is not None]
     if given and not files:
@@ -162,7 +205,7 @@ def open_backbone(
         OnnxFile(user_path(part), image_size=image_size, **scaling) if part in files else PretrainedNetwork(part)
         for part in parts
     ]
-    return Backbone(networks, image_size)
+    return Backbone(networks, image_size, precision)
 
 
 def _is_file(part: str) -> bool:
@@ -180,17 +223,12 @@ def backbone_from(values: Mapping[str, Any]) -> Backbone:
     """
     try:
         name, fingerprint, parts = str(values["name"]), values["fingerprint"], list(values["networks"])
-        image_size = values["image_size"]
-        opening = [
-            (OnnxFile, (Path(part["path"]),), {key: part[key] for key in ("image_size", "mean", "scale")})
-            if "path" in part
-            else (PretrainedNetwork, (str(part["name"]),), {})
-            for part in parts
-        ]
-    except (KeyError, TypeError) as error:
+        image_size, precision = values["image_size"], values["precision"]
+        opening = [_opening(part) for part in parts]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BackboneError(f"A backbone must say its name, fingerprint and networks; received: {values!r}.") from error
     try:
-        backbone = Backbone([kind(*place, **settings) for kind, place, settings in opening], image_size)
+        backbone = Backbone([open_it() for open_it in opening], image_size, precision)
     except (BackboneError, SettingError) as error:
         raise BackboneError(f"It was made with the backbone {name}, which cannot be opened here. {error}") from error
     if backbone.fingerprint != fingerprint:
@@ -200,3 +238,15 @@ def backbone_from(values: Mapping[str, Any]) -> Backbone:
             "with, or train again."
         )
     return backbone
+
+
+def _opening(part: Mapping[str, Any]) -> Callable[[], Network]:
+    """Return what opens a network again, from what its `as_dict` returned."""
+    if "path" in part:
+        settings = {key: part[key] for key in ("image_size", "mean", "scale")}
+        return partial(OnnxFile, Path(part["path"]), **settings)
+    name = str(part["name"])
+    if "ranges" not in part:
+        return partial(PretrainedNetwork, name)
+    ranges = {layer: (low, high) for layer, (low, high) in part["ranges"].items()}
+    return lambda: Int8Network(PretrainedNetwork(name), ranges)

@@ -54,7 +54,8 @@ def features_dataset(
     prepared : PreparedDataset
         The images, of a size that the backbone takes.
     backbone : Backbone
-        What turns them into features.
+        What turns them into features; of precision int8 it is calibrated on the training images first. The dataset's
+        ``features["backbone"]`` is what it was made with, for `photoflux.features.backbone_from`.
     views : int
         Augmented views of each training image that are added, 0 or more; see `photoflux.features.views.view_of`.
     seed : int
@@ -82,6 +83,7 @@ def features_dataset(
         raise DataError(f"{printable(prepared.path)} holds features already. Give the dataset of the images.")
     backbone.check(prepared.images.shape, prepared.images.dtype)
     views, seed = check_whole("`views`", views, 0), check_seed(seed)
+    backbone = backbone.calibrated_on(prepared)
     description = {
         "backbone": backbone.as_dict(),
         "dataset": prepared.fingerprint,
@@ -137,7 +139,9 @@ class Pictures:
 
 def _key(backbone: Backbone, views: int, seed: int) -> str:
     """Return the name of the folder: readable, and another for other weights of the same name."""
-    parts = [re.sub(r"[^A-Za-z0-9_+-]+", "-", backbone.name).strip("-")[:80], backbone.fingerprint[:8]]
+    parts = [re.sub(r"[^A-Za-z0-9_+-]+", "-", backbone.name).strip("-")[:80]]
+    parts += [] if backbone.precision == "float32" else [backbone.precision]
+    parts += [backbone.fingerprint[:8]]
     parts += [f"{views}views", f"seed{seed}"] if views else []
     return "-".join(parts)
 

@@ -59,7 +59,7 @@ class Network(ABC):
         features = np.empty((len(images), self.features), np.float32)
         for start in range(0, len(images), batch_size):
             batch = np.ascontiguousarray(images[start : start + batch_size])
-            found = self.run(np.repeat(batch, 3, axis=1) if batch.shape[1] == 1 else batch)
+            found = self.run(with_channels(batch))
             if found.shape != (len(batch), self.features):
                 raise BackboneError(
                     f"{self.name} gave features of shape {found.shape} for {len(batch)} images, expected "
@@ -80,6 +80,11 @@ class Network(ABC):
     @abstractmethod
     def as_dict(self) -> dict[str, Any]:
         """Return what it takes to open it again, as plain JSON-ready values."""
+
+
+def with_channels(images: np.ndarray) -> np.ndarray:
+    """Return images (N, 3, H, W) as they are, and grey ones (N, 1, H, W) with their channel three times."""
+    return np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
 
 
 class PretrainedNetwork(Network):

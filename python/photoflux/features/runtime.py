@@ -22,8 +22,8 @@ def need(package: str) -> None:
         )
 
 
-def session_of(path: Path) -> onnxruntime.InferenceSession:
-    """Return an ONNX Runtime session of a model file, on the CPU, with the runtime's own choice of threads.
+def session_of(model: Path | bytes) -> onnxruntime.InferenceSession:
+    """Return an ONNX Runtime session of a model, a file or its bytes, on the CPU, with the runtime's own threads.
 
     Raises
     ------
@@ -41,7 +41,10 @@ def session_of(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they come as exceptions too
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+        )
     # Its exceptions have no base class of their own.
     except Exception as error:
-        raise BackboneError(f"{printable(path)} is no ONNX model that ONNX Runtime can run: {error}") from error
+        what = "What PhotoFlux wrote" if isinstance(model, bytes) else printable(model)
+        raise BackboneError(f"{what} is no ONNX model that ONNX Runtime can run: {error}") from error

@@ -17,5 +17,6 @@ def tiny(tmp_path, monkeypatch):
     }
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PHOTOFLUX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("photoflux.model.backbones.backbones", lambda: rows)
+    for module in ("photoflux.model.backbones", "photoflux.features.backbone"):
+        monkeypatch.setattr(f"{module}.backbones", lambda: rows)
     return rows["tiny"]

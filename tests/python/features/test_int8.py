@@ -1,0 +1,106 @@
+"""Eight bits: the features are near those of Float32, by the steps; ranges are measured once and go with the run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import small
+from photoflux.errors import BackboneError, SettingError
+from photoflux.features import backbone_from, features_dataset, open_backbone
+from photoflux.features.folding import folded_weights, read_folded
+from photoflux.features.int8 import int8_graph_of, measured, rounded_layers
+from photoflux.features.runtime import session_of
+
+pytest.importorskip("onnxruntime", reason="features run through onnxruntime, which is not installed")
+pytest.importorskip("onnx", reason="the graph is written with onnx, which is not installed")
+
+
+@pytest.fixture
+def images(tiny, tmp_path):
+    return small.prepare(tmp_path / "set", 3, size=16)
+
+
+def test_the_features_are_near_those_of_float32_and_not_the_same(images):
+    plain, int8 = open_backbone("tiny"), open_backbone("tiny", precision="int8").calibrated_on(images)
+    exact, rounded = plain.features_of(images.images), int8.features_of(images.images)
+    assert (rounded.dtype, rounded.shape, int8.precision) == (np.float32, exact.shape, "int8")
+    # Six rounded layers; each is off by half a step, 6/510, and by its weights', half of 1/127 of the largest, which
+    # the sums over several channels average out: a few percent of the features.
+    assert 0 < np.linalg.norm(rounded - exact) < 0.05 * np.linalg.norm(exact)
+    assert np.array_equal(int8.features_of(images.images, 1), rounded)
+    with pytest.raises(BackboneError, match="The 8-bit tiny is not calibrated"):
+        open_backbone("tiny", precision="int8").features_of(images.images)
+
+
+def test_ranges_are_the_least_and_greatest_numbers_of_the_layers(tiny):
+    folded = read_folded(folded_weights("tiny"))
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, 256, (n, 3, 12, 12), dtype=np.uint8) for n in (2, 1)]
+    ranges = measured(folded, batches)
+    assert list(ranges) == rounded_layers(folded)
+    assert list(ranges)[:2] == ["block1.add", "block2.expand"] and list(ranges)[-1] == "top"
+    assert all(low == 0 and 0 < high <= 6 for name, (low, high) in ranges.items() if "expand" in name or name == "top")
+    assert ranges["block1.add"][0] < 0 < ranges["block1.add"][1]
+    apart = [measured(folded, [batch]) for batch in batches]
+    for name, limits in ranges.items():
+        assert limits == (min(one[name][0] for one in apart), max(one[name][1] for one in apart))
+
+
+def test_signed_and_unsigned_weights_give_the_same_features(tiny):
+    folded = read_folded(folded_weights("tiny"))
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 3, 15, 17), dtype=np.uint8)
+    ranges = measured(folded, [pixels])
+    one, other = (
+        session_of(int8_graph_of(folded, ranges, signed).SerializeToString()).run(None, {"pixels": pixels})[0]
+        for signed in (True, False)
+    )
+    # The tiny sums do not saturate, so that signed ones are exact on every CPU.
+    assert np.array_equal(one, other)
+
+
+def test_a_dataset_is_made_with_ranges_of_its_training_images_which_are_measured_once(images, monkeypatch, tmp_path):
+    found = features_dataset(images, open_backbone("tiny", precision="int8"))
+    assert found.path.name.startswith("tiny-int8-")
+    backbone = backbone_from(json.loads(json.dumps(found.features["backbone"])))
+    assert backbone.precision == "int8"
+    assert np.array_equal(backbone.features_of(images.images), found.images[:, :, 0, 0])
+    train = images.images[images.indices("train")]
+    folded = read_folded(folded_weights("tiny"))
+    assert backbone.networks[0].ranges == measured(folded, [train])
+
+    def fail(*arguments):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("photoflux.features.calibration.measured", fail)
+    assert features_dataset(images, open_backbone("tiny", precision="int8")).path == found.path
+    # A run has its ranges with it: it needs neither images nor cache.
+    monkeypatch.setenv("PHOTOFLUX_CACHE", str(tmp_path / "another cache"))
+    assert np.array_equal(backbone_from(found.features["backbone"]).features_of(train), backbone.features_of(train))
+
+
+def test_a_damaged_file_of_ranges_is_measured_again(images, tmp_path):
+    before = open_backbone("tiny", precision="int8").calibrated_on(images).fingerprint
+    (kept,) = (tmp_path / "cache" / "backbones").glob("tiny-int8-*.json")
+    for damaged in ("", "{}", "[]", '{"block1.add": [0]}', kept.read_text().replace("[", "[1", 1)):
+        kept.write_text(damaged)
+        assert open_backbone("tiny", precision="int8").calibrated_on(images).fingerprint == before
+
+
+def test_ranges_of_other_layers_are_refused(images):
+    values = open_backbone("tiny", precision="int8").calibrated_on(images).as_dict()
+    ranges = values["networks"][0]["ranges"]
+    for wrong in ({}, {**ranges, "top": [1, 2]}, {**ranges, "top": [0, float("inf")]}, {"stem": [0, 6], **ranges}):
+        with pytest.raises(BackboneError, match="ranges of the 8-bit tiny are not those of its layers"):
+            backbone_from({**values, "networks": [{**values["networks"][0], "ranges": wrong}]})
+    with pytest.raises(BackboneError, match="must say its name, fingerprint"):
+        backbone_from({**values, "networks": [{**values["networks"][0], "ranges": [1]}]})
+
+
+def test_what_has_no_8_bits_is_refused(tiny, tmp_path):
+    with pytest.raises(SettingError, match=r"`precision` must be one of float32, int8; received: 'int4'"):
+        open_backbone("tiny", precision="int4")
+    with pytest.raises(SettingError, match=r"`precision` int8 is for the backbones tiny, other; .*m\.onnx is an ONNX"):
+        open_backbone(tmp_path / "m.onnx", precision="int8")
