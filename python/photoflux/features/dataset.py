@@ -28,12 +28,11 @@ from photoflux.data.prepared import FEATURES, FILE_COLUMNS, LOOKS, PreparedDatas
 from photoflux.data.writer import write_csv
 from photoflux.errors import DataError
 from photoflux.features.backbone import Backbone
-from photoflux.features.store import Store, opened
+from photoflux.features.store import Store, opened, say_waiting
 from photoflux.features.views import view_of
 from photoflux.system import atomic
 from photoflux.system.claims import claim
 from photoflux.system.names import as_json, printable
-from photoflux.system.terminal import say
 from photoflux.system.version import __version__
 
 BLOCK = 64  # images that are in memory at once
@@ -97,7 +96,7 @@ def features_dataset(
         if found is not None:
             return found
     place = beside if writable(beside.parent) else cached
-    with _writing(place), claim(place, wait=math.inf, on_wait=_say_waiting):
+    with _writing(place), claim(place, wait=math.inf, on_wait=say_waiting):
         found = _opened(place, description)
         if found is None:
             pictures = Pictures(prepared, views, seed)
@@ -223,7 +222,3 @@ def _writing(place: Path) -> Iterator[None]:
         raise DataError(
             f"The features {printable(place)} could not be written: {error.strerror or error}. {advice_for(place)}"
         ) from error
-
-
-def _say_waiting(holder: str) -> None:
-    say(f"The same features are being computed by {holder}. Waiting until they are done …")

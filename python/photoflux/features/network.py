@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -146,7 +147,7 @@ def write_graph(path: Path, folded: Folded) -> None:
     """
     model = graph_of(folded)
     try:
-        with claim(path, wait=60.0), atomic.writing_file(path) as temporary:
+        with claim(path, wait=math.inf), atomic.writing_file(path) as temporary:
             temporary.write_bytes(model.SerializeToString())
     except OSError as error:
         raise unwritable_cache(path.parent, error) from error

@@ -14,7 +14,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,11 @@ class Store:
             uint8, (N, C, H, W).
         compute : callable
             Gives the features of some of them, float32.
+
+        Raises
+        ------
+        DataError
+            If the cache cannot be written.
         """
         keys = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
         rows = np.array([self._find(key) for key in keys], dtype=np.int64)
@@ -101,7 +106,7 @@ class Store:
 
     def _append(self, keys: list[bytes], features: np.ndarray) -> np.ndarray:
         for path, data in ((self._rows, features.astype("<f4").tobytes()), (self._keys, b"".join(keys))):
-            with path.open("ab") as file:
+            with _writing(path.parent), path.open("ab") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -121,13 +126,21 @@ def opened(network: Network, shape: Shape) -> Iterator[Store]:
     name = atomic.short(re.sub(r"[^A-Za-z0-9_-]+", "-", network.name).strip("-"))
     folder = cache_folder() / "features" / f"{name}-{network.fingerprint[:32]}-{'x'.join(map(str, shape))}"
     store = Store(folder, network.features)
-    try:
-        with claim(folder, wait=math.inf, on_wait=_say_waiting):
+    with ExitStack() as stack:
+        with _writing(folder):
+            stack.enter_context(claim(folder, wait=math.inf, on_wait=say_waiting))
             store.begin()
-            yield store
+        yield store
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise unwritable_cache(folder, error) from error
 
 
-def _say_waiting(holder: str) -> None:
+def say_waiting(holder: str) -> None:
+    """Say for whom this process waits."""
     say(f"Features of the same backbone are being computed by {holder}. Waiting until they are done …")

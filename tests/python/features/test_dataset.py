@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -240,3 +241,14 @@ def test_names_with_line_breaks_stay(images, computed):
     with (images.path / "files.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
     assert features_dataset(images, open_backbone("tiny")).files()[0]["path"] == "a\rb\n,.png"
+
+
+def test_a_full_disk_is_said_with_the_cache(images, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    backbone = open_backbone("tiny")
+    backbone.features_of(images.images)
+    monkeypatch.setattr("photoflux.features.store.os.fsync", full)
+    with pytest.raises(DataError, match=r"The cache .* could not be written: No space left .*PHOTOFLUX_CACHE"):
+        features_dataset(images, backbone)
