@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ def need(package: str) -> None:
 
 
 def session_of(model: Path | bytes) -> onnxruntime.InferenceSession:
-    """Return an ONNX Runtime session of a model, a file or its bytes, on the CPU, with the runtime's own threads.
+    """Return an ONNX Runtime session of a model, a file or its bytes, on the cores of the CPU that this process has.
 
     Raises
     ------
@@ -40,6 +41,7 @@ def session_of(model: Path | bytes) -> onnxruntime.InferenceSession:
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they come as exceptions too
+    options.intra_op_num_threads = _threads()
     try:
         return onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
@@ -48,3 +50,14 @@ def session_of(model: Path | bytes) -> onnxruntime.InferenceSession:
     except Exception as error:
         what = "What PhotoFlux wrote" if isinstance(model, bytes) else printable(model)
         raise BackboneError(f"{what} is no ONNX model that ONNX Runtime can run: {error}") from error
+
+
+def _threads() -> int:
+    """Return how many threads a session gets: one for each core that the process is bound to; 0: the runtime's choice.
+
+    Its choice counts all cores of the machine, and threads that share a core wait for each other by spinning.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return 0
+    bound = len(os.sched_getaffinity(0))
+    return bound if bound < (os.cpu_count() or 1) else 0

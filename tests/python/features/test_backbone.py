@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import numpy as np
 import pytest
 
 import tiny_backbone
 from photoflux.errors import BackboneError, SettingError
-from photoflux.features import backbone_from, open_backbone
+from photoflux.features import backbone_from, open_backbone, runtime
 
 pytest.importorskip("onnxruntime", reason="features run through onnxruntime, which is not installed")
 pytest.importorskip("onnx", reason="the graph is written with onnx, which is not installed")
@@ -99,3 +100,12 @@ def test_images_of_another_type_or_shape_are_refused(tiny):
     for images in (pixels(1, 2, 8, 8), pixels(3, 8, 8), pixels(1, 3, 8, 8).astype(np.float32)):
         with pytest.raises(BackboneError, match=r"uint8 .N, C, H, W. with 1 or 3 channels; received"):
             backbone.features_of(images)
+
+
+def test_a_session_has_threads_for_the_cores_that_the_process_is_bound_to(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for bound, threads in ((1, 1), (3, 3), (8, 0)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, bound=bound: set(range(bound)), raising=False)
+        assert runtime._threads() == threads
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert runtime._threads() == 0
