@@ -142,3 +142,23 @@ def fingerprint_of(weights: Mapping[str, np.ndarray]) -> str:
     for value in weights.values():
         digest.update(np.ascontiguousarray(value, dtype="<f4").tobytes())
     return digest.hexdigest()
+
+
+def remaining_features(variant: Variant, weights: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """Return how many features a variant that takes them still uses, and how many there are.
+
+    Parameters
+    ----------
+    variant : Variant
+        One that takes features.
+    weights : mapping of str to numpy.ndarray
+        Its named weights. A feature is used if any of its weights in the first Dense layer is not 0.
+
+    Examples
+    --------
+    >>> from photoflux.model.variants import variant
+    >>> remaining_features(variant("transfer_l1"), {"output.kernel": np.float32([[0.5], [0], [-0.1]])})
+    (2, 3)
+    """
+    kernel = weights["dense1.kernel" if variant.hidden else "output.kernel"]
+    return int(np.any(kernel != 0, axis=1).sum()), len(kernel)

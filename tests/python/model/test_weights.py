@@ -8,8 +8,8 @@ import safetensors.numpy
 
 from photoflux.data.shape import Shape
 from photoflux.errors import RunError
-from photoflux.model.variants import variants
-from photoflux.model.weights import read_weights
+from photoflux.model.variants import variant, variants
+from photoflux.model.weights import read_weights, remaining_features
 from small import write_random
 
 
@@ -43,3 +43,11 @@ def test_a_failed_write_leaves_the_old_weights_alone(tmp_path, monkeypatch):
         write_random(path, variant, Shape(1, 4, 4), 2)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["w"]
+
+
+def test_features_remain_if_one_of_their_weights_does():
+    kernel = np.float32([[0, 0, 0], [0, 1e-30, 0], [-1, 2, 0], [-0.0, 0, 0]])
+    assert remaining_features(variant("transfer_l1"), {"output.kernel": kernel}) == (2, 4)
+    # The first Dense layer's weights decide.
+    weights = {"dense1.kernel": kernel, "output.kernel": np.ones((3, 1), np.float32)}
+    assert remaining_features(variant("transfer_mlp"), weights) == (2, 4)

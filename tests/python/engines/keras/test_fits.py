@@ -10,7 +10,7 @@ from photoflux.engines.proof import Augmentation
 from photoflux.errors import DataError, DivergedError, RunError, SettingError
 from photoflux.model.layers import layers, outputs_of, penalty_of
 from photoflux.model.variants import variants
-from photoflux.model.weights import expected_shapes, metadata_of, read_weights, write_weights
+from photoflux.model.weights import expected_shapes, metadata_of, read_weights, remaining_features, write_weights
 from small import PAIR_IDS, PAIRS, data_loss, dense_logits, prepare, random_weights, settings, write_random
 from small import logits as logits_by
 
@@ -298,3 +298,47 @@ def test_unusable_input(keras, binary, three, tmp_path):
             keras.fit(variants()["dense_l2"], three, settings(), tmp_path / "w")
     finally:
         (three.path / "aside").rename(three.path / "split.npy")
+
+
+def test_features_are_standardised_by_the_training_part(keras, features, tmp_path):
+    keras.fit(variants()["transfer"], features, settings(epochs=1), tmp_path / "w")
+    weights, _ = read_weights(tmp_path / "w")
+    rows = features.images[features.indices("train")].reshape(-1, 12).astype(np.float64)
+    deviations = rows.std(axis=0)
+    assert deviations[-1] < 1e-7  # it is constant
+    deviations[-1] = 1
+    # float64, rounded once
+    np.testing.assert_allclose(weights["standardise.mean"], rows.mean(axis=0), rtol=2**-23)
+    np.testing.assert_allclose(weights["standardise.deviation"], deviations, rtol=2**-23)
+    keras.fit(variants()["transfer"], features, settings(epochs=1), tmp_path / "v", initial=tmp_path / "w")
+    again, _ = read_weights(tmp_path / "v")
+    np.testing.assert_array_equal(again["standardise.mean"], weights["standardise.mean"])
+
+
+@pytest.mark.parametrize("name", ["transfer_l1", "transfer_elastic_net"])
+def test_proximal_steps_give_exact_zeros(keras, features, tmp_path, name):
+    variant = variants()[name].with_penalty(l1=0.05)
+    for file, made in (("a", variant), ("b", variant), ("c", dataclasses.replace(variant, proximal=False))):
+        keras.fit(made, features, settings(epochs=40, learning_rate=0.01), tmp_path / file)
+    first, second, plain = (read_weights(tmp_path / file)[0] for file in "abc")
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+    remaining, total = remaining_features(variant, first)
+    assert 0 < remaining < total == 12
+    assert np.count_nonzero(first["output.kernel"] == 0) > 6
+    assert np.count_nonzero(plain["output.kernel"] == 0) == 0
+
+
+def test_features_and_images_are_not_taken_for_each_other(keras, features, binary, tmp_path):
+    for variant, prepared, more, message in (
+        ("transfer", binary, {}, "fitted to a backbone's features, and .* holds images"),
+        ("l2", features, {}, "fitted to images, and .* holds a backbone's features"),
+        ("transfer", features, {"balance": "augment"}, "`balance` cannot be 'augment' on features"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            keras.fit(variants()[variant], prepared, settings(**more), tmp_path / "w")
+    write_random(tmp_path / "w", variants()["transfer"], Shape(12, 1, 1), 3)
+    model = keras.load(variants()["transfer"], tmp_path / "w", Shape(12, 1, 1), 3)
+    with pytest.raises(SettingError, match=r"float32 \(N, features, 1, 1\); received: uint8"):
+        model.logits(np.zeros((1, 12, 1, 1), np.uint8))
+    with pytest.raises(SettingError, match="NaN or infinite"):
+        model.logits(np.full((1, 12, 1, 1), np.nan, np.float32))
