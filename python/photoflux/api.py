@@ -41,6 +41,7 @@ from photoflux.runs.run import Run, load_run, summary_of_run
 from photoflux.runs.scoring import score_selection
 from photoflux.runs.selection import select
 from photoflux.runs.training import fit_and_save, initial_weights
+from photoflux.runs.transfer import BackboneOptions, engine_of, input_shape, on_backbone, tuned, with_backbone
 from photoflux.system.names import printable, user_path
 from photoflux.thresholds.operating_point import OperatingPoint, choose
 from photoflux.verification.verify import verify
@@ -146,6 +147,11 @@ def train(
     l2: float | None = None,
     loss: str | None = None,
     initial: str | Path | Run | None = None,
+    backbone: str | Path | None = None,
+    precision: str | None = None,
+    views: int = 0,
+    backbone_mean: float | Sequence[float] | None = None,
+    backbone_scale: float | Sequence[float] | None = None,
     out: str | Path | None = None,
     progress: bool = True,
     on_prepared: Callable[[PreparedDataset], None] | None = None,
@@ -181,6 +187,15 @@ def train(
     initial : str, Path or Run, optional
         A run or a weights file that gives the initial weights; None: they are drawn from the seed. It may be of
         another variant, engine or data if the shapes agree. Adam's moments start at zero either way.
+    backbone : str or Path, optional
+        Of a transfer variant: the network that turns an image into features, a name such as ``"efficientnet-lite1"``,
+        several joined by ``+`` (their features side by side), or an ONNX file. None: the variant's own.
+    precision : str, optional
+        Of the backbone: ``"float32"``, the default, or ``"int8"``, calibrated on the training images.
+    views : int
+        How many augmented views of each training image (flipped, turned, zoomed) a transfer variant is fitted to too.
+    backbone_mean, backbone_scale : float or sequence of float, optional
+        Of an ONNX file: it takes (pixels − mean) / scale, of pixels from 0 to 255. None: as its metadata says.
     out : str or Path, optional
         The run's folder; None: a new one under ``runs/``. An earlier run there is replaced at the end.
     progress : bool
@@ -203,13 +218,16 @@ def train(
         If the loss becomes NaN or infinite; the run then holds the last good weights.
     """
     variant = chosen_variant(variant, l1, l2, loss)
+    options = BackboneOptions(backbone, precision, views, backbone_mean, backbone_scale)
+    network = options.open([variant], image_size)
+    variant = on_backbone(variant, network)
     settings = settings_of(variant, epochs, batch_size, learning_rate, seed, balance)
     start = None if initial is None else initial_weights(initial)
     with ExitStack() as stack:
         if out is not None:
             folder = stack.enter_context(claimed(user_path(out)))
         if image_size is None and kind_of(data) == "folder":
-            image_size = variant.image_size
+            image_size = (network and network.image_size) or variant.image_size
         prepared = prepare(
             data, positive=positive, image_size=image_size, seed=seed, groups=groups, resplit=resplit, progress=progress
         )
@@ -217,11 +235,15 @@ def train(
             on_prepared(prepared)
         if start is not None:
             # Refused here, not when an engine has started.
-            read_weights_of(start, variant, prepared.shape, len(prepared.classes))
+            read_weights_of(start, variant, input_shape(variant, prepared.shape, network), len(prepared.classes))
         if out is None:
             folder = stack.enter_context(claimed_new(f"{variant.name}-{prepared.name}"))
         display = stack.enter_context(Display(progress))
-        chosen = get_engine(engine, display.say)
+        chosen = with_backbone(get_engine(engine, display.say), network, prepared, display, views)
+        if l1 is None and l2 is None:
+            variant, note = tuned(chosen, variant, prepared, settings)
+            if note:
+                display.say(note)
         display.say(
             f"Training {variant.name} with engine {chosen.name} on {printable(prepared.name)}: "
             f"{len(prepared.indices('train'))} images of {prepared.height}×{prepared.width}, "
@@ -515,7 +537,7 @@ def _engine_of(run: Run, engine: str | None, display: Display) -> Engine:
     """Return the engine asked for, or the run's own; both read the same weights, so another will do."""
     if engine is None and run.engine == "keras" and why_unavailable() is None:
         engine = "keras"
-    return get_engine(engine or "auto", display.say)
+    return engine_of(get_engine(engine or "auto", display.say), run, display)
 
 
 def _model_of(run: Run, engine: str | None, display: Display) -> Model:

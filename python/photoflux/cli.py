@@ -45,6 +45,19 @@ Groups = Annotated[
 Resplit = Annotated[
     bool, typer.Option("--resplit", help="Pool the parts of a folder that is split already, and split it again.")
 ]
+BackboneName = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone", help="Of transfer variants: a name, A+B, or a file model.onnx. (default: the variant's)"
+    ),
+]
+Precision = Annotated[str | None, typer.Option(help="Of the backbone: float32 or int8. (default: float32)")]
+Views = Annotated[int, typer.Option(help="Augmented views of each training image for transfer variants.")]
+Numbers = "One number, or three: red,green,blue."
+BackboneMean = Annotated[
+    str | None, typer.Option(help=f"Of model.onnx, which takes (pixels - mean) / scale, pixels 0 to 255. {Numbers}")
+]
+BackboneScale = Annotated[str | None, typer.Option(help=f"Of model.onnx, see --backbone-mean. {Numbers}")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras. (default: the run's)")]
 
 
@@ -87,6 +100,19 @@ def emit(as_json: bool, values: Any, text: str) -> None:
         result(names.as_json(values, only_ascii=encoding.lower().replace("-", "") != "utf8"))
     else:  # a terminal of few letters shows the others as escapes
         result(names.shown(text).encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _numbers(argument: str, text: str | None) -> float | list[float] | None:
+    """Return what was typed for the numbers of the colours: one, or one each."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3):
+        raise SettingError(f"`{argument}` must be one number, or three with commas; received: {text!r}.")
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 @command("prepare")
@@ -149,6 +175,11 @@ def train(
     initial: Annotated[
         Path | None, typer.Option(help="A run whose weights are the initial weights. (default: drawn from the seed)")
     ] = None,
+    backbone: BackboneName = None,
+    precision: Precision = None,
+    views: Views = 0,
+    backbone_mean: BackboneMean = None,
+    backbone_scale: BackboneScale = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. (default: a new one under runs/)")] = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -172,6 +203,11 @@ def train(
         l2=l2,
         loss=loss,
         initial=initial,
+        backbone=backbone,
+        precision=precision,
+        views=views,
+        backbone_mean=_numbers("backbone_mean", backbone_mean),
+        backbone_scale=_numbers("backbone_scale", backbone_scale),
         out=out,
         on_prepared=lambda prepared: prepared_rejected.append(len(prepared.rejected)),
     )
@@ -187,6 +223,7 @@ def train(
         "seconds": round(run.seconds, 3),
         "rejected": sum(prepared_rejected),
         "notes": run.notes,
+        **({} if run.backbone is None else {"backbone": run.backbone}),
         **{
             part: {name: value for name, value in metrics.items() if name in brief}
             for part, metrics in run.metrics.as_dict().items()

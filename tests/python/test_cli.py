@@ -187,7 +187,7 @@ def test_debug_shows_the_traceback():
 def test_variants_and_version():
     rows = json.loads(photoflux("variants", "--json").stdout)
     assert rows["l1"]["penalty"]["conv"] == {"l1": 0.01}
-    assert len(photoflux("variants").stdout.splitlines()) == len(rows) == 10
+    assert len(photoflux("variants").stdout.splitlines()) == len(rows) == 14
     assert photoflux("--version").stdout.strip() == "0.1.0"
     usage = photoflux()
     assert usage.returncode == 2 or "Usage" in usage.stdout + usage.stderr

@@ -20,7 +20,8 @@ from photoflux.data.preparation import Source, homonym, kind_of
 from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines import get_engine
-from photoflux.errors import RunError, SettingError
+from photoflux.errors import DataError, RunError, SettingError
+from photoflux.features import Backbone
 from photoflux.model.layers import layers
 from photoflux.model.settings import settings_of
 from photoflux.model.variants import Variant, variant
@@ -28,6 +29,7 @@ from photoflux.model.variants import variants as table
 from photoflux.reporting.reproduce import command_line
 from photoflux.runs.folder import claimed_new, claimed_out
 from photoflux.runs.progress import Display, announce
+from photoflux.runs.transfer import BackboneOptions, input_shape, on_backbone, tuned, with_backbone
 from photoflux.system.names import reason, user_path
 
 ALL = "all"
@@ -48,6 +50,9 @@ def compare(
     groups: str | Path | None = None,
     resplit: bool = False,
     holdout: str | Path | None = None,
+    backbone: str | Path | None = None,
+    precision: str | None = None,
+    views: int = 0,
     engine: str = "auto",
     out: str | Path | None = None,
     progress: bool = True,
@@ -69,8 +74,11 @@ def compare(
         How many (1, 2, … are taken) or which.
     epochs, batch_size, learning_rate : optional
         Each variant's own unless given.
-    balance, image_size, positive
+    balance, positive
         As in `photoflux.train`.
+    image_size : int, optional
+        Height and width of a folder's images, for the variants that read pixels; None: the variants' own. A backbone
+        gets its own size.
     groups : str or Path, optional
         As in `photoflux.prepare`: whole groups are kept on one side of each split.
     resplit : bool
@@ -78,6 +86,8 @@ def compare(
     holdout : str or Path, optional
         A second folder of the same classes, from other sources: every variant is evaluated on it too. Images that
         any of the fits trains or validates on are left out and counted; a class may be missing.
+    backbone, precision, views
+        Of the transfer variants, as in `photoflux.train`.
     engine : str
         As in `photoflux.train`.
     out : str or Path, optional
@@ -105,58 +115,74 @@ def compare(
         "groups": groups,
         "resplit": resplit or None,
         "holdout": holdout,
+        "backbone": backbone,
+        "precision": precision,
+        "views": views or None,
         "engine": None if engine == "auto" else engine,
         "out": out,
     }
     compared, numbers = _compared(variants), _seeds(seeds)
+    asked = BackboneOptions(backbone, precision, views)
+    network = asked.open(compared, None)
+    compared = [on_backbone(variant, network) for variant in compared]
     settings = {
         (variant.name, seed): settings_of(variant, epochs, batch_size, learning_rate, seed, balance)
         for seed in numbers
         for variant in compared
     }
     with _folder(out) as folder, Display(progress) as display:
-        sizes = {variant.image_size for variant in compared}
-        if image_size is None and kind_of(data) == "folder":
-            if len(sizes) > 1:
-                made_for = " and ".join(map(str, sorted(sizes)))
-                raise SettingError(f"The variants are made for images of {made_for} pixels. Choose with `image_size`.")
-            (image_size,) = sizes
-        split = [
-            prepare_source(
-                data,
-                None,
-                positive=positive,
-                image_size=image_size,
-                seed=seed,
-                groups=groups,
-                resplit=resplit,
-                on_progress=display.step,
-            )
-            for seed in numbers
-        ]
+        sizes = _sizes(compared, image_size, network, kind_of(data))
+
+        def split_of(size: int | None) -> list[PreparedDataset]:
+            return [
+                prepare_source(
+                    data,
+                    None,
+                    positive=positive,
+                    image_size=size,
+                    seed=seed,
+                    groups=groups,
+                    resplit=resplit,
+                    on_progress=display.step,
+                )
+                for seed in numbers
+            ]
+
+        split_by_size = {size: split_of(size) for size in dict.fromkeys(sizes)}
+        split = split_by_size[sizes[0]]
+        _check_same_parts(split_by_size.values())
         note = homonym(data)
         if note is not None:
             display.say(f"Note: {note}")
         _announce(split, numbers, display)
-        second = None if holdout is None else second_folder(holdout, split, display)
-        fits = [
-            Fit(variant, settings[variant.name, seed], prepared)
-            for seed, prepared in zip(numbers, split, strict=True)
-            for variant in compared
-        ]
+        second_by_size = {
+            size: None if holdout is None else second_folder(holdout, prepared, display)
+            for size, prepared in split_by_size.items()
+        }
+        second = second_by_size[sizes[0]]
         weights = [
-            sum(layer.parameters for layer in layers(variant, split[0].shape, len(split[0].classes)))
+            sum(layer.parameters for layer in layers(variant, shape, len(split[0].classes)))
             for variant in compared
+            for shape in (input_shape(variant, split[0].shape, network),)
         ]
         display.say(
             f"Comparing {len(compared)} variants × {len(numbers)} seeds on {split[0].name} in {folder}; the runs take "
             f"{4e-9 * len(numbers) * sum(weights):.1f} GB there."
         )
         chosen_engine = get_engine(engine, display.say)
-        done = list(fit_all(fits, folder, chosen_engine, second, display))
+        fits = []
+        for number, seed in enumerate(numbers):
+            for variant, size in zip(compared, sizes, strict=True):
+                own, prepared = settings[variant.name, seed], split_by_size[size][number]
+                fitting = chosen_engine
+                if variant.takes_features:
+                    fitting = with_backbone(chosen_engine, network, prepared, display, views)
+                    variant, _ = tuned(fitting, variant, prepared, own)
+                fits.append(Fit(variant, own, prepared, fitting, second_by_size[size]))
+        done = list(fit_all(fits, folder, display))
         display.say("Measuring and resampling")
         measured = [
-            [measure(fit, run, folder, second) for fit, run in done if fit.variant is variant] for variant in compared
+            [measure(fit, run, folder) for fit, run in done if fit.variant.name == variant.name] for variant in compared
         ]
     names = [variant.name for variant in compared]
     reference = names.index("baseline") if "baseline" in names else 0
@@ -165,7 +191,7 @@ def compare(
     parts = ("validation", "test") if second is None else ("validation", "test", "holdout")
     rows = results_of(compared, measured, reference, parts)
     best = int(np.argmax(rows[decision.chosen].per_seed["validation"]))
-    run = [run for fit, run in done if fit.variant is compared[decision.chosen]][best]
+    run = [run for fit, run in done if fit.variant.name == compared[decision.chosen].name][best]
     threshold = None if len(run.classes) > 2 else (run.threshold or {"score": 0.5})["score"]
     found = Comparison(
         path=folder,
@@ -208,6 +234,36 @@ def _compared(given: str | Variant | Iterable[str | Variant]) -> list[Variant]:
     if len(compared) < 2 or len(set(names)) < len(names):
         raise SettingError(f"`variants` must be 2 or more different ones, or 'all'; received: {', '.join(names)!r}.")
     return compared
+
+
+def _sizes(
+    compared: Sequence[Variant], image_size: int | None, network: Backbone | None, kind: str
+) -> list[int | None]:
+    """Return the image size for each variant; a source that is no folder has its own.
+
+    Raises
+    ------
+    SettingError
+        If none is given and the variants that read pixels are made for different ones.
+    """
+    if kind != "folder":
+        return [image_size] * len(compared)
+    own = {variant.image_size for variant in compared if not variant.backbone}
+    if image_size is None and len(own) > 1:
+        made_for = " and ".join(map(str, sorted(own)))
+        raise SettingError(f"The variants are made for images of {made_for} pixels. Choose with `image_size`.")
+    of_backbone = network and network.image_size
+    return [(of_backbone if variant.backbone else image_size) or variant.image_size for variant in compared]
+
+
+def _check_same_parts(splits: Iterable[Sequence[PreparedDataset]]) -> None:
+    """Raise a `DataError` unless images of every size are split alike, which what is compared rests on."""
+    first, *others = [[(list(p.labels), list(p.split)) for p in split] for split in splits]
+    if any(other != first for other in others):
+        raise DataError(
+            "Images of the size for the variants and of the size for the backbone are not split alike, so their scores "
+            "cannot be compared. Give one prepared dataset."
+        )
 
 
 def _seeds(given: int | Sequence[int]) -> list[int]:

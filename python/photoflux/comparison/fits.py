@@ -30,11 +30,13 @@ from photoflux.runs.training import fit_and_save
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit of a comparison: a variant, a seed, the data that the seed splits, and how it is run."""
+    """One fit of a comparison: a variant, a seed, the data that the seed splits, what fits it, the second folder."""
 
     variant: Variant
     settings: Settings
     data: PreparedDataset
+    engine: Engine
+    holdout: Holdout | None = None
 
     @property
     def name(self) -> str:
@@ -63,9 +65,7 @@ class FitDisplay(Display):
         """Say nothing: an epoch's line of each fit would be too many."""
 
 
-def fit_all(
-    fits: Sequence[Fit], folder: Path, engine: Engine, holdout: Holdout | None, display: Display
-) -> Iterator[tuple[Fit, Run]]:
+def fit_all(fits: Sequence[Fit], folder: Path, display: Display) -> Iterator[tuple[Fit, Run]]:
     """Run the fits that are not there yet, and score the training part and the second folder with each.
 
     Raises
@@ -75,7 +75,7 @@ def fit_all(
     KeyboardInterrupt
         If Ctrl-C ended a fit; those before it are kept, and the next call goes on with it.
     """
-    there = {fit.name: _kept(fit, folder / "runs" / fit.name, engine) for fit in fits}
+    there = {fit.name: _kept(fit, folder / "runs" / fit.name) for fit in fits}
     kept = sum(run is not None for run in there.values())
     if kept:
         display.say(f"{kept} of {len(fits)} fits are there and are kept.")
@@ -88,17 +88,17 @@ def fit_all(
         if run is None:
             # What an earlier fit of this name scored is not this one's.
             _scores_file(fit, folder).unlink(missing_ok=True)
-            run = _fitted(fit, folder / "runs" / fit.name, engine, FitDisplay(display, advance))
+            run = _fitted(fit, folder / "runs" / fit.name, FitDisplay(display, advance))
             if run.ended == "interrupted":
                 shutil.rmtree(run.path)
                 _stop(number, fits, folder, display)
             if was_interrupted(run):
                 _stop(number + 1, fits, folder, display)
         if unscored_parts(run, fit.data):
-            run = _scored(fit, run, engine, FitDisplay(display, advance))
+            run = _scored(fit, run, FitDisplay(display, advance))
         if there[fit.name] is None:
             display.say(_line(fit, run))
-        _score(fit, run, folder, engine, holdout)
+        _score(fit, run, folder)
         yield fit, run
 
 
@@ -107,7 +107,7 @@ def _stop(kept: int, fits: Sequence[Fit], folder: Path, display: Display) -> NoR
     raise KeyboardInterrupt
 
 
-def _scored(fit: Fit, run: Run, engine: Engine, display: Display) -> Run:
+def _scored(fit: Fit, run: Run, display: Display) -> Run:
     """Score a run that is complete but for its scores, which could not be computed when it was trained.
 
     Raises
@@ -115,7 +115,7 @@ def _scored(fit: Fit, run: Run, engine: Engine, display: Display) -> Run:
     RunError
         If that fails again.
     """
-    run = finish(run, engine, fit.data, display)
+    run = finish(run, fit.engine, fit.data, display)
     if was_interrupted(run):
         raise KeyboardInterrupt
     if unscored_parts(run, fit.data):
@@ -132,17 +132,17 @@ def _line(fit: Fit, run: Run) -> str:
     )
 
 
-def _fitted(fit: Fit, path: Path, engine: Engine, display: Display) -> Run:
+def _fitted(fit: Fit, path: Path, display: Display) -> Run:
     try:
         with claimed(path):
-            trained = fit_and_save(engine, fit.variant, fit.data, fit.settings, path, display)
-            return finish_fit(trained, engine, fit.data, display)
+            trained = fit_and_save(fit.engine, fit.variant, fit.data, fit.settings, path, display)
+            return finish_fit(trained, fit.engine, fit.data, display)
     except DivergedError as error:
         display.say(f"{fit.name}: {error}")
         return load_run(path)
 
 
-def _kept(fit: Fit, path: Path, engine: Engine) -> Run | None:
+def _kept(fit: Fit, path: Path) -> Run | None:
     """Return the run of a fit that exists already and is complete."""
     if not path.exists():
         return None
@@ -151,7 +151,7 @@ def _kept(fit: Fit, path: Path, engine: Engine) -> Run | None:
     for name, found, expected in (
         ("variant", run.variant, fit.variant),
         *of_settings,
-        ("engine", run.engine, engine.name),
+        ("engine", run.engine, fit.engine.name),
         ("data", run.data.fingerprint, fit.data.fingerprint),
     ):
         if found != expected:
@@ -166,13 +166,13 @@ def _scores_file(fit: Fit, folder: Path) -> Path:
     return folder / "scores" / f"{fit.name}.safetensors"
 
 
-def _score(fit: Fit, run: Run, folder: Path, engine: Engine, holdout: Holdout | None) -> None:
+def _score(fit: Fit, run: Run, folder: Path) -> None:
     """Write the logits of the training part and of the second folder, unless they are there."""
-    path = _scores_file(fit, folder)
+    path, holdout = _scores_file(fit, folder), fit.holdout
     named = {"train": "", "holdout": "" if holdout is None else holdout.prepared.fingerprint}
     if path.exists() and _metadata(path).get("holdout") == named["holdout"]:
         return
-    model = engine.load(fit.variant, run.weights, fit.data.shape, len(fit.data.classes))
+    model = fit.engine.load(fit.variant, run.weights, fit.data.shape, len(fit.data.classes))
     arrays = {"train": logits_of(model, fit.data, fit.data.indices("train"))}
     if holdout is not None:
         arrays["holdout"] = logits_of(model, holdout.prepared, np.arange(len(holdout.prepared)))
@@ -192,7 +192,7 @@ def groups_of(prepared: PreparedDataset) -> np.ndarray:
     return np.array([int(row["group"]) for row in prepared.files()], dtype=np.int64)
 
 
-def measure(fit: Fit, run: Run, folder: Path, holdout: Holdout | None) -> Measured:
+def measure(fit: Fit, run: Run, folder: Path) -> Measured:
     """Measure a fit on the validation and test parts, and on the second folder if there is one.
 
     Raises
@@ -207,11 +207,11 @@ def measure(fit: Fit, run: Run, folder: Path, holdout: Holdout | None) -> Measur
     for part in ("validation", "test"):
         chosen = fit.data.indices(part)
         parts[part] = (run.logits(part), fit.data.labels[chosen], groups[chosen])
-    if holdout is not None:
-        chosen, second = holdout.chosen, holdout.prepared
+    if fit.holdout is not None:
+        chosen, second = fit.holdout.chosen, fit.holdout.prepared
         parts["holdout"] = (scores["holdout"][chosen], second.labels[chosen], groups_of(second)[chosen])
     training = decisions(scores["train"]) == fit.data.labels[fit.data.indices("train")]
-    weights = read_weights_of(run.weights, run.variant, run.shape, len(run.classes)).values()
+    weights = read_weights_of(run.weights, run.variant, run.input_shape, len(run.classes)).values()
     images = {part: images_of(fit.variant, *values) for part, values in parts.items()}
     binary = len(run.classes) == 2
     return Measured(

@@ -98,6 +98,10 @@ class Int8Network(Network):
         (features,) = self._session.run([FEATURES], {PIXELS: np.ascontiguousarray(images)})
         return np.asarray(features)
 
+    def model(self) -> onnx.ModelProto:
+        """Return its graph; see `Network.model`."""
+        return int8_graph_of(self._folded, self.ranges)
+
     def as_dict(self) -> dict[str, Any]:
         """Return its name, fingerprint and ranges."""
         ranges = {name: list(limits) for name, limits in self.ranges.items()}

@@ -21,6 +21,7 @@ from photoflux.system.claims import claim
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import onnx
     import onnxruntime
 
 BATCH = 16  # images a run; more of them take more memory and are no faster
@@ -79,6 +80,16 @@ class Network(ABC):
         """Return the features, float32 (N, F), of a batch, uint8 (N, 3, H, W)."""
 
     @abstractmethod
+    def model(self) -> onnx.ModelProto:
+        """Return its graph: ``pixels``, (N, 3, H, W), 0 to 255, of any type, to ``features``, float32 (N, F).
+
+        Raises
+        ------
+        BackboneError
+            If it cannot be a part of another graph.
+        """
+
+    @abstractmethod
     def as_dict(self) -> dict[str, Any]:
         """Return what it takes to open it again, as plain JSON-ready values."""
 
@@ -129,6 +140,10 @@ class PretrainedNetwork(Network):
         """Return the features, float32 (N, F), of a batch, uint8 (N, 3, H, W)."""
         (features,) = self._session.run([FEATURES], {PIXELS: np.ascontiguousarray(images)})
         return np.asarray(features)
+
+    def model(self) -> onnx.ModelProto:
+        """Return its graph; see `Network.model`."""
+        return graph_of(self.folded)
 
     def as_dict(self) -> dict[str, Any]:
         """Return its name and fingerprint."""

@@ -20,6 +20,7 @@ import numpy as np
 
 from photoflux.data.checks import check_image_size
 from photoflux.errors import BackboneError, SettingError
+from photoflux.features.graph import FEATURES, PIXELS
 from photoflux.features.network import Network
 from photoflux.features.runtime import need, session_of
 from photoflux.system.names import printable
@@ -94,6 +95,43 @@ class OnnxFile(Network):
         whole = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
         parts = [self._features(whole[start : start + self._batch]) for start in range(0, len(whole), self._batch)]
         return np.concatenate(parts)[: len(pixels)]
+
+    def model(self) -> onnx.ModelProto:
+        """Return its graph, with the scaling of pixels before it; see `Network.model`."""
+        import onnx
+        from onnx import TensorProto, compose, helper, numpy_helper
+
+        if self._batch is not None:
+            self._refuse(
+                f"takes {self._batch} images at a time and no other number, so it cannot be part of a model that takes "
+                "any",
+                "Export it with a batch of any size",
+            )
+        model = compose.add_prefix(onnx.load(self.path), "model.")
+        before, after = [helper.make_node("Cast", [PIXELS], ["whole"], to=TensorProto.FLOAT)], "whole"
+        if self._dtype != np.uint8:
+            for name, value in (("mean", self.mean), ("scale", self.scale)):
+                numbers = np.broadcast_to(np.asarray(value, np.float32).reshape(-1), (3,)).reshape(1, 3, 1, 1)
+                model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(numbers), name))
+                before.append(helper.make_node("Sub" if name == "mean" else "Div", [after, name], [f"{name}.done"]))
+                after = f"{name}.done"
+        if self.layout == "NHWC":
+            before.append(helper.make_node("Transpose", [after], ["places"], perm=[0, 2, 3, 1]))
+            after = "places"
+        dtype = helper.np_dtype_to_tensor_dtype(np.dtype(self._dtype))
+        before.append(helper.make_node("Cast", [after], [f"model.{self._input}"], to=dtype))
+        model.graph.initializer.append(numpy_helper.from_array(np.array([0, self.features]), "row"))
+        end = [
+            helper.make_node("Reshape", [f"model.{self._output}", "row"], ["rows"]),
+            helper.make_node("Cast", ["rows"], [FEATURES], to=TensorProto.FLOAT),
+        ]
+        nodes = [*before, *model.graph.node, *end]
+        del model.graph.node[:], model.graph.input[:], model.graph.output[:]
+        model.graph.node.extend(nodes)
+        sides: list[str | int | None] = ["images", 3, "height", "width"]
+        model.graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, sides))
+        model.graph.output.append(helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["images", self.features]))
+        return model
 
     def as_dict(self) -> dict[str, Any]:
         """Return its name, fingerprint, path and layout, and how pixels are scaled."""

@@ -185,7 +185,7 @@ def _score(
     finisher: _Finisher, engine: Engine | Callable[[], Engine], prepared: PreparedDataset, parts: Sequence[str]
 ) -> None:
     run = finisher.run
-    read_weights_of(run.weights, run.variant, prepared.shape, len(prepared.classes))  # before an engine starts
+    read_weights_of(run.weights, run.variant, run.input_shape, len(run.classes))  # before an engine starts
     chosen: Engine = engine() if callable(engine) else engine
     model = chosen.load(run.variant, run.weights, prepared.shape, len(prepared.classes))
     logits: dict[str, np.ndarray] = {}
@@ -196,7 +196,7 @@ def _score(
             continue
         if part in parts:
             logits[part] = logits_of(model, prepared, indices)
-            metrics = metrics_of(run.variant, run.weights, prepared, indices, logits[part])
+            metrics = metrics_of(run, prepared, indices, logits[part])
             left_out = len(prepared.indices(part)) - len(indices)
             scored[part] = dataclasses.replace(metrics, part=part, left_out=left_out)
         else:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.errors import SettingError
@@ -37,7 +41,28 @@ def train_command(run: Run) -> str:
     options |= {name: value for name, value in asdict(run.settings).items() if value != defaults[name]}
     if run.initial is not None:
         options["initial"] = run.initial["path"]
+    options |= _backbone_options(run)
     return command_line(["photoflux", "train", run.variant.name, str(run.data.path)], {"engine": run.engine, **options})
+
+
+def _backbone_options(run: Run) -> dict[str, Any]:
+    """Return the options that give a run its backbone, as far as they differ from what its variant says."""
+    said = run.backbone
+    if said is None:
+        return {}
+    spec = "+".join(network.get("path") or network["name"] for network in said["networks"])
+    scaled: Mapping[str, Any] = next((network for network in said["networks"] if network.get("mean") is not None), {})
+    return {
+        "backbone": spec if spec != variants()[run.variant.name].backbone else None,
+        "precision": said["precision"] if said["precision"] != "float32" else None,
+        "views": said["views"] or None,
+        "backbone_mean": _joined(scaled.get("mean")),
+        "backbone_scale": _joined(scaled.get("scale")),
+    }
+
+
+def _joined(value: Any) -> str | None:
+    return None if value is None else ",".join(f"{x:g}" for x in np.ravel(value))
 
 
 def prepare_command(prepared: PreparedDataset) -> str | None:
@@ -80,4 +105,6 @@ def _variant_options(variant: Variant) -> dict[str, Any] | None:
         made = chosen_variant(variant.name, options.get("l1"), options.get("l2"), options.get("loss"))
     except SettingError:
         return None
+    if own.backbone:  # given by options of their own, see `_backbone_options`
+        made = dataclasses.replace(made, backbone=variant.backbone)
     return options if made == variant else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,8 @@ def settings(run: Run, tr: Translator) -> list[tuple[str, str]]:
         (tr("regularisation"), "; ".join(text_of(item, tr) for item in regularisation(variant))),
         (tr("loss"), tr(LOSSES[variant.loss])),
     ]
+    if run.backbone is not None:
+        rows.append((tr("backbone"), _backbone(run.backbone, tr)))
     if run.ended != "adopted":
         rows += [
             (tr("optimiser"), tr.sentence("Adam, learning rate {rate}", rate=chosen.learning_rate)),
@@ -132,6 +135,15 @@ def settings(run: Run, tr: Translator) -> list[tuple[str, str]]:
             (tr("seed"), str(chosen.seed)),
         ]
     return [*rows, (tr("initial weights"), _origin(run, tr))]
+
+
+def _backbone(backbone: Mapping[str, Any], tr: Translator) -> str:
+    parts = [f"{backbone['name']} ({backbone['precision']})", tr.sentence("{n} features", n=backbone["features"])]
+    if backbone.get("remaining") is not None:
+        parts.append(tr.sentence("{n} of them with a weight that is not 0", n=backbone["remaining"]))
+    if backbone["views"]:
+        parts.append(tr.sentence("{n} augmented views of each training image", n=backbone["views"]))
+    return ", ".join(parts)
 
 
 def _origin(run: Run, tr: Translator) -> str:

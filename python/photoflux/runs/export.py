@@ -7,6 +7,11 @@ from pathlib import Path
 
 from photoflux.engines.keras.engine import KerasEngine
 from photoflux.errors import EngineError, RunError, SettingError, unknown_name
+from photoflux.features import backbone_from
+from photoflux.features.classifier import write_classifier
+from photoflux.features.network import PretrainedNetwork
+from photoflux.model.layers import layers
+from photoflux.model.weights import read_weights_of
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run, load_run
 from photoflux.system.names import user_path
@@ -54,6 +59,9 @@ def export(run: str | Path | Run, path: str | Path, format: str | None = None, *
         )
     if not path.parent.is_dir():
         raise RunError(f"There is no folder {path.parent}. Make it, or choose another place for {path.name}.")
+    if run.backbone is not None:
+        _export_transfer(run, path, kind, progress)
+        return path
     missing = [name for name in ("onnx", "tf2onnx") if kind == "onnx" and importlib.util.find_spec(name) is None]
     if missing:
         raise EngineError(
@@ -64,6 +72,25 @@ def export(run: str | Path | Run, path: str | Path, format: str | None = None, *
         display.say(f"Exporting {run.path} with Keras")
         engine.export(run.variant, run.weights, run.shape, len(run.classes), path, kind)
     return path
+
+
+def _export_transfer(run: Run, path: Path, kind: str, progress: bool) -> None:
+    """Write backbone and head as one model: ONNX by itself, Keras through Keras."""
+    assert run.backbone is not None
+    backbone, classes = backbone_from(run.backbone), len(run.classes)
+    if kind == "onnx":
+        weights = read_weights_of(run.weights, run.variant, run.input_shape, classes)
+        write_classifier(path, backbone, layers(run.variant, run.input_shape, classes), weights, run.shape)
+        return
+    folded = [network.folded.path for network in backbone.networks if isinstance(network, PretrainedNetwork)]
+    if len(folded) < len(backbone.networks) or backbone.precision != "float32":
+        raise SettingError(
+            f"The backbone {backbone.name} ({backbone.precision}) is an ONNX graph, of which no Keras model can be "
+            "made. Export the run as model.onnx."
+        )
+    with KerasEngine() as engine, Display(progress) as display:
+        display.say(f"Exporting {run.path} with Keras")
+        engine.export(run.variant, run.weights, run.shape, classes, path, kind, folded)
 
 
 def _format_of(path: Path, format: str | None) -> str:

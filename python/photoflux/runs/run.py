@@ -56,6 +56,10 @@ class Run:
         Of what computed it.
     created : str
         When it was saved, ISO 8601, UTC.
+    backbone : dict or None
+        Of a transfer variant, what made the features: ``name``, ``features`` (how many), ``precision``, ``views``
+        (augmented views of each training image), with proximal steps ``remaining`` (how many features have a weight
+        that is not 0), and what else `photoflux.features.backbone_from` takes.
     initial : dict or None
         Where the initial weights came from: the ``path`` of a run, weights file or Keras file, and the ``fingerprint``
         (`photoflux.model.weights.fingerprint_of`) of its weights; None: drawn from the seed.
@@ -80,6 +84,7 @@ class Run:
     metrics: RunMetrics
     versions: dict[str, str]
     created: str = ""
+    backbone: dict[str, Any] | None = None
     initial: dict[str, Any] | None = None
     threshold: dict[str, Any] | None = None
     temperature: float | None = None
@@ -99,6 +104,11 @@ class Run:
     def shape(self) -> Shape:
         """Channels, height and width of the images."""
         return self.data.shape
+
+    @property
+    def input_shape(self) -> Shape:
+        """What its layers take: `shape`, or of a transfer variant the features as an image of 1×1."""
+        return self.shape if self.backbone is None else Shape(int(self.backbone["features"]), 1, 1)
 
     def logits(self, part: str) -> np.ndarray:
         """Return the logits of the validation or test part, (N, outputs) float32, in the order of its images.
@@ -135,6 +145,7 @@ class Run:
             "seconds": self.seconds,
             "metrics": self.metrics.as_dict(),
             "created": self.created,
+            **({} if self.backbone is None else {"backbone": self.backbone}),
             "initial": self.initial,
             "threshold": self.threshold,
             "temperature": self.temperature,
@@ -157,6 +168,10 @@ class Run:
         ]
         if self.data.split == "given":
             lines.append("  split       the folder's own parts")
+        if self.backbone is not None:
+            line = "  backbone    {name} ({precision}), {features} features".format(**self.backbone)
+            remaining = self.backbone.get("remaining")
+            lines.append(line + ("" if remaining is None else f", {remaining} of them with a weight that is not 0"))
         if self.threshold is not None:
             lines.append("  threshold   {score:.6g}, for a {promise} of {value:g} or more".format(**self.threshold))
         lines += [f"  note        {note}" for note in self.notes]
@@ -206,6 +221,7 @@ def load_run(path: str | Path) -> Run:
             metrics=RunMetrics(TrainMetrics.of(history, kept)) if metrics is None else RunMetrics.from_dict(metrics),
             versions=values["versions"],
             created=values.get("created", ""),
+            backbone=values.get("backbone"),
             initial=values.get("initial"),
             threshold=threshold,
             temperature=values.get("temperature"),
@@ -226,4 +242,4 @@ def read_history(path: Path) -> list[EpochRow]:
 
 def summary_of_run(run: Run) -> Summary:
     """Return the summary of a run's variant on images of its size."""
-    return summary_of(run.variant, run.shape, len(run.classes), run.settings.batch_size)
+    return summary_of(run.variant, run.input_shape, len(run.classes), run.settings.batch_size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -11,11 +10,11 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import Engine, Model
 from photoflux.errors import RunError
 from photoflux.model.layers import layers, penalty_of
-from photoflux.model.variants import Variant
 from photoflux.model.weights import read_weights_of
 from photoflux.runs.evaluation import Metrics, score
 from photoflux.runs.run import Run
 from photoflux.runs.selection import Selection
+from photoflux.runs.transfer import TransferModel
 
 EVALUATION_BATCH = 64
 
@@ -25,18 +24,16 @@ def score_selection(engine: Engine, run: Run, selection: Selection) -> Metrics:
     prepared, chosen = selection.prepared, selection.chosen
     model = engine.load(run.variant, run.weights, prepared.shape, len(prepared.classes))
     logits = logits_of(model, prepared, chosen)
-    found = metrics_of(run.variant, run.weights, prepared, chosen, logits)
+    found = metrics_of(run, prepared, chosen, logits)
     return replace(
         found, part=selection.part, left_out=selection.left_out, notes=selection.notes, rejected=selection.rejected
     )
 
 
-def metrics_of(
-    variant: Variant, weights: Path, prepared: PreparedDataset, chosen: np.ndarray, logits: np.ndarray
-) -> Metrics:
-    """Score the logits, (N, outputs), of chosen images, and the penalty of the weights that gave them."""
-    shape, classes = prepared.shape, len(prepared.classes)
-    kernels = read_weights_of(weights, variant, shape, classes) if variant.penalty else {}
+def metrics_of(run: Run, prepared: PreparedDataset, chosen: np.ndarray, logits: np.ndarray) -> Metrics:
+    """Score a run's logits, (N, outputs), of chosen images, and the penalty of its weights."""
+    variant, shape, classes = run.variant, run.input_shape, len(run.classes)
+    kernels = read_weights_of(run.weights, variant, shape, classes) if variant.penalty else {}
     penalty = penalty_of(layers(variant, shape, classes), kernels)
     folders = np.asarray(prepared.folder_labels())[chosen]
     return score(variant, logits, prepared.labels[chosen], classes, penalty, folders.tolist())
@@ -56,4 +53,8 @@ def own_logits(run: Run, part: str, images: int) -> np.ndarray | None:
 def logits_of(model: Model, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
     """Return the logits, (N, outputs), of chosen images, a block at a time: all at once may not fit into memory."""
     blocks = np.array_split(chosen, max(1, len(chosen) // 1024))
-    return np.concatenate([model.logits(prepared.images[block], batch_size=EVALUATION_BATCH) for block in blocks])
+    images = prepared.images
+    if isinstance(model, TransferModel):
+        # Of a dataset the features are kept.
+        images, model = model.engine.features(prepared).images, model.head
+    return np.concatenate([model.logits(images[block], batch_size=EVALUATION_BATCH) for block in blocks])

@@ -207,7 +207,7 @@ def _seen_before(initial: Mapping[str, str | None]) -> Seen:
     path = Path(initial["path"] or "")
     try:
         run = load_run(path)
-        weights = read_weights_of(run.weights, run.variant, run.shape, len(run.classes))
+        weights = read_weights_of(run.weights, run.variant, run.input_shape, len(run.classes))
         if fingerprint_of(weights) == initial["fingerprint"]:
             return seen_by(run)
     except RunError:

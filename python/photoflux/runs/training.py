@@ -22,6 +22,7 @@ from photoflux.runs.folder import write_description, writing
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run, load_run
 from photoflux.runs.seen import fitted, notes_of, seen_with, write_seen
+from photoflux.runs.transfer import backbone_entry, backbone_of, input_shape
 from photoflux.system.names import reason, user_path
 from photoflux.system.signals import held
 
@@ -82,7 +83,7 @@ def fit_and_save(
         If the folder cannot be written, or another process writes to it; an earlier run there stays.
     """
     rows: list[EpochRow] = []
-    classes, shape = len(prepared.classes), prepared.shape
+    classes, shape = len(prepared.classes), input_shape(variant, prepared.shape, backbone_of(engine))
     origin = None if initial is None else origin_of(initial, read_weights_of(initial, variant, shape, classes))
     seen = fitted(prepared, None if initial is None else seen_with(initial))
     notes = notes_of(seen, prepared)
@@ -133,6 +134,7 @@ def fit_and_save(
                 seconds=seconds,
                 metrics=RunMetrics(TrainMetrics.of(fit.history, fit.kept_epoch)),
                 versions=versions,
+                backbone=backbone_entry(engine, variant, weights, classes),
                 initial=origin,
                 notes=notes,
             )

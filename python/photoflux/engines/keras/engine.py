@@ -122,9 +122,22 @@ class KerasEngine:
         self._worker.request("load", values)
         return KerasModel(self, values, variant, shape, outputs_of(classes))
 
-    def export(self, variant: Variant, weights: Path, shape: Shape, classes: int, path: Path, format: str) -> None:
-        """Write the model of a weights file, for images of a shape (C, H, W), as ``"keras"`` or ``"onnx"``."""
+    def export(
+        self,
+        variant: Variant,
+        weights: Path,
+        shape: Shape,
+        classes: int,
+        path: Path,
+        format: str,
+        backbones: Sequence[Path] = (),
+    ) -> None:
+        """Write the model of a weights file, for images of a shape (C, H, W), as ``"keras"`` or ``"onnx"``.
+
+        `backbones` are the folded weights files of a transfer variant's backbone, whose features stand side by side.
+        """
         values = {"weights": str(weights), "shape": shape, "classes": classes, "path": str(path), "format": format}
+        values |= {"backbones": [str(backbone) for backbone in backbones]}
         self._worker.request("export", {"variant": variant.as_dict(), **values})
 
     def import_model(

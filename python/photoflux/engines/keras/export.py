@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import keras
 import numpy as np
 
 from photoflux.data.shape import Shape
+from photoflux.engines.keras.backbone import features_of
 from photoflux.engines.keras.models import build_model
 from photoflux.errors import RunError
+from photoflux.features.folding import Folded, read_folded
 from photoflux.model.variants import Variant
 from photoflux.model.weights import read_weights_of
 from photoflux.system import atomic
@@ -21,8 +24,12 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
     variant, path = Variant.from_dict(request["variant"]), Path(request["path"])
     shape = Shape(*request["shape"])
     keras.backend.clear_session()
-    weights = read_weights_of(request["weights"], variant, shape, request["classes"])
-    model = build_model(variant, shape, request["classes"], weights=weights)
+    backbones = [read_folded(Path(backbone)) for backbone in request["backbones"]]
+    taken = Shape(sum(backbone.features for backbone in backbones), 1, 1) if backbones else shape
+    weights = read_weights_of(request["weights"], variant, taken, request["classes"])
+    model = build_model(variant, taken, request["classes"], weights=weights)
+    if backbones:
+        model = _on_pixels(model, shape, backbones)
     try:
         # Both exporters go by the suffix.
         with atomic.writing_file(path, suffix=path.suffix) as temporary:
@@ -37,3 +44,11 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
             "what was there before is unchanged."
         ) from error
     return {}
+
+
+def _on_pixels(head: keras.Model, shape: Shape, backbones: Sequence[Folded]) -> keras.Model:
+    """Return a head as a model of images, with the backbones before it."""
+    pixels = keras.Input(shape.hwc, name="pixels")
+    features = [features_of(pixels, backbone) for backbone in backbones]
+    x = features[0] if len(features) == 1 else keras.layers.Concatenate(name="features")(features)
+    return keras.Model(pixels, head(keras.layers.Reshape(head.input_shape[1:], name="as_pixel")(x)), name=head.name)

@@ -1,0 +1,205 @@
+"""Joins a backbone to an engine: heads are fitted on its features, and images are predicted from their pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from photoflux.data.prepared import PreparedDataset
+from photoflux.data.shape import Shape
+from photoflux.engines.base import Engine, Fit, Model, OnBatch, OnEpoch
+from photoflux.errors import SettingError
+from photoflux.features import Backbone, backbone_from, features_dataset, open_backbone
+from photoflux.model.layers import layers
+from photoflux.model.settings import Settings
+from photoflux.model.variants import Variant, variants
+from photoflux.model.weights import read_weights_of
+from photoflux.runs.progress import Display
+from photoflux.runs.run import Run
+from photoflux.runs.strength import cross_validated
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """What a user says of the backbone of transfer variants; an option that is not given is None or 0.
+
+    Attributes
+    ----------
+    backbone : str, Path or None
+        A name, names joined by ``+``, or an ONNX file; None: the variant's own.
+    precision : str or None
+        ``"float32"`` or ``"int8"``; None: float32.
+    views : int
+        Augmented views of each training image, 0 or more.
+    mean, scale : float, sequence of float or None
+        Of an ONNX file: its input is (pixels − mean) / scale, of pixels from 0 to 255.
+    """
+
+    backbone: str | Path | None = None
+    precision: str | None = None
+    views: int = 0
+    mean: float | Sequence[float] | None = None
+    scale: float | Sequence[float] | None = None
+
+    def open(self, chosen: Iterable[Variant], image_size: int | None) -> Backbone | None:
+        """Return the backbone of the transfer variants among those chosen; None if there are none.
+
+        Raises
+        ------
+        SettingError
+            If an option is given that no variant needs, or the variants have different backbones.
+        BackboneError
+            If the backbone cannot be had; the message says what to install or give.
+        """
+        own = dict.fromkeys(variant.backbone for variant in chosen if variant.backbone)
+        if not own:
+            for name, value in dataclasses.asdict(self).items():
+                if value not in (None, 0):
+                    known = ", ".join(name for name, variant in variants().items() if variant.backbone)
+                    option = {"mean": "backbone_mean", "scale": "backbone_scale"}.get(name, name)
+                    raise SettingError(f"`{option}` is for the variants on a backbone only: {known}.")
+            return None
+        if len(own) > 1 and self.backbone is None:
+            raise SettingError(f"The variants have different backbones: {', '.join(own)}. Choose with `backbone`.")
+        return open_backbone(
+            next(iter(own)) if self.backbone is None else self.backbone,
+            image_size=image_size,
+            mean=self.mean,
+            scale=self.scale,
+            precision=self.precision or "float32",
+        )
+
+
+def on_backbone(variant: Variant, backbone: Backbone | None) -> Variant:
+    """Return a transfer variant as one on this backbone; others are returned as they are."""
+    if backbone is None or not variant.takes_features:
+        return variant
+    return dataclasses.replace(variant, backbone=backbone.name)
+
+
+class TransferModel:
+    """A backbone and a head, from pixels to logits; see `photoflux.engines.base.Model`."""
+
+    def __init__(self, engine: TransferEngine, head: Model) -> None:
+        self.engine, self.head = engine, head
+
+    def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+        """Return the logits; see `photoflux.engines.base.Model.logits`."""
+        features = self.engine.backbone.features_of(images, batch_size=batch_size)
+        return self.head.logits(features[:, :, None, None], batch_size=batch_size)
+
+
+class TransferEngine:
+    """An engine whose transfer variants read images; their features are computed once a dataset.
+
+    Variants without a backbone go to the engine as they are.
+
+    Parameters
+    ----------
+    engine : Engine
+        Fits and applies the heads.
+    backbone : Backbone
+        Makes the features.
+    display : Display
+        Shows the progress of the features.
+    views : int
+        Augmented views of each training image that a fit sees too.
+    """
+
+    def __init__(self, engine: Engine, backbone: Backbone, display: Display, views: int = 0) -> None:
+        self.engine, self.backbone, self.views = engine, backbone, views
+        self.name = engine.name
+        self._display = display
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of what computes, the backbone's runtime among them."""
+        return self.engine.versions() | {"onnxruntime": version("onnxruntime")}
+
+    def features(self, prepared: PreparedDataset, views: int = 0, seed: int = 0) -> PreparedDataset:
+        """Return the features dataset of a prepared dataset, computed if it is not there yet."""
+        return features_dataset(prepared, self.backbone, views=views, seed=seed, on_progress=self._display.step)
+
+    def fit(
+        self,
+        variant: Variant,
+        prepared: PreparedDataset,
+        settings: Settings,
+        weights: Path,
+        *,
+        initial: Path | None = None,
+        on_batch: OnBatch | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> Fit:
+        """Fit a variant; see `photoflux.engines.base.Engine.fit`."""
+        data = self.features(prepared, self.views, settings.seed) if variant.takes_features else prepared
+        return self.engine.fit(variant, data, settings, weights, initial=initial, on_batch=on_batch, on_epoch=on_epoch)
+
+    def load(self, variant: Variant, weights: Path, shape: Shape, classes: int) -> Model:
+        """Return the model of a weights file; see `photoflux.engines.base.Engine.load`."""
+        if not variant.takes_features:
+            return self.engine.load(variant, weights, shape, classes)
+        return TransferModel(
+            self, self.engine.load(variant, weights, input_shape(variant, shape, self.backbone), classes)
+        )
+
+
+def input_shape(variant: Variant, shape: Shape, backbone: Backbone | None) -> Shape:
+    """Return what a variant's layers take where there are images of a shape: these, or the features of a backbone."""
+    return Shape(backbone.features, 1, 1) if variant.takes_features and backbone is not None else shape
+
+
+def backbone_of(engine: Engine) -> Backbone | None:
+    """Return the backbone that an engine is joined to; None without one."""
+    return engine.backbone if isinstance(engine, TransferEngine) else None
+
+
+def with_backbone(
+    engine: Engine, backbone: Backbone | None, prepared: PreparedDataset, display: Display, views: int = 0
+) -> Engine:
+    """Return the engine for fits to a dataset, joined to a backbone if there is one, which is calibrated if need be."""
+    if backbone is None:
+        return engine
+    return TransferEngine(engine, backbone.calibrated_on(prepared), display, views)
+
+
+def tuned(engine: Engine, variant: Variant, prepared: PreparedDataset, settings: Settings) -> tuple[Variant, str]:
+    """Return a transfer variant with the L2 coefficient that `cross_validated` chooses, and what to say of it.
+
+    Any other variant, and one whose coefficient is not the table's, is returned as it is.
+    """
+    own = variants().get(variant.name)
+    if not isinstance(engine, TransferEngine) or own is None or own.penalty != variant.penalty:
+        return variant, ""
+    return cross_validated(variant, engine.features(prepared), prepared, settings)
+
+
+def backbone_entry(engine: Engine, variant: Variant, weights: Path, classes: int) -> dict[str, Any] | None:
+    """Return what a run says of the backbone, and of the features that its weights use; None without one."""
+    if not isinstance(engine, TransferEngine) or not variant.takes_features:
+        return None
+    entry = engine.backbone.as_dict() | {"views": engine.views}
+    if variant.proximal:
+        shape = Shape(engine.backbone.features, 1, 1)
+        first = next(layer.name for layer in layers(variant, shape, classes) if layer.kind == "dense")
+        kernel = read_weights_of(weights, variant, shape, classes)[f"{first}.kernel"]
+        entry["remaining"] = int(kernel.any(axis=1).sum())
+    return entry
+
+
+def engine_of(engine: Engine, run: Run, display: Display) -> Engine:
+    """Return the engine that applies a run, its backbone included where it has one.
+
+    Raises
+    ------
+    BackboneError
+        If the run's backbone is not on this machine, or is another.
+    """
+    if run.backbone is None:
+        return engine
+    return TransferEngine(engine, backbone_from(run.backbone), display)
