@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import keras
+import numpy as np
 
-from photoflux.engines.keras import server
+from photoflux.engines.keras import models, server, steps
 
 
 def adam_epsilon() -> None:
@@ -53,7 +55,29 @@ def half_the_l2() -> None:
     keras.regularizers.L2 = lambda factor: l2(factor / 2)
 
 
+def no_proximal_step() -> None:
+    """L1 in the loss only."""
+    step = steps.step
+
+    def without(optimizer, model, variant, slopes):
+        step(optimizer, model, dataclasses.replace(variant, proximal=False), slopes)
+
+    steps.step = without
+
+
+def deviation_of_a_sample() -> None:
+    """Divided by N − 1, not N."""
+    measured = models.measured
+
+    def of_a_sample(features):
+        values = measured(features)
+        return values | {"deviation": np.std(features, axis=(0, 2, 3), ddof=1)}
+
+    models.measured = of_a_sample
+
+
 FAULTS = (adam_epsilon, flipped_kernel, penalty_on_biases, flatten_order, half_the_l2)
+FAULTS += (no_proximal_step, deviation_of_a_sample)
 
 if __name__ == "__main__":
     {fault.__name__: fault for fault in FAULTS}[os.environ["FAULT"]]()

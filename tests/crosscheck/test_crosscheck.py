@@ -205,6 +205,23 @@ def test_a_fault_is_caught(fault, first, where, flux, keras, scans, monkeypatch)
     assert [check.name for check in found.checks[-3:] if check.passed] == list(ROWS[-3:])
 
 
+@pytest.mark.parametrize(
+    ("fault", "first", "where"),
+    [
+        ("no_proximal_step", "one step of Adam, and the proximal one", "output.kernel"),
+        ("deviation_of_a_sample", "mean and deviation of the training part", "standardise.deviation"),
+    ],
+)
+def test_a_fault_of_a_transfer_variant_is_caught(fault, first, where, flux, features, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    with KerasEngine() as faulty:
+        faulty._process = Worker("faulty_keras", {**ENVIRONMENT, "FAULT": fault}, "faulty Keras worker")
+        found = Prover(flux, faulty, features, steps=3).prove(variant("transfer_l1"))
+    failed = [check for check in found.checks if not check.passed]
+    assert failed[0].name == first
+    assert where in failed[0].shown.name
+
+
 def test_a_penalty_on_biases_shows_in_the_biases_gradients_too(flux, scans, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent)
     with KerasEngine() as faulty:
