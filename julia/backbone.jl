@@ -165,30 +165,3 @@ function same_padding(kernel, size, stride)
     totals = max.((cld.(size, stride) .- 1) .* stride .+ kernel .- size, 0)
     return (totals[1] ÷ 2, cld(totals[1], 2), totals[2] ÷ 2, cld(totals[2], 2))
 end
-
-"""
-    backbone_features(backbone, images; batch_size = 32)
-
-Return the features of images, in batches of bounded memory.
-
-# Arguments
-- `backbone`: a chain of [`load_backbone`](@ref).
-- `images::AbstractArray{<:Real,4}`: `W×H×C×N`, 0 to 255, of the size that the backbone was loaded for; 1 or 3 channels.
-- `batch_size::Integer`: images at a time; it bounds the memory.
-
-# Returns
-- `Matrix{Float32}`: `features×N`.
-
-# Throws
-- `DimensionMismatch`: images of another size.
-"""
-function backbone_features(backbone::Chain, images::AbstractArray{<:Real,4}; batch_size::Integer=32)
-    batch_size >= 1 || throw(ArgumentError("`batch_size` must be 1 or more; received: $batch_size."))
-    parts = map(Iterators.partition(axes(images, 4), batch_size)) do batch
-        convert(Matrix{Float32}, backbone(images[:, :, :, batch]))
-    end
-    return isempty(parts) ? zeros(Float32, features_of(backbone), 0) : reduce(hcat, parts)
-end
-
-# How many features a backbone has, or several side by side.
-features_of(backbone::Chain) = :top in keys(backbone) ? length(backbone[:top].bias) : sum(features_of, backbone[:beside].layers)

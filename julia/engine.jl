@@ -71,6 +71,40 @@ function engine_logits!(address::Int, model, images::Int, width::Int, height::In
     return nothing
 end
 
+"""
+    engine_backbone(source, width, height)
+
+Return a backbone for images of this size, for [`engine_features!`](@ref); `source` is as for [`load_backbone`](@ref).
+"""
+engine_backbone(source::String, width::Int, height::Int) =
+    dispatch_barrier(PreparedBackbone, load_backbone(source; image_size=(width, height)))::PreparedBackbone
+
+"""
+    engine_features!(address, backbone, images, width, height, channels, n, batch_size)
+
+Write the features of images to an address, as [`engine_logits!`](@ref) writes logits.
+"""
+function engine_features!(
+    address::Int, backbone::PreparedBackbone, images::Int, width::Int, height::Int, channels::Int, n::Int, batch_size::Int,
+)
+    x = unsafe_wrap(Array, Ptr{UInt8}(images), (width, height, channels, n))
+    features = backbone_features(backbone, x; batch_size)
+    copyto!(unsafe_wrap(Array, Ptr{Float32}(address), size(features)), features)
+    return nothing
+end
+
+"""
+    engine_activations(backbone, images, width, height, channels, n)
+
+Return the [`backbone_activations`](@ref) of images at an address.
+"""
+function engine_activations(backbone::PreparedBackbone, images::Int, width::Int, height::Int, channels::Int, n::Int)
+    return backbone_activations(backbone, unsafe_wrap(Array, Ptr{UInt8}(images), (width, height, channels, n)))
+end
+
+# How many features an image has.
+engine_feature_count(backbone::PreparedBackbone) = sum(features_of, backbone.parts)
+
 variant_from_json(text::AbstractString) = dispatch_barrier(Variant, dispatch_barrier(JSON.parse, text))::Variant
 settings_from_json(text::AbstractString) = NamedTuple(Symbol(k) => value for (k, value) in dispatch_barrier(JSON.parse, text))
 

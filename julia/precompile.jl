@@ -16,6 +16,24 @@ function write_prepared(folder, images, labels, split, classes)
     write(joinpath(folder, "meta.json"), JSON.json((; format=1, name="tiny", fingerprint="", classes)))
 end
 
+# A backbone with every kind of block.
+function write_small_backbone(path)
+    pairs, blocks, inputs = Pair{String,Array{Float32}}[], [], 16
+    put(name, outputs, rest...) = push!(pairs, "$name.kernel" => zeros(Float32, outputs, rest...), "$name.bias" => zeros(Float32, outputs == 1 ? rest[1] : outputs))
+    put("stem", 16, 3, 3, 3)
+    for (number, (kernel, stride, outputs)) in enumerate(((3, 1, 16), (3, 2, 32), (5, 1, 32), (5, 2, 48)))
+        middle = number == 1 ? inputs : 48
+        number == 1 || put("block$number.expand", middle, inputs, 1, 1)
+        put("block$number.depthwise", 1, middle, kernel, kernel)
+        put("block$number.project", outputs, middle, 1, 1)
+        push!(blocks, (; kernel, stride, residual=inputs == outputs, expand=number > 1))
+        inputs = outputs
+    end
+    put("top", 64, inputs, 1, 1)
+    description = JSON.json((; name="small", features=64, image_size=16, mean=127, scale=128, blocks))
+    return write_arrays(path, pairs; metadata=Dict("format" => BACKBONE_FORMAT, "description" => description))
+end
+
 @setup_workload let
     images = rand(Xoshiro(1), UInt8, 2LANES, 8, 3, 8)
     features = rand(Xoshiro(1), Float32, 1, 1, 4, 8)
@@ -38,5 +56,12 @@ end
             evaluate(run, folder)
             predict(run, x)
         end
+        source = write_small_backbone(joinpath(mktempdir(), "small.safetensors"))
+        backbone, found = engine_backbone(source, size(images)[1:2]...), zeros(Float32, 64, 8)
+        GC.@preserve found images begin
+            engine_features!(Int(pointer(found)), backbone, Int(pointer(images)), size(images)..., 8)
+            engine_activations(backbone, Int(pointer(images)), size(images)...)
+        end
+        backbone_features(load_backbone(source; image_size=size(images)[1:2]), images)
     end
 end

@@ -50,6 +50,7 @@ include("../julia/training.jl")
 include("../julia/runs.jl")
 include("../julia/trace.jl")
 include("../julia/backbone.jl")
+include("../julia/features.jl")
 include("../julia/engine.jl")
 include("../julia/precompile.jl")
 

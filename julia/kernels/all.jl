@@ -9,6 +9,8 @@ export Buffers, buffer, byte_buffer, gradient_buffer, with_buffers
 export apply_block!, apply_gradient!, upcoming_reads
 export correlate!, correlate_gradients!, suits_winograd, whole_vectors, winograd!, winograd_gradients!
 export dense_product!, dense_gradients!
+export CHUNK, Bottleneck, BottleneckNetwork, PackedDepthwise, PackedPointwise, Stem, Window
+export bottleneck_activations, bottleneck_features!, has_depthwise_kernel, out_size
 export pool!, pooled_size, unpool!
 
 include("vectors.jl")
@@ -20,3 +22,6 @@ include("pooling.jl")
 include("convolution.jl")
 include("winograd.jl")
 include("dense.jl")
+include("pointwise.jl")
+include("depthwise.jl")
+include("bottleneck.jl")

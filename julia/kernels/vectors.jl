@@ -9,6 +9,8 @@ const NULL = Ptr{Float32}(C_NULL)
 
 # Not `max`, which would hide a NaN.
 @inline positive(v::FloatVec) = vifelse(v < 0.0f0, zero(FloatVec), v)
+# ReLU6, which hides no NaN either.
+@inline clamp6(v::FloatVec) = (p = positive(v); vifelse(p > 6.0f0, FloatVec(6.0f0), p))
 # `v` where `y` is above 0, else 0.
 @inline where_positive(y::FloatVec, v::FloatVec) = vifelse(y > 0.0f0, v, zero(FloatVec))
 

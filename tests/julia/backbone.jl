@@ -1,5 +1,5 @@
 # Backbones of the form of the real ones, made here; the truth is written out in Float64.
-using PhotoFlux: PixelScale, write_arrays
+using PhotoFlux: PixelScale, PreparedBackbone, PreparedPart, backbone_activations, write_arrays
 using PhotoFlux.Flux: Chain, Conv, SkipConnection
 using PhotoFlux.JSON
 
@@ -36,42 +36,15 @@ write_backbone(path, (pairs, metadata)=made_backbone()) = write_arrays(path, pai
 
 const PATH = write_backbone(joinpath(mktempdir(), "tiny.safetensors"))
 
-# The network as TRANSFER's format defines it, by loops over arrays x[w, h, c] in Float64; each block's output by name.
-clamp6(v) = min(max(v, 0.0), 6.0)
-
-function convolved(x, kernel, bias, stride, depthwise)
-    (width, height, _), k = size(x), size(kernel, 3)
-    outputs = length(bias)
-    y = zeros(cld(width, stride), cld(height, stride), outputs)
-    before(n) = max((cld(n, stride) - 1) * stride + k - n, 0) ÷ 2
-    for o in 1:outputs, j in axes(y, 2), i in axes(y, 1)
-        total = Float64(bias[o])
-        for c in (depthwise ? (o:o) : axes(x, 3)), kj in 1:k, ki in 1:k
-            u, v = (i - 1) * stride + ki - before(width), (j - 1) * stride + kj - before(height)
-            checkbounds(Bool, x, u, v, c) && (total += x[u, v, c] * (depthwise ? kernel[1, o, ki, kj] : kernel[o, c, ki, kj]))
-        end
-        y[i, j, o] = total
-    end
-    return y
+# Each layer's output for one image, by name. Keras' (kh, kw, in, out) reversed is (out, in, kw, kh); a depthwise kernel has (1, out, kw, kh).
+function truth((pairs_, _), image)
+    kernels, biases = last.(pairs_[1:2:end]), last.(pairs_[2:2:end])
+    in_order = [permutedims(size(kernel, 1) == 1 ? permutedims(kernel, (2, 1, 3, 4)) : kernel, (3, 4, 2, 1)) for kernel in kernels]
+    found = network_truth(image, zip(in_order, biases), BLOCKS)
+    return [:stem; [Symbol("block", i) for i in 1:7]; :features] .=> found
 end
 
-function truth((pairs, metadata), image)
-    arrays, blocks = Dict(pairs), JSON.parse(metadata["description"])["blocks"]
-    conv(x, name, stride=1) = convolved(x, arrays["$name.kernel"], arrays["$name.bias"], stride, endswith(name, "depthwise"))
-    x = clamp6.(conv((Float64.(image) .- 127) ./ 128, "stem", 2))
-    found = Pair{Symbol,Any}[:stem => x]
-    for (i, block) in enumerate(blocks)
-        entered = x
-        block["expand"] && (x = clamp6.(conv(x, "block$i.expand")))
-        x = conv(clamp6.(conv(x, "block$i.depthwise", block["stride"])), "block$i.project")
-        block["residual"] && (x += entered)
-        push!(found, Symbol("block", i) => x)
-    end
-    x = clamp6.(conv(x, "top"))
-    return push!(found, :features => vec(sum(x; dims=(1, 2))) ./ prod(size(x)[1:2]))
-end
-
-pixels(seed, dims...) = rand(Xoshiro(seed), UInt8, dims...)
+noise(seed, dims...) = rand(Xoshiro(seed), UInt8, dims...)
 
 # Each layer rounds its sums, of at most 9·36 terms, and passes the error before it on, at most with the gain of its kernel, which
 # is about 1.5; so over the network's 22 convolutions a thousand times eps of the largest value leaves room, and an error in a
@@ -90,7 +63,7 @@ agrees(ours, truth) = size(ours) == size(truth) && maximum(abs, ours .- truth) <
 end
 
 @testset "is the network, $width×$height" for (width, height) in ((33, 33), (20, 31), (1, 2), (64, 9))
-    backbone, x = load_backbone(PATH; image_size=(width, height)), pixels(1, width, height, 3, 2)
+    backbone, x = load_backbone(PATH; image_size=(width, height)), noise(1, width, height, 3, 2)
     found = backbone_features(backbone, x)
     @test found isa Matrix{Float32} && size(found) == (TOP, 2)
     for n in 1:2
@@ -100,14 +73,58 @@ end
     end
 end
 
+# What the kernels do is in the same order of sums whatever does the rest, so the chains that they leave to Flux are made here: the
+# same numbers by layers that the kernels do not have.
+by_flux(chain) = PreparedBackbone([PreparedPart(chain, nothing)])
+
+@testset "kernels and Flux's layers agree, $width×$height" for (width, height) in ((33, 33), (64, 9))
+    chain, x = load_backbone(PATH; image_size=(width, height)), noise(4, width, height, 3, 3)
+    @test only(PreparedBackbone(chain).parts).network !== nothing
+    ours, theirs = backbone_activations(PreparedBackbone(chain), x), backbone_activations(by_flux(chain), x)
+    @test first.(ours) == first.(theirs) == ["stem"; ["block$i" for i in 1:7]; "features"]
+    for ((_, a), (_, b)) in zip(ours, theirs)
+        @test agrees(a, b)
+    end
+    @test last(last(ours)) == backbone_features(chain, x)
+    @test last(last(theirs)) == backbone_features(by_flux(chain), x)
+    for n in axes(x, 4), ((_, a), (_, b)) in zip(ours, truth(made_backbone(), x[:, :, :, n]))
+        @test agrees(selectdim(a, ndims(a), n), b)
+    end
+end
+
+@testset "other chains are left to Flux" begin
+    chain, x = load_backbone(PATH; image_size=(20, 20)), noise(5, 20, 20, 3, 2)
+    replaced(change!) = (changed = Dict(pairs(chain.layers)); change!(changed); Chain(; (name => changed[name] for name in keys(chain))...))
+    conv(layer, σ; pad=layer.pad) = Conv(layer.weight, layer.bias, σ; layer.stride, pad, layer.groups)
+    others = [
+        replaced(layers -> layers[:stem] = conv(layers[:stem], Flux.relu)),
+        replaced(layers -> layers[:top] = conv(layers[:top], identity)),
+        replaced(layers -> layers[:top] = conv(layers[:top], Flux.relu6; pad=1)),
+        replaced(layers -> layers[:block3] = SkipConnection(layers[:block3].layers, (a, b) -> a .- b)),
+        replaced(layers -> layers[:block1] = Chain(conv(layers[:block1][1], Flux.relu), layers[:block1][2])),
+        replaced(layers -> layers[:block2] = Chain(layers[:block2].layers..., identity)),
+        replaced(layers -> layers[:mean] = Flux.GlobalMaxPool()),
+        Flux.f64(chain),
+    ]
+    for other in others
+        @test only(PreparedBackbone(other).parts).network === nothing
+        @test backbone_features(other, x) ≈ other(x) rtol = 1e-5
+    end
+    # Weights that changed are packed anew, and those that were packed before stay.
+    prepared, before = PreparedBackbone(chain), backbone_features(chain, x)
+    chain[:block4][:project].bias .+= 1
+    @test backbone_features(chain, x) ≈ chain(x) rtol = 1e-4
+    @test backbone_features(prepared, x) == before != backbone_features(chain, x)
+end
+
 @testset "images as they come" begin
-    backbone, x = load_backbone(PATH), pixels(2, 33, 33, 3, 5)
+    backbone, x = load_backbone(PATH), noise(2, 33, 33, 3, 5)
     features = backbone_features(backbone, x)
     for batch_size in (1, 2, 5, 100)
-        @test backbone_features(backbone, x; batch_size) ≈ features rtol = 1e-5
+        @test backbone_features(backbone, x; batch_size) == features
     end
     @test backbone_features(backbone, Float32.(x)) == features
-    @test backbone_features(backbone, view(x, :, :, :, 2:3)) ≈ features[:, 2:3] rtol = 1e-5
+    @test backbone_features(backbone, view(x, :, :, :, 2:3)) == features[:, 2:3]
     @test size(backbone_features(backbone, x[:, :, :, 1:0])) == (TOP, 0)
     grey = x[:, :, 1:1, :]
     @test backbone_features(backbone, grey) == backbone_features(backbone, repeat(grey, 1, 1, 3, 1))
@@ -126,7 +143,7 @@ end
     end
     withenv("PHOTOFLUX_CACHE" => cache) do
         a, b, both = load_backbone("a"; image_size=40), load_backbone("b"), load_backbone("a+b")
-        x = pixels(3, 40, 40, 3, 3)
+        x = noise(3, 40, 40, 3, 3)
         @test backbone_features(both, x) == [backbone_features(a, x); backbone_features(b, x)]
         @test_throws "The backbone c is not in PhotoFlux's cache: there is no $(joinpath(cache, "backbones", "c.safetensors"))" load_backbone("a+c")
     end

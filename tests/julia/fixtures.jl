@@ -38,3 +38,65 @@ small_model(v; classes=2, seed=3) = build_model(v, input_of(v), classes; rng=Xos
 pixels(v, n; seed=5) = (v.architecture == "transfer" ? 1 : 255) .* rand(Xoshiro(seed), Float32, input_of(v)..., n)
 
 arrays(model) = [copy(array) for array in Flux.trainables(model)]
+
+# Convolution with TensorFlow's `same` zeros as loops in Float64, of x[w, h, c] with kernel[kw, kh, in, out], which is not flipped; a
+# depthwise one has one input for each output.
+function convolved(x, kernel, bias, stride)
+    (width, height, inputs), k = size(x), size(kernel, 1)
+    depthwise = size(kernel, 3) == 1 && inputs > 1
+    before(n) = max((cld(n, stride) - 1) * stride + k - n, 0) ÷ 2
+    y = zeros(cld(width, stride), cld(height, stride), length(bias))
+    for o in axes(y, 3), j in axes(y, 2), i in axes(y, 1)
+        total = Float64(bias[o])
+        for c in 1:size(kernel, 3), kj in 1:k, ki in 1:k
+            u, v = (i - 1) * stride + ki - before(width), (j - 1) * stride + kj - before(height)
+            checkbounds(Bool, x, u, v, 1) && (total += x[u, v, depthwise ? o : c] * kernel[ki, kj, c, o])
+        end
+        y[i, j, o] = total
+    end
+    return y
+end
+
+clamp6(v) = min(max(v, 0.0), 6.0)
+
+# A network of bottlenecks in the form of kernels `K`, with the weights: pairs of a kernel and a bias in the order of the layers. Of
+# each block (expand, kernel, stride, outputs).
+function random_network(K, size, blocks; stem=16, top=50, seed=1)
+    rng, weights = Xoshiro(seed), Any[]
+    # Numbers keep their size from layer to layer, on both sides of the bounds of ReLU6.
+    function drawn(kernel, inputs, outputs)
+        push!(weights, (1.5f0 .* randn(rng, Float32, kernel, kernel, inputs, outputs) ./ sqrt(Float32(kernel^2 * inputs)), randn(rng, Float32, outputs)))
+        return last(weights)
+    end
+    packed((kernel, bias), group...) = K.PackedPointwise(reshape(kernel, :, length(bias)), bias, group...)
+    window(kernel, stride) = K.Window(size, kernel, stride, PhotoFlux.same_padding((kernel, kernel), size, stride))
+    w = window(3, 2)
+    first_, made, inputs, size = K.Stem(w, 127.0f0, 128.0f0, packed(drawn(3, 3, stem))), K.Bottleneck[], stem, K.out_size(w)
+    for (expand, kernel, stride, outputs) in blocks
+        w, middle = window(kernel, stride), expand * inputs
+        expansion = expand > 1 ? packed(drawn(1, inputs, middle), K.CHUNK) : nothing
+        depthwise, bias = drawn(kernel, 1, middle)
+        depthwise = K.PackedDepthwise(dropdims(depthwise; dims=3), bias, stride)
+        residual = stride == 1 && inputs == outputs
+        push!(made, K.Bottleneck(w, inputs, expansion, depthwise, packed(drawn(1, middle, outputs)), residual))
+        inputs, size = outputs, K.out_size(w)
+    end
+    return K.BottleneckNetwork(first_, made, packed(drawn(1, inputs, top))), weights
+end
+
+# What these weights make of one image in Float64: the output of the stem, of each block, and the features.
+function network_truth(image, weights, blocks)
+    weights = Iterators.Stateful(weights)
+    conv(x, stride=1) = convolved(x, popfirst!(weights)..., stride)
+    x = clamp6.(conv((Float64.(image) .- 127) ./ 128, 2))
+    found = Any[x]
+    for (expand, kernel, stride, outputs) in blocks
+        entered = x
+        expand > 1 && (x = clamp6.(conv(x)))
+        x = conv(clamp6.(conv(x, stride)))
+        size(x) == size(entered) && stride == 1 && (x += entered)
+        push!(found, x)
+    end
+    x = clamp6.(conv(x))
+    return push!(found, vec(sum(x; dims=(1, 2))) ./ prod(size(x)[1:2]))
+end

@@ -4,7 +4,8 @@
     scope = Module(:Workload)
     Core.eval(scope, quote
         using PhotoFlux, Random
-        using PhotoFlux: JSON, LANES, NPY_CODES, as_dict, engine_fit, engine_load, engine_logits!, outputs, takes_features
+        using PhotoFlux: BACKBONE_FORMAT, JSON, LANES, NPY_CODES, as_dict, engine_activations, engine_backbone, engine_features!, engine_fit,
+            engine_load, engine_logits!, outputs, takes_features, write_arrays
         macro setup_workload(code)
             esc(code)
         end
@@ -16,5 +17,5 @@
     before = names(scope; all=true)
     Base.include(scope, joinpath(pkgdir(PhotoFlux), "julia", "precompile.jl"))
     made = filter(name -> !startswith(string(name), '#'), setdiff(names(scope; all=true), before))
-    @test made == [:write_prepared]
+    @test made == [:write_prepared, :write_small_backbone]
 end

@@ -73,10 +73,11 @@ end
     end
 end
 
-# The weights after some steps, with teams of every thread that Julia was given, more than there are cores.
+# The weights after some steps and features of a backbone, with teams of every thread that Julia was given, more than there are cores.
 const STEPS = raw"""
 using PhotoFlux
 using PhotoFlux: Optimisers, Xoshiro, kernel_penalties, loss_of, targets, train_step!, with_thread_team
+include(joinpath(pkgdir(PhotoFlux), "tests", "julia", "fixtures.jl"))
 with_thread_team(; size=Threads.nthreads()) do
     for (name, input) in (("elastic_net", (40, 37, 3)), ("dropout", (180, 24, 1)), ("mlp", (32, 32, 3)))
         v = variant(name)
@@ -90,17 +91,27 @@ with_thread_team(; size=Threads.nthreads()) do
         weights = reduce(vcat, vec.(PhotoFlux.Flux.trainables(model)))
         println(name, " ", bytes2hex(PhotoFlux.sha256(reinterpret(UInt8, weights))))
     end
+    # As many images as threads and more have jobs of their own, of fewer the layers are shared.
+    K = PhotoFlux.Kernels
+    network, _ = random_network(K, (90, 70), [(1, 3, 1, 16), (6, 3, 2, 24), (6, 5, 1, 24), (6, 5, 2, 56)])
+    x = rand(Xoshiro(4), UInt8, 90, 70, 3, 40)
+    for images in (1, 40)
+        features = K.bottleneck_features!(zeros(Float32, network.top.outputs, images), network, x[:, :, :, 1:images], PhotoFlux.Buffers(), :a)
+        println(images, " ", bytes2hex(PhotoFlux.sha256(reinterpret(UInt8, features[:, 1]))))
+    end
 end
 """
 
-@testset "no weight depends on the number of threads" begin
+@testset "no number depends on the number of threads" begin
     path = join(LOAD_PATH, Sys.iswindows() ? ';' : ':')
     found = map((1, 2, 3, 8)) do threads
         command = `$(Base.julia_cmd()) --startup-file=no --threads=$threads --project=$(Base.active_project()) -e $STEPS`
         read(addenv(command, "JULIA_LOAD_PATH" => path), String)
     end
-    @test count('\n', first(found)) == 3
+    @test count('\n', first(found)) == 5
     @test allequal(found)
+    # Nor on the other images of a batch.
+    @test allequal(last.(split.(split(first(found), '\n')[4:5])))
 end
 
 @testset "buffers are lent to one call at a time" begin

@@ -12,6 +12,8 @@ JET_IS_HERE ? (@eval using JET: JET) : @info("JET is not installed: its checks d
     conv = PhotoFlux.Convolution((3, 3), 16 => 16, Flux.relu)
     forward, backward = (copy(large), large, conv.weight, conv.bias, true, buffers, :conv),
         (copy(large), copy(conv.weight), copy(conv.bias), large, conv.weight, large, large, true, buffers, :conv)
+    network, _ = random_network(Kernels, (16, 12), [(1, 3, 1, 16), (6, 5, 2, 24)])
+    images, features = zeros(UInt8, 16, 12, 3, 2), zeros(Float32, 50, 2)
     step = @inferred AdamStep(Optimisers.setup(KerasAdam(), weight), L2(0.1))
     for (kernel, arguments, result) in (
         (Kernels.dense_product!, (copy(dy), weight, x, buffers, :layer), Matrix{Float32}),
@@ -23,6 +25,8 @@ JET_IS_HERE ? (@eval using JET: JET) : @info("JET is not installed: its checks d
         (Kernels.correlate_gradients!, (backward[1:6]..., small, backward[8:end]..., chosen), Nothing),
         (Kernels.winograd!, forward, Array{Float32,4}),
         (Kernels.winograd_gradients!, backward, Nothing),
+        (Kernels.bottleneck_features!, (features, network, images, buffers, :backbone), Matrix{Float32}),
+        (Kernels.bottleneck_activations, (network, images, buffers, :backbone), Tuple{Vector{Array{Float32,4}},Matrix{Float32}}),
         (Kernels.pool!, (small, chosen, large), Tuple{Array{Float32,4},Array{UInt8,4}}),
         (Kernels.unpool!, (large, small, chosen), Array{Float32,4}),
     )
