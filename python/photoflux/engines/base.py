@@ -136,8 +136,23 @@ def check_inputs(images: np.ndarray, variant: Variant, outer: str = "N") -> None
 def check_batch(images: np.ndarray, variant: Variant, shape: Shape, batch_size: int) -> None:
     """Raise a `SettingError` unless a variant's model of images of a shape can predict these."""
     check_inputs(images, variant)
+    _check_shape(images, shape)
+    check_batch_size(batch_size)
+
+
+def check_images_of(images: np.ndarray, shape: Shape) -> None:
+    """Raise a `SettingError` unless images are uint8 (N, C, H, W) of a shape."""
+    check_images(images, 4, "(N, C, H, W)")
+    _check_shape(images, shape)
+
+
+def _check_shape(images: np.ndarray, shape: Shape) -> None:
     if Shape.of(images) != shape:
         raise SettingError(f"`images` must be {shape} (H×W×C), as the model's; received: {Shape.of(images)}.")
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise a `SettingError` unless a batch has images."""
     if batch_size < 1:
         raise SettingError(f"`batch_size` must be 1 or more; received: {batch_size!r}.")
 

@@ -13,7 +13,17 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
-from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_batch, check_dataset, check_images, check_inputs
+from photoflux.engines.base import (
+    Fit,
+    OnBatch,
+    OnEpoch,
+    check_batch,
+    check_batch_size,
+    check_dataset,
+    check_images,
+    check_images_of,
+    check_inputs,
+)
 from photoflux.engines.flux import bridge
 from photoflux.engines.flux.plain_paths import plain_paths
 from photoflux.engines.proof import Augmentation, TraceRequest
@@ -95,6 +105,25 @@ class FluxEngine:
             model = julia.PhotoFlux.engine_load(spec, source, classes, shape.width, shape.height, shape.channels)
         return FluxModel(julia, model, variant, shape, outputs_of(classes))
 
+    def backbone(self, path: Path, shape: Shape) -> FluxBackbone:
+        """Return a backbone as a chain in Julia, for images of one shape.
+
+        Parameters
+        ----------
+        path : Path
+            Its folded weights file, ending in ``.safetensors`` (`photoflux.features.folded_weights`).
+        shape : Shape
+            Of the images: any height and width, 3 channels, or 1 that is repeated.
+
+        Raises
+        ------
+        EngineError
+            If the file is missing or not the weights of a backbone.
+        """
+        julia = self.julia
+        with plain_paths(path) as (source,), _translated(julia, path):
+            return FluxBackbone(julia, julia.PhotoFlux.engine_backbone(source, shape.width, shape.height), shape)
+
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Return every number of some steps; see `photoflux.engines.proof.ProofEngine.trace`."""
         check_inputs(request.images, request.variant, "steps, batch")
@@ -156,6 +185,58 @@ class FluxModel:
                 found.ctypes.data, self._model, images.ctypes.data, width, height, channels, len(images), batch_size
             )
         return found
+
+
+class FluxBackbone:
+    """A backbone in Julia, which turns images into features.
+
+    Attributes
+    ----------
+    features : int
+        Numbers an image.
+    """
+
+    def __init__(self, julia: Any, backbone: Any, shape: Shape) -> None:
+        self._julia, self._backbone, self._shape = julia, backbone, shape
+        self.features = int(julia.PhotoFlux.engine_feature_count(backbone))
+
+    def features_of(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+        """Return the features, float32 (N, F), of images, uint8 (N, C, H, W), so many at a time.
+
+        Raises
+        ------
+        SettingError
+            If the images are not of the backbone's shape, or `batch_size` is below 1.
+        """
+        check_images_of(images, self._shape)
+        check_batch_size(batch_size)
+        found = np.empty((len(images), self.features), np.float32)
+        with self._given(images) as (address, *sizes):
+            self._julia.PhotoFlux.engine_features_b(found.ctypes.data, self._backbone, address, *sizes, batch_size)
+        return found
+
+    def activations(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what every part of the network makes of images, by its name, in order.
+
+        ``"stem"`` and ``"block1"``, ``"block2"``, … are float32 (N, C, H, W), and ``"features"`` is float32 (N, F).
+
+        Raises
+        ------
+        SettingError
+            If the images are not of the backbone's shape.
+        """
+        check_images_of(images, self._shape)
+        with self._given(images) as given:
+            found = self._julia.PhotoFlux.engine_activations(self._backbone, *given)
+            return {str(name): np.array(array).T.copy() for name, array in found}
+
+    @contextmanager
+    def _given(self, images: np.ndarray) -> Iterator[tuple[int, ...]]:
+        """Give Julia's address of the images, their width, height and channels, and how many they are."""
+        images = np.ascontiguousarray(images)
+        channels, height, width = self._shape
+        with _translated(self._julia):
+            yield images.ctypes.data, width, height, channels, len(images)
 
 
 @contextmanager
