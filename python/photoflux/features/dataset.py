@@ -178,8 +178,12 @@ def _make(
         np.save(temporary / "split.npy", prepared.split[origin])
         if prepared.looks is not None:
             np.save(temporary / LOOKS, prepared.looks[origin])
-        write_csv(temporary / "files.csv", FILE_COLUMNS, pictures.files())
-        for name in ("rejected.csv", CONFLICTS):
+        copied = ["rejected.csv", CONFLICTS]
+        if len(pictures) == len(prepared):
+            copied.append("files.csv")
+        else:
+            write_csv(temporary / "files.csv", FILE_COLUMNS, pictures.files())
+        for name in copied:
             if (prepared.path / name).is_file():
                 shutil.copyfile(prepared.path / name, temporary / name)
         meta = {
