@@ -8,8 +8,6 @@ struct Item
     copy::Int
 end
 
-const BALANCES = ("none", "weights", "augment")
-
 """
     epoch_items(data, seed, epoch, balance)
 

@@ -91,7 +91,7 @@ copy_weights!(kept, model) = (foreach(copyto!, kept, Flux.trainables(model)); ke
 restore_weights!(model, kept) = foreach(copyto!, Flux.trainables(model), kept)
 
 """
-    train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance = "none", initial, on_batch, on_epoch)
+    train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance, initial, on_batch, on_epoch)
 
 Train a variant's model on the training part of a prepared dataset.
 
@@ -104,7 +104,7 @@ Ctrl-C ends the fit after the running batch and returns the run so far.
 - `data`: a [`PreparedDataset`](@ref), or a folder for [`open_dataset`](@ref); of features where the variant takes these.
 - `epochs::Integer`, `batch_size::Integer`, `learning_rate::Real`: the variant's own unless given.
 - `seed::Integer`: any integer, of any number of digits.
-- `balance::AbstractString`: `"none"`; `"weights"`, each image's loss times N / (K · size of its class); or `"augment"`,
+- `balance::AbstractString`: the variant's own unless given: `"none"`; `"weights"`, each image's loss times N / (K · size of its class); or `"augment"`,
   every smaller class topped up each epoch with augmented copies ([`epoch_items`](@ref)).
 - `initial`: a [`Run`](@ref), or the path of a run or a weights file, from whose weights the fit starts; `nothing`: from
   those that the seed gives. Adam's moments start at zero either way.
@@ -140,7 +140,7 @@ function train(
     batch_size::Integer=v.batch_size,
     learning_rate::Real=v.learning_rate,
     seed::Integer=42,
-    balance::AbstractString="none",
+    balance::AbstractString=v.balance,
     initial::Union{Nothing,Run,AbstractString}=nothing,
     on_batch=Returns(false),
     on_epoch=Returns(nothing),

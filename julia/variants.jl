@@ -1,6 +1,7 @@
 """
     Variant(; name, architecture, hidden, penalty, dropout, patience, epochs = 20, batch_size = 32, image_size = 180,
-            learning_rate = 0.001, loss = "cross_entropy", made_for = "", backbone, proximal = false)
+            learning_rate = 0.001, loss = "cross_entropy", made_for = "", backbone, proximal = false,
+            balance = "none")
 
 What is trained, by name: architecture, penalty, dropout, early stopping, optimiser and loss. See [`variant`](@ref) for those of the table.
 
@@ -17,6 +18,7 @@ What is trained, by name: architecture, penalty, dropout, early stopping, optimi
 - `made_for::String`: the data for which its document made it.
 - `backbone::Union{Nothing,String}`: what makes features of images; of the architecture `"transfer"` alone, which must have it.
 - `proximal::Bool`: whether L1 is a proximal step after each step of Adam, which gives exact zeros ([`PhotoFlux.Proximal`](@ref)).
+- `balance::String`: how classes of different sizes are balanced unless [`train`](@ref) is told otherwise.
 
 # Throws
 - `ArgumentError`: a value that cannot be used, such as a group that the architecture does not have.
@@ -42,9 +44,10 @@ Base.@kwdef struct Variant
     made_for::String = ""
     backbone::Union{Nothing,String} = nothing
     proximal::Bool = false
+    balance::String = "none"
 
     function Variant(name, architecture, hidden, penalty, dropout, patience, epochs, batch_size, image_size, learning_rate,
-        loss, made_for, backbone, proximal)
+        loss, made_for, backbone, proximal, balance)
         require(name isa AbstractString && occursin(r"^[\w-]+\z", name), "name", "letters, digits, _ and -", name)
         haskey(GROUPS_OF, architecture) || throw(unknown_name("architecture", architecture, sort!(collect(keys(GROUPS_OF)))))
         require(made_for isa AbstractString, "made_for", "a text", made_for)
@@ -74,9 +77,10 @@ Base.@kwdef struct Variant
         end
         require(proximal isa Bool, "proximal", "true or false", proximal)
         require(!proximal || any(p -> first(coefficients(p)) > 0, values(penalty)), "proximal", "false where no kernel has an L1 penalty", proximal)
+        balance in BALANCES || throw(unknown_name("balance", balance, BALANCES))
         # Copies, so that what was checked stays.
         return new(name, architecture, Vector{Int}(hidden), Dict{String,Penalty}(penalty), Dict{String,Float32}(dropout), patience,
-            epochs, batch_size, image_size, learning_rate, loss, made_for, backbone, proximal)
+            epochs, batch_size, image_size, learning_rate, loss, made_for, backbone, proximal, balance)
     end
 end
 
@@ -89,6 +93,7 @@ takes_features(v::Variant) = v.architecture == TRANSFER
 
 const TRANSFER = "transfer"
 const LOSSES = ("cross_entropy", "squared_error")
+const BALANCES = ("none", "weights", "augment")
 
 # The groups of kernels that can have a penalty, and of layers that dropout can follow, of each architecture (layers.jl).
 const GROUPS_OF = Dict(
@@ -109,7 +114,7 @@ require_positive(argument, x) =
 
 # What a row of the table must have, and what it may; also what `as_dict` of either language wrote.
 const ROW_FIELDS = ("architecture", "hidden", "epochs", "batch_size", "learning_rate", "image_size", "made_for")
-const OPTIONAL_FIELDS = ("name", "penalty", "dropout", "early_stopping", "patience", "loss", "backbone", "proximal")
+const OPTIONAL_FIELDS = ("name", "penalty", "dropout", "early_stopping", "patience", "loss", "backbone", "proximal", "balance")
 
 Variant(row::AbstractDict) = Variant(get(row, "name", ""), row)
 
@@ -215,10 +220,11 @@ end
 """
     as_dict(variant)
 
-Return the variant as plain JSON-ready values, the form in `run.json`; `backbone` and `proximal` only where they are set.
+Return the variant as plain JSON-ready values, the form in `run.json`; `backbone`, `proximal` and `balance` only where they are set.
 """
 function as_dict(v::Variant)
-    shown(field) = !(field in (:backbone, :proximal)) || !(getfield(v, field) in (nothing, false))
+    unset = (; backbone=nothing, proximal=false, balance="none")
+    shown(field) = !haskey(unset, field) || getfield(v, field) != unset[field]
     return Dict{String,Any}(string(field) => as_json(getfield(v, field)) for field in fieldnames(Variant) if shown(field))
 end
 
@@ -239,6 +245,7 @@ function Base.show(io::IO, ::MIME"text/plain", v::Variant)
     println(io, "  dropout         ", isempty(v.dropout) ? "none" : join(("$g: $p" for (g, p) in sort(v.dropout)), ", "))
     println(io, "  early stopping  ", v.patience === nothing ? "none" : "patience $(v.patience), best weights restored")
     print(io, "  fit             ", v.epochs, " epochs, batch ", v.batch_size, ", Adam ", v.learning_rate, ", ", v.loss)
+    v.balance == "none" || print(io, ", classes balanced by ", v.balance)
 end
 
 """

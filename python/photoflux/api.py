@@ -142,7 +142,7 @@ def train(
     positive: str | None = "auto",
     groups: str | Path | None = None,
     resplit: bool = False,
-    balance: str = "none",
+    balance: str | None = None,
     l1: float | None = None,
     l2: float | None = None,
     loss: str | None = None,
@@ -178,8 +178,9 @@ def train(
         Height and width to which a folder's images are resized; the variant's own unless given.
     positive, groups, resplit : optional
         As in `prepare`.
-    balance : str
-        ``"none"``, ``"weights"`` or ``"augment"``; see `photoflux.model.settings.Settings`.
+    balance : str, optional
+        ``"none"``, ``"weights"`` or ``"augment"``; None: the variant's own, ``"none"`` for those that read images, class
+        weights for those on a backbone; see `photoflux.model.settings.Settings`.
     l1, l2 : float, optional
         Coefficient on every kernel that the variant penalises, in place of the table's.
     loss : str, optional

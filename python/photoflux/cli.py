@@ -45,6 +45,7 @@ Groups = Annotated[
 Resplit = Annotated[
     bool, typer.Option("--resplit", help="Pool the parts of a folder that is split already, and split it again.")
 ]
+Balance = Annotated[str | None, typer.Option(help="none, weights or augment. (default: the variant's)")]
 BackboneName = Annotated[
     str | None,
     typer.Option(
@@ -168,7 +169,7 @@ def train(
     positive: Positive = "auto",
     groups: Groups = None,
     resplit: Resplit = False,
-    balance: Annotated[str, typer.Option(help="none, weights or augment.")] = "none",
+    balance: Balance = None,
     l1: Annotated[float | None, typer.Option(help="L1 coefficient in place of the variant's.")] = None,
     l2: Annotated[float | None, typer.Option(help="L2 coefficient in place of the variant's.")] = None,
     loss: Annotated[str | None, typer.Option(help="cross_entropy or squared_error. (default: the variant's)")] = None,
@@ -403,7 +404,7 @@ def compare(
     epochs: Annotated[int | None, typer.Option(help="Maximum number of epochs. (default: each variant's)")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Batch size. (default: each variant's)")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's learning rate. (default: each variant's)")] = None,
-    balance: Annotated[str, typer.Option(help="none, weights or augment.")] = "none",
+    balance: Balance = None,
     image_size: ImageSize = None,
     positive: Positive = "auto",
     groups: Groups = None,

@@ -39,7 +39,8 @@ class Comparison:
         ``holdout_left_out`` (how many of its images are not scored, because a fit sees them), ``rejected`` (how many
         files were left out).
     settings : dict
-        ``seeds``, ``epochs`` (None: each variant's own), ``batch_size``, ``learning_rate``, ``balance``, ``engine``.
+        ``seeds``, ``epochs`` (None: each variant's own), ``batch_size``, ``learning_rate``, ``balance``
+        (likewise), ``engine``.
     results : list of VariantResult
         A variant each: means, intervals, differences.
     decision : Decision

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from photoflux.data.checks import check_seed, check_whole
 from photoflux.errors import unknown_name
-from photoflux.model.variants import Variant, check_learning_rate, variant
-
-BALANCES = ("none", "weights", "augment")
-
+from photoflux.model.variants import BALANCES, Variant, check_learning_rate, variant
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,7 +48,12 @@ def chosen_variant(name: str | Variant, l1: float | None, l2: float | None, loss
 
 
 def settings_of(
-    variant: Variant, epochs: int | None, batch_size: int | None, learning_rate: float | None, seed: int, balance: str
+    variant: Variant,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    seed: int,
+    balance: str | None,
 ) -> Settings:
     """Return the settings of a fit, the variant's own where None was given.
 
@@ -60,6 +62,7 @@ def settings_of(
     SettingError
         If a value cannot be used; the message names the argument, what was expected and what was received.
     """
+    balance = variant.balance if balance is None else balance
     if balance not in BALANCES:
         raise unknown_name("balance", balance, BALANCES)
     return Settings(

@@ -16,6 +16,7 @@ from photoflux.data.checks import check_finite, check_whole
 from photoflux.errors import SettingError, unknown_name
 from photoflux.model.architectures import ARCHITECTURES, TRANSFER, dropout_groups, penalty_groups
 
+BALANCES = ("none", "weights", "augment")
 # Each with its name in a sentence.
 LOSSES = {"cross_entropy": "cross-entropy", "squared_error": "squared error"}
 
@@ -76,6 +77,10 @@ class Variant:
         Whether L1 is no part of the gradient but a proximal step after each step of Adam, in Adam's own metric
         (ProxGen; Yun, Lozano & Yang, 2021): w ← sign(w)·max(|w| − αₜ·λ₁/(√v + ε), 0), which makes weights exactly 0.
 
+    balance : str
+        How classes of different sizes are balanced unless the user says otherwise: ``"none"``, ``"weights"`` or
+        ``"augment"``; see `photoflux.model.settings.Settings`.
+
     Raises
     ------
     SettingError
@@ -102,13 +107,15 @@ class Variant:
     loss: str = "cross_entropy"
     backbone: str | None = None
     proximal: bool = False
+    balance: str = "none"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[\w-]+", self.name):
             raise SettingError(f"`name` must be letters, digits, `_` and `-`; received: {self.name!r}.")
         if not isinstance(self.made_for, str):
             raise SettingError(f"`made_for` must be a text; received: {self.made_for!r}.")
-        for argument, known in (("architecture", list(ARCHITECTURES)), ("loss", list(LOSSES))):
+        allowed = {"architecture": list(ARCHITECTURES), "loss": list(LOSSES), "balance": list(BALANCES)}
+        for argument, known in allowed.items():
             if getattr(self, argument) not in known:
                 raise unknown_name(argument, getattr(self, argument), known)
         if not isinstance(self.hidden, list | tuple):
@@ -212,9 +219,10 @@ class Variant:
         return dataclasses.replace(self, penalty=groups)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the variant as plain JSON-ready values; `backbone` and `proximal` only where they are set."""
+        """Return the variant as plain JSON-ready values; `backbone`, `proximal`, `balance` only where they are set."""
         values = {**dataclasses.asdict(self), "hidden": list(self.hidden)}
-        return {name: value for name, value in values.items() if value or name not in ("backbone", "proximal")}
+        unset = {"backbone": None, "proximal": False, "balance": "none"}
+        return {name: value for name, value in values.items() if name not in unset or value != unset[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Variant:

@@ -37,7 +37,7 @@ def train_command(run: Run) -> str:
     options = _variant_options(run.variant)
     assert options is not None
     own = variants()[run.variant.name]
-    defaults = asdict(Settings(own.epochs, own.batch_size, own.learning_rate))
+    defaults = asdict(Settings(own.epochs, own.batch_size, own.learning_rate, balance=own.balance))
     options |= {name: value for name, value in asdict(run.settings).items() if value != defaults[name]}
     if run.initial is not None:
         options["initial"] = run.initial["path"]

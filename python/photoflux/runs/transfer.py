@@ -16,10 +16,9 @@ from photoflux.data.shape import Shape
 from photoflux.engines.base import Engine, Fit, Model, OnBatch, OnEpoch
 from photoflux.errors import SettingError
 from photoflux.features import Backbone, backbone_from, features_dataset, open_backbone
-from photoflux.model.layers import layers
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant, variants
-from photoflux.model.weights import read_weights_of
+from photoflux.model.weights import read_weights_of, remaining_features
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
 from photoflux.runs.strength import cross_validated
@@ -186,9 +185,7 @@ def backbone_entry(engine: Engine, variant: Variant, weights: Path, classes: int
     entry = engine.backbone.as_dict() | {"views": engine.views}
     if variant.proximal:
         shape = Shape(engine.backbone.features, 1, 1)
-        first = next(layer.name for layer in layers(variant, shape, classes) if layer.kind == "dense")
-        kernel = read_weights_of(weights, variant, shape, classes)[f"{first}.kernel"]
-        entry["remaining"] = int(kernel.any(axis=1).sum())
+        entry["remaining"], _ = remaining_features(variant, read_weights_of(weights, variant, shape, classes))
     return entry
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,11 +58,20 @@ class Proof:
 class Prover:
     """Runs Flux, which is proved, and Keras, the reference, on one dataset; the loss curves are of `steps` steps.
 
+    `checks` are those of the backbone, where the dataset holds its features; they stand before the others.
+
     What does not depend on the variant is done once.
     """
 
-    def __init__(self, flux: ProofEngine, keras: ProofEngine, prepared: PreparedDataset, steps: int) -> None:
-        self.flux, self.keras, self.prepared, self.steps = flux, keras, prepared, steps
+    def __init__(
+        self,
+        flux: ProofEngine,
+        keras: ProofEngine,
+        prepared: PreparedDataset,
+        steps: int,
+        checks: Sequence[Check] = (),
+    ) -> None:
+        self.flux, self.keras, self.prepared, self.steps, self._of_backbone = flux, keras, prepared, steps, checks
 
     def prove(self, v: Variant) -> Proof:
         """Run every check of a variant."""
@@ -74,6 +84,7 @@ class Prover:
             noise = self.keras.trace(inputs.rounded_otherwise(request, folder))
             curves = curves_of(request, ours, theirs, noise)
             checks = [
+                *self._of_backbone,
                 round_trip(request, ours, theirs),
                 activations(request, ours, theirs),
                 losses(request, ours, theirs),

@@ -12,9 +12,11 @@ from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.flux.engine import FluxEngine
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
-from photoflux.errors import EngineError, SettingError
+from photoflux.errors import BackboneError, EngineError, SettingError
+from photoflux.features import features_dataset, open_backbone
 from photoflux.model.variants import Variant, variant, variants
 from photoflux.runs.progress import Display
+from photoflux.verification.backbone import IMAGES, backbone_check, networks_of
 from photoflux.verification.proof import Prover
 from photoflux.verification.verification import Verification, made
 
@@ -36,7 +38,7 @@ def verify(
     Parameters
     ----------
     variant_or_all : str, Variant or iterable of str
-        A variant, several, or ``"all"``: of images those that take images, of features those that take features.
+        A variant, several, or ``"all"``. Those on a backbone are left out of all, with a note, where it cannot be had.
     data : str, Path, PreparedDataset or tuple
         A prepared dataset, or a source as in `photoflux.prepare`.
     steps : int
@@ -74,14 +76,21 @@ def verify(
     with Display(progress) as display, KerasEngine() as keras:
         prepared = prepare_source(data, None, image_size=image_size, on_progress=display.step)
         flux = FluxEngine(display.say)
-        prover = Prover(flux, keras, prepared, steps)
-        features = prepared.features is not None
-        chosen = named or [v for v in variants().values() if v.takes_features == features]
+        provers: dict[str | None, Prover] = {None: Prover(flux, keras, prepared, steps)}
+        chosen = named or list(variants().values())
+        for backbone in dict.fromkeys(v.backbone for v in chosen if v.backbone is not None):
+            try:
+                provers[backbone] = _prover_on(backbone, flux, keras, prepared, steps, display)
+            except BackboneError as error:
+                if named:
+                    raise
+                chosen = [v for v in chosen if v.backbone != backbone]
+                display.say(f"Note: the variants on {backbone} are left out. {error}")
         proofs = []
         for number, v in enumerate(chosen, 1):
             title = f"{v.name} ({number} of {len(chosen)})"
             display.say(f"Verifying {title} on {prepared.name}, images of {prepared.height}×{prepared.width} …")
-            proofs.append(prover.prove(v))
+            proofs.append(provers[v.backbone].prove(v))
         found = Verification(
             data=prepared.name,
             shape=prepared.shape,
@@ -93,6 +102,19 @@ def verify(
         if out is not None:
             display.say(f"Written: {found.write(out)}")
     return found
+
+
+def _prover_on(
+    name: str, flux: FluxEngine, keras: KerasEngine, prepared: PreparedDataset, steps: int, display: Display
+) -> Prover:
+    """Return what proves the variants on a backbone: on its features, and the backbone itself in Flux."""
+    backbone = open_backbone(name)
+    images = np.asarray(prepared.images[np.linspace(0, len(prepared) - 1, num=IMAGES, dtype=int)])
+    checks = [
+        backbone_check(flux.backbone(network.folded.path, prepared.shape), network, images)
+        for network in networks_of(backbone)
+    ]
+    return Prover(flux, keras, features_dataset(prepared, backbone, on_progress=display.step), steps, checks)
 
 
 def _named(names: str | Variant | Iterable[str]) -> list[Variant]:
