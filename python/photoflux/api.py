@@ -179,8 +179,8 @@ def train(
     positive, groups, resplit : optional
         As in `prepare`.
     balance : str, optional
-        ``"none"``, ``"weights"`` or ``"augment"``; None: the variant's own, ``"none"`` for those that read images, class
-        weights for those on a backbone; see `photoflux.model.settings.Settings`.
+        ``"none"``, ``"weights"`` or ``"augment"``; None: the variant's own, which is ``"none"`` of images and
+        ``"weights"`` on a backbone; see `photoflux.model.settings.Settings`.
     l1, l2 : float, optional
         Coefficient on every kernel that the variant penalises, in place of the table's.
     loss : str, optional

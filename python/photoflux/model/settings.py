@@ -9,6 +9,7 @@ from photoflux.data.checks import check_seed, check_whole
 from photoflux.errors import unknown_name
 from photoflux.model.variants import BALANCES, Variant, check_learning_rate, variant
 
+
 @dataclass(frozen=True)
 class Settings:
     """How a variant is fitted.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ class TransferEngine:
 
     def features(self, prepared: PreparedDataset, views: int = 0, seed: int = 0) -> PreparedDataset:
         """Return the features dataset of a prepared dataset, computed if it is not there yet."""
-        return features_dataset(prepared, self.backbone, views=views, seed=seed, on_progress=self._display.step)
+        on_progress = partial(self._display.step, rated="images")
+        return features_dataset(prepared, self.backbone, views=views, seed=seed, on_progress=on_progress)
 
     def fit(
         self,

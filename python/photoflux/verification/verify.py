@@ -38,7 +38,8 @@ def verify(
     Parameters
     ----------
     variant_or_all : str, Variant or iterable of str
-        A variant, several, or ``"all"``. Those on a backbone are left out of all, with a note, where it cannot be had.
+        A variant, several, or ``"all"``: those that fit the data. Those on a backbone are left out of all, with a note,
+        where it cannot be had.
     data : str, Path, PreparedDataset or tuple
         A prepared dataset, or a source as in `photoflux.prepare`.
     steps : int
@@ -77,10 +78,14 @@ def verify(
         prepared = prepare_source(data, None, image_size=image_size, on_progress=display.step)
         flux = FluxEngine(display.say)
         provers: dict[str | None, Prover] = {None: Prover(flux, keras, prepared, steps)}
-        chosen = named or list(variants().values())
+        features = prepared.features is not None
+        chosen = named or [v for v in variants().values() if v.takes_features or not features]
         for backbone in dict.fromkeys(v.backbone for v in chosen if v.backbone is not None):
             try:
-                provers[backbone] = _prover_on(backbone, flux, keras, prepared, steps, display)
+                if features:
+                    provers[backbone] = provers[None]
+                else:
+                    provers[backbone] = _prover_on(backbone, flux, keras, prepared, steps, display)
             except BackboneError as error:
                 if named:
                     raise
