@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,9 @@ import tiny_backbone
 from photoflux.data.shape import Shape
 from photoflux.errors import EngineError, SettingError
 from photoflux.features import folded_weights
-from photoflux.features.folding import Folded, read_folded
+from photoflux.features.folding import read_folded
 from photoflux.model.backbones import backbones
+from photoflux.verification.backbone import activations_of, terms_until
 
 # Even and odd sizes, a side of which only one pixel is left, and grey images.
 TINY = [Shape(3, 20, 20), Shape(3, 21, 34), Shape(3, 2, 9), Shape(3, 1, 1), Shape(1, 15, 16)]
@@ -32,37 +32,8 @@ def tiny(tmp_path, monkeypatch) -> Path:
     return folded_weights("tiny")
 
 
-def by_onnxruntime(folded: Folded, images: np.ndarray) -> dict[str, np.ndarray]:
-    """The outputs of the stem, of each block and of the whole graph, from the graph with these made outputs."""
-    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    from photoflux.features.graph import FEATURES, PIXELS, graph_of
-
-    model = graph_of(folded)
-    parts = {"stem": "stem.relu6.output"}
-    for number, block in enumerate(folded.blocks, 1):
-        parts[f"block{number}"] = f"block{number}.{'add' if block.residual else 'project'}.output"
-    for output in parts.values():
-        model.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    parts["features"] = FEATURES
-    pixels = np.repeat(images, 3 // images.shape[1], axis=1)
-    return dict(zip(parts, session.run(list(parts.values()), {PIXELS: pixels}), strict=True))
-
-
-def terms_until(folded: Folded, pixels: int) -> dict[str, int]:
-    """For the stem, each block and the features, how many terms all sums on the way to it have."""
-    found, total = {}, 0
-    for name, kernel in folded.weights.items():
-        if not name.endswith(".kernel"):
-            continue
-        depthwise = name.endswith(".depthwise.kernel")
-        total += math.prod(kernel.shape[:2]) * (1 if depthwise else kernel.shape[2]) + 1
-        found[name.split(".")[0]] = total
-    found["features"] = found.pop("top") + pixels
-    return found
-
-
 def compare(flux, path: Path, shape: Shape) -> None:
+    pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     folded = read_folded(path)
     rng = np.random.default_rng(1)
     # Patches and not noise alone, which no network answers with large numbers.
@@ -70,10 +41,9 @@ def compare(flux, path: Path, shape: Shape) -> None:
     images = coarse.repeat(8, axis=2).repeat(8, axis=3)[:, :, : shape.height, : shape.width]
     images = np.clip(images + rng.integers(-30, 31, images.shape), 0, 255).astype(np.uint8)
     backbone = flux.backbone(path, shape)
-    ours, theirs = backbone.activations(images), by_onnxruntime(folded, images)
+    ours, theirs = backbone.activations(images), activations_of(folded, images)
     assert list(ours) == list(theirs)
-    last = theirs[f"block{len(folded.blocks)}"]
-    terms = terms_until(folded, math.prod(last.shape[2:]))
+    terms = terms_until(folded, theirs)
     for name, expected in theirs.items():
         assert (ours[name].dtype, ours[name].shape) == (np.float32, expected.shape)
         # A sum of n terms rounds n times, by at most eps of its largest partial sum, and passes on what came before.
