@@ -102,7 +102,7 @@ function read_backbone(path)
         err isa InterruptException && rethrow()
         wrong("its header does not describe the network")
     end
-    return BackboneFile(arrays, network, wrong)
+    return BackboneFile(arrays, metadata, network, wrong)
 end
 
 # Of each block: its stride, whether its input is added to its output, and whether it begins with an expansion.
@@ -120,6 +120,7 @@ end
 
 struct BackboneFile
     arrays::Dict{String,Array{Float32}}
+    metadata::Dict{String,String}
     network::NetworkDescription
     wrong::Any    # throws the error that says what is wrong with the file
 end

@@ -31,6 +31,43 @@ function engine_fit(spec::String, folder::String, weights::String, settings::Str
     return run.kept_epoch, string(run.ended)
 end
 
+"""
+    engine_fine_tune(spec, folder, head, source, settings, unfreeze, weights, backbone, on_batch, on_epoch, on_images)
+
+Fine-tune a backbone and the head on it, and write both; those of a fit that diverged too.
+
+# Arguments
+- `spec::String`, `folder::String`, `settings::String`, `on_batch`, `on_epoch`: as for [`engine_fit`](@ref); the dataset of the images.
+- `head::String`, `source::String`: the weights files of the fitted head and of the backbone.
+- `unfreeze::Int`: how many blocks are trained.
+- `weights::String`, `backbone::String`: the files to write.
+- `on_images`: as for [`fine_tune`](@ref).
+
+# Returns
+- `Tuple{Int,String}`: the kept epoch, and how the fit ended.
+"""
+function engine_fine_tune(spec::String, folder::String, head::String, source::String, settings::String, unfreeze::Int,
+    weights::String, backbone::String, on_batch, on_epoch, on_images)
+    @nospecialize on_batch on_epoch on_images
+    batch_done, epoch_done = Callback(on_batch), Callback(on_epoch)
+    data = open_dataset(folder)
+    chain = load_backbone(source; image_size=image_shape(data)[1:2])
+    function save(run)
+        write_weights(weights, run.model, layers(run); metadata=weights_metadata(run))
+        save_backbone(backbone, chain, source)
+    end
+    tuned = try
+        dispatch_barrier(fine_tune, variant_from_json(spec), head, chain, data; settings_from_json(settings)..., unfreeze,
+            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...), on_images,
+            scratch=dirname(weights))
+    catch err
+        err isa DivergedError && save(err.run)
+        rethrow()
+    end
+    save(tuned.run)
+    return tuned.run.kept_epoch, string(tuned.run.ended)
+end
+
 # The fields of Python's BatchProgress, in its order.
 const BATCH_FIELDS = (:epoch, :epochs, :batch, :batches, :images, :loss, :accuracy)
 

@@ -161,13 +161,18 @@ function backward!(layer::Dense, x, y, dy, buffers, name, wanted, sink)
     return dx
 end
 
+# Where an array is in a layer: its field, or the fields that lead to it.
+const Place = Union{Symbol,Vector{Symbol}}
+placed(tree, field::Symbol) = getproperty(tree, field)
+placed(tree, fields::Vector{Symbol}) = foldl(getproperty, fields; init=tree)
+
 # Where gradients go: into arrays of their own, or into Adam's step. Either adds up the penalty's value.
 abstract type Sink end
 
 struct GradientSink <: Sink
     penalties::Dict{Symbol,Penalty}
     value::Base.RefValue{Float32}
-    arrays::Dict{Tuple{Symbol,Symbol},Array{Float32}}
+    arrays::Dict{Tuple{Symbol,Place},Array{Float32}}
 end
 
 struct UpdateSink{O} <: Sink
@@ -177,7 +182,7 @@ struct UpdateSink{O} <: Sink
 end
 
 GradientSink(penalties) =
-    GradientSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), Dict{Tuple{Symbol,Symbol},Array{Float32}}())
+    GradientSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), Dict{Tuple{Symbol,Place},Array{Float32}}())
 UpdateSink(penalties, optimiser) = UpdateSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), optimiser)
 
 function target(sink::GradientSink, name, field, w, penalty)
@@ -185,7 +190,7 @@ function target(sink::GradientSink, name, field, w, penalty)
     return StoreGradient(vec(array), penalty)
 end
 
-target(sink::UpdateSink, name, field, w, penalty) = AdamStep(getproperty(sink.optimiser.layers[name], field), penalty)
+target(sink::UpdateSink, name, field, w, penalty) = AdamStep(placed(sink.optimiser.layers[name], field), penalty)
 
 # Gives a weight's gradient to the sink.
 emit!(sink::Sink, name, field, w, dw) = emit_blocks!(target -> apply_gradient!(target, w, dw), sink, name, field, w)
@@ -199,10 +204,19 @@ end
 
 # In the form in which Zygote gives the gradient of a chain.
 function as_gradient(sink::GradientSink, model::Chain)
-    of_layer(name) = NamedTuple(
-        field => get(sink.arrays, (name, field), nothing) for field in fieldnames(typeof(model[name])))
+    of_layer(name) = fields_gradient(model[name], Symbol[]) do place
+        get(sink.arrays, (name, length(place) == 1 ? only(place) : place), nothing)
+    end
     names = keys(model)
     return (; layers=NamedTuple{names}(map(name -> has_kernel(model[name]) ? of_layer(name) : nothing, names)))
+end
+
+# found(place) returns the gradient of an array. Only chains and what is in them are looked into.
+function fields_gradient(found, layer, place)
+    return NamedTuple(map(fieldnames(typeof(layer))) do field
+        value, inner = getfield(layer, field), [place; field]
+        field => value isa Union{Chain,NamedTuple,Flux.SkipConnection,Conv} ? fields_gradient(found, value, inner) : found(inner)
+    end)
 end
 
 """

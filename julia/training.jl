@@ -145,18 +145,22 @@ function train(
     on_batch=Returns(false),
     on_epoch=Returns(nothing),
 )
+    settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance)
+    check_kind(v, data, balance)
+    return fit(v, data, settings, initial, Callback(on_batch), Callback(on_epoch))
+end
+
+# The settings of a fit to this data, in the types that a run has; an error where they cannot be used.
+function checked_settings(data; epochs, batch_size, learning_rate, seed, balance)
     require_whole("epochs", 1, epochs)
     require_whole("batch_size", 1, batch_size)
     require_positive("learning_rate", learning_rate)
     balance in BALANCES || throw(unknown_name("balance", balance, BALANCES))
-    check_kind(v, data, balance)
     for part in (:train, :validation)
         isempty(indices(data, part)) && throw(ArgumentError("The $part part of $(data.name) has no images."))
     end
-
-    settings = (; epochs=Int(epochs), batch_size=Int(batch_size), learning_rate=Float64(shortest(Float32(learning_rate))),
+    return (; epochs=Int(epochs), batch_size=Int(batch_size), learning_rate=Float64(shortest(Float32(learning_rate))),
         seed=typemin(Int) <= seed <= typemax(Int) ? Int(seed) : BigInt(seed), balance=String(balance))
-    return fit(v, data, settings, initial, Callback(on_batch), Callback(on_epoch))
 end
 
 # Refuses images where a variant takes features, and features where it takes images.
@@ -188,18 +192,20 @@ function fit(v, data, settings, initial, on_batch::Callback, on_epoch::Callback)
     return dispatch_barrier(fit!, model, list, loss_of(v.loss, K), v, data, settings, initial, on_batch, on_epoch)::Run
 end
 
-function fit!(model, list, loss, v, data, settings, initial, on_batch, on_epoch)
+# With `from_start` the weights of the start are the best until an epoch has better ones.
+function fit!(
+    model, list, loss, v, data, settings, initial, on_batch, on_epoch; seen=Seen(data, seen_before(initial)), from_start=false,
+)
     (; epochs, batch_size, learning_rate) = settings
     origin = start_from!(model, list, initial, data)
     penalties = kernel_penalties(list)
-    seen = Seen(data, seen_before(initial))
     optimiser = Optimisers.setup(KerasAdam(learning_rate), model)
     stopping = v.patience === nothing ? nothing : EarlyStopping(v.patience)
     history = NamedTuple[]
     good = copy_weights!(nothing, model)
     buffers = Buffers()
     ended::Symbol = :epochs
-    finished(kept_epoch) = Run(v, model, history, kept_epoch, ended, image_shape(data), data.classes, settings,
+    finished(kept_epoch) = Run(v, model, history, kept_epoch, ended, first(list).shape, data.classes, settings,
         (; data.name, data.fingerprint, data.about...), origin, seen)
     function diverged(epoch, batch, loss)
         restore_weights!(model, good)
@@ -207,6 +213,9 @@ function fit!(model, list, loss, v, data, settings, initial, on_batch, on_epoch)
     end
 
     try
+        if from_start && stopping !== nothing
+            should_stop!(stopping, 0, evaluate(model, data, v; part=:validation, batch_size).total, model)
+        end
         for epoch in 1:epochs
             start = time()
             training = train_epoch!(model, optimiser, loss, penalties, data, epoch, settings, on_batch, buffers)

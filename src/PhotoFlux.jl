@@ -22,7 +22,7 @@ export train, evaluate, predict, load_run, save_run, Run
 export variant, variants, Variant
 export PreparedDataset, open_dataset, indices
 export NoPenalty, L1, L2, ElasticNet, KerasAdam
-export load_backbone, backbone_features
+export load_backbone, backbone_features, fine_tune, save_backbone
 export layers, build_model, read_weights, write_weights, load_weights!
 
 # The source is in `julia/`; Julia 1.10 looks for the entry here and knows no `entryfile`.
@@ -51,6 +51,8 @@ include("../julia/runs.jl")
 include("../julia/trace.jl")
 include("../julia/backbone.jl")
 include("../julia/features.jl")
+include("../julia/tail.jl")
+include("../julia/finetuning.jl")
 include("../julia/engine.jl")
 include("../julia/precompile.jl")
 

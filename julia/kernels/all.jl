@@ -10,7 +10,8 @@ export apply_block!, apply_gradient!, upcoming_reads
 export correlate!, correlate_gradients!, suits_winograd, whole_vectors, winograd!, winograd_gradients!
 export dense_product!, dense_gradients!
 export CHUNK, Bottleneck, BottleneckNetwork, PackedDepthwise, PackedPointwise, Stem, Window
-export bottleneck_activations, bottleneck_features!, has_depthwise_kernel, out_size
+export bottleneck_activations, bottleneck_features!, bottleneck_trunk!, has_depthwise_kernel, out_size
+export depthwise!, depthwise_gradients!, mean_gradients!, mix_channels!, mix_gradients!, pixel_means!, unclamp!
 export pool!, pooled_size, unpool!
 
 include("vectors.jl")
@@ -25,3 +26,4 @@ include("dense.jl")
 include("pointwise.jl")
 include("depthwise.jl")
 include("bottleneck.jl")
+include("channels.jl")

@@ -300,3 +300,43 @@ function top!(features, n, x, network, slots, slot_, each::E) where {E}
         end
     end
 end
+
+"""
+    bottleneck_trunk!(y, network, count, x, buffers, name)
+
+Write what the first `count` blocks make of images.
+
+# Arguments
+- `y::Array{Float32,3}`: channels × pixels × images.
+- `network`, `x`: as for [`bottleneck_features!`](@ref).
+"""
+function bottleneck_trunk!(
+    y::Array{Float32,3}, network::BottleneckNetwork, count::Int, x::Array{T,4}, buffers::Buffers, name::Symbol,
+) where {T<:Union{UInt8,Float32}}
+    images, workers = size(x, 4), max_workers(typemax(Int))
+    scratch = workspace(buffers, name, :slots, workers * slot_length(network))
+    slots = Slots(pointer(scratch), network)
+    GC.@preserve scratch network x y begin
+        if images >= 2workers
+            foreach_job((image, worker) -> trunk_of_image!(y, network, count, x, image, slots, worker), images)
+        else
+            foreach(image -> trunk_of_image!(y, network, count, x, image, slots, 1), 1:images)
+        end
+    end
+    return y
+end
+
+function trunk_of_image!(y, network, count, x, image, slots, worker)
+    from, to = image_memory(slots, worker, 0), image_memory(slots, worker, 1)
+    stem!(from, network.stem, pointer(x, (image - 1) * stride(x, 4) + 1), size(x, 3) == 1 ? 0 : stride(x, 3), slots, worker)
+    for block in view(network.blocks, 1:count)
+        bottleneck!(to, from, block, slots, worker)
+        from, to = to, from
+    end
+    channels, pixels, _ = size(y)
+    start = pointer(y, (image - 1) * channels * pixels + 1)
+    for pixel in 0:(pixels - 1)
+        unsafe_copyto!(at(start, pixel * channels), at(from, pixel * round_up(channels, LANES)), channels)
+    end
+    return nothing
+end

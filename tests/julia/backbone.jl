@@ -3,37 +3,6 @@ using PhotoFlux: PixelScale, PreparedBackbone, PreparedPart, backbone_activation
 using PhotoFlux.Flux: Chain, Conv, SkipConnection
 using PhotoFlux.JSON
 
-# (expand, kernel, stride, outputs) of each block. Channels are whole vectors and not, and every kind of block is there.
-const BLOCKS = [(1, 3, 1, 8), (2, 3, 2, 12), (3, 5, 1, 12), (6, 3, 1, 20), (2, 5, 2, 36), (4, 5, 1, 36), (2, 3, 1, 40)]
-const STEM, TOP = 16, 50
-
-# Arrays in Keras' layout with the dimensions reversed, by name in the order of the network, and the header.
-function made_backbone(blocks=BLOCKS; seed=1, image_size=33)
-    rng, pairs = Xoshiro(seed), Pair{String,Array{Float32}}[]
-    # Of a size at which the numbers stay of a size, on both sides of the bounds of ReLU6.
-    function put(name, kernel, inputs, outputs)
-        dims = outputs == 0 ? (1, inputs, kernel, kernel) : (outputs, inputs, kernel, kernel)
-        fan = kernel^2 * (outputs == 0 ? 1 : inputs)
-        push!(pairs, "$name.kernel" => randn(rng, Float32, dims) .* 1.5f0 ./ sqrt(Float32(fan)))
-        push!(pairs, "$name.bias" => randn(rng, Float32, outputs == 0 ? inputs : outputs))
-    end
-    put("stem", 3, 3, STEM)
-    inputs, described = STEM, []
-    for (i, (expand, kernel, stride, outputs)) in enumerate(blocks)
-        mid = expand * inputs
-        expand > 1 && put("block$i.expand", 1, inputs, mid)
-        put("block$i.depthwise", kernel, mid, 0)
-        put("block$i.project", 1, mid, outputs)
-        push!(described, (; kernel, stride, residual=stride == 1 && inputs == outputs, expand=expand > 1))
-        inputs = outputs
-    end
-    put("top", 1, inputs, TOP)
-    description = (; name="tiny", features=TOP, image_size, mean=127, scale=128, blocks=described)
-    return pairs, Dict("format" => "photoflux-backbone-1", "description" => JSON.json(description))
-end
-
-write_backbone(path, (pairs, metadata)=made_backbone()) = write_arrays(path, pairs; metadata)
-
 const PATH = write_backbone(joinpath(mktempdir(), "tiny.safetensors"))
 
 # Each layer's output for one image, by name. Keras' (kh, kw, in, out) reversed is (out, in, kw, kh); a depthwise kernel has (1, out, kw, kh).

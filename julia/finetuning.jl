@@ -1,0 +1,165 @@
+# Fine-tuning: the last blocks of a backbone are trained on with the head that was fitted to its features. What the blocks before them
+# make of the images is computed once; then it is a fit like any other, of a model that begins there.
+
+# A backbone's weights are good already: a tenth of the head's rate moves them little before the head, whose weights fit the
+# features as they were, can follow.
+const RATE_OF_TUNING = 0.1
+
+"""
+    fine_tune(variant, head, backbone, data; unfreeze, epochs, batch_size, learning_rate, seed = 42, balance = "none", …)
+
+Train the last blocks of a backbone and the head on its features, from a head that was fitted with the backbone frozen.
+
+All of it is trained with a tenth of `learning_rate`. Early stopping counts the weights of the start as the best so far: if no epoch lowers
+the total validation loss, head and backbone stay as they were. The images are not augmented.
+
+# Arguments
+- `variant`: of the architecture `"transfer"`; a name of the table, or a [`Variant`](@ref).
+- `head`: as `initial` of [`train`](@ref): a [`Run`](@ref), or the path of a run or a weights file.
+- `backbone`: what [`load_backbone`](@ref) takes, one, not several side by side; or a chain that it returned for images of this size, which
+  is then trained in place.
+- `data`: a [`PreparedDataset`](@ref) of images, or a folder for [`open_dataset`](@ref).
+- `unfreeze::Integer`: how many of the last blocks are trained, 1 or more; the last convolution always is.
+- `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`, `on_batch`, `on_epoch`: as for `train`; `balance` cannot be `"augment"`.
+- `on_images`: called with (images done, images in all) while the frozen blocks are computed; fine-tuning ends there if it returns `true`.
+- `scratch::AbstractString`: a folder on a disk, for what the frozen blocks make of the images; it is removed again.
+
+# Returns
+- `NamedTuple`: `run`, a [`Run`](@ref) of the head, and `backbone`, a chain as of `load_backbone`.
+
+# Throws
+- `ArgumentError`: a value that cannot be used.
+- [`DivergedError`](@ref): the loss became NaN or infinite; the model of its run has the tail of the backbone too, with the last good weights.
+
+# Examples
+```julia
+tuned = fine_tune("transfer", "runs/mine", "efficientnet-lite2", "prepared/"; unfreeze = 2, epochs = 5)
+save_backbone("tuned.safetensors", tuned.backbone, "efficientnet-lite2")
+```
+"""
+fine_tune(name::AbstractString, head, backbone, data; kwargs...) = fine_tune(variant(name), head, backbone, data; kwargs...)
+
+fine_tune(v::Variant, head, backbone, folder::AbstractString; kwargs...) = fine_tune(v, head, backbone, open_dataset(folder); kwargs...)
+
+function fine_tune(
+    v::Variant,
+    head::Union{Run,AbstractString},
+    backbone::Union{Chain,AbstractString},
+    data::PreparedDataset;
+    unfreeze::Integer,
+    epochs::Integer=v.epochs,
+    batch_size::Integer=v.batch_size,
+    learning_rate::Real=v.learning_rate,
+    seed::Integer=42,
+    balance::AbstractString="none",
+    on_batch=Returns(false),
+    on_epoch=Returns(nothing),
+    on_images=Returns(false),
+    scratch::AbstractString=tempdir(),
+)
+    settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance)
+    takes_features(v) || throw(ArgumentError("Only a variant on a backbone can be fine-tuned; received \"$(v.name)\"."))
+    holds_features(data) && throw(ArgumentError("Fine-tuning needs images, and $(data.name) holds a backbone's features."))
+    balance == "augment" && throw(ArgumentError("`balance` cannot be \"augment\" in fine-tuning. Take \"weights\"."))
+    chain = backbone isa Chain ? backbone : load_backbone(backbone; image_size=image_shape(data)[1:2])
+    :top in keys(chain) || throw(ArgumentError("Only one backbone can be fine-tuned, not several side by side."))
+    check_pixels(chain[:scale], data.images)
+    blocks = count(name -> startswith(string(name), "block"), keys(chain))
+    1 <= unfreeze <= blocks || throw(ArgumentError("`unfreeze` must be 1 to $blocks, the backbone's blocks; received: $unfreeze."))
+    run = mktempdir(scratch) do folder
+        tune!(chain, v, data, settings, head, blocks - Int(unfreeze), Callback(on_batch), Callback(on_epoch), Callback(on_images), folder)
+    end
+    return (; run, backbone=chain)
+end
+
+# Trains the backbone's own arrays behind its first `frozen` blocks, and returns the run of the head.
+function tune!(@nospecialize(backbone::Chain), v, data, settings, head, frozen, on_batch, on_epoch, on_images, folder)
+    K = length(data.classes)
+    list = layers(v, (1, 1, length(backbone[:top].bias)), K)
+    head_model = build_model(list; rng=derived_rng(settings.seed, "weights"))
+    seen = Seen(data, seen_before(head))
+    run_of(model, history, kept_epoch, ended, origin) = Run(v, model, history, kept_epoch, ended, first(list).shape, data.classes, settings,
+        (; data.name, data.fingerprint, data.about...), origin, seen)
+    activations = frozen_activations(backbone, frozen, data, folder, on_images)
+    activations === nothing && return run_of(head_model, NamedTuple[], 0, :interrupted, start_from!(head_model, list, head, data))
+    trained = Pair{Symbol,Any}[name => backbone[name] for name in keys(backbone)[(3 + frozen):(end - 1)]]
+    tail = Tail(Chain(; trained...), activations.size)
+    model = Chain(; tail, pairs(head_model.layers)...)
+    slow = (; settings..., learning_rate=settings.learning_rate * RATE_OF_TUNING)
+    run = dispatch_barrier(fit!, model, list, loss_of(v.loss, K), v, activations.data, slow, head, on_batch, on_epoch; seen, from_start=true)::Run
+    return run_of(head_model, run.history, run.kept_epoch, run.ended, run.initial)
+end
+
+const IMAGES_AT_A_TIME = 16
+
+# What the frozen blocks make of the training and validation images: a dataset in a file of the folder, which is mapped, so that it
+# takes no memory; with it the size of an image's. Nothing where `on_images` ends it.
+function frozen_activations(@nospecialize(backbone::Chain), frozen, data, folder, on_images)
+    chosen, path = findall(<=(1), data.split), joinpath(folder, "activations")
+    network = packed_network(backbone)
+    size_ = nothing
+    complete = open(path, "w") do io
+        with_buffers() do buffers
+            for batch in Iterators.partition(eachindex(chosen), IMAGES_AT_A_TIME)
+                # Interrupts are handled between two batches: one must not strike while threads are started.
+                y = disable_sigint(() -> on_all_threads(() -> activations_of(backbone, network, frozen, data.images[:, :, :, chosen[batch]], buffers)))
+                size_ = size(y)[[2, 3, 1]]
+                write(io, y)
+                on_images(last(batch), length(chosen)) === true && return false
+            end
+            return true
+        end
+    end
+    complete || return nothing
+    images = open(io -> Mmap.mmap(io, Array{Float32,4}, (1, 1, prod(size_), length(chosen))), path)
+    kept = PreparedDataset(images, data.labels[chosen], data.split[chosen], data.classes, data.name, data.fingerprint, data.about)
+    return (; data=kept, size=size_)
+end
+
+# C×W×H×N.
+function activations_of(@nospecialize(backbone::Chain), network, frozen, x, buffers)
+    network === nothing && return Float32.(permutedims(dispatch_barrier(backbone[1:(2 + frozen)], x), (3, 1, 2, 4)))
+    window, kernel = frozen == 0 ? (network.stem.window, network.stem.kernel) : (network.blocks[frozen].window, network.blocks[frozen].project)
+    y = Array{Float32}(undef, kernel.outputs, out_size(window)..., size(x, 4))
+    GC.@preserve buffers bottleneck_trunk!(reshape(y, size(y, 1), :, size(x, 4)), network, frozen, x, buffers, :backbone)
+    return y
+end
+
+"""
+    save_backbone(path, backbone, source)
+
+Write a backbone's weights in the format that [`load_backbone`](@ref) and Python read, with the header of the file that it was loaded from
+and the fingerprint of these weights.
+
+# Arguments
+- `path::AbstractString`: the file; it is written atomically.
+- `backbone::Chain`: of `load_backbone`, one, whose weights may have changed.
+- `source::AbstractString`: what it was loaded from.
+
+# Returns
+- `path`
+
+# Throws
+- `ArgumentError`: there is no such source, or it is not a backbone; `SystemError`: the file cannot be written.
+"""
+function save_backbone(path::AbstractString, @nospecialize(backbone::Chain), source::AbstractString)
+    :top in keys(backbone) || throw(ArgumentError("Only one backbone can be written, not several side by side."))
+    original = read_backbone(only(backbone_paths(source)))
+    pairs = Pair{String,Array{Float32}}[]
+    for name in keys(backbone)
+        layer = backbone[name]
+        inner = layer isa Flux.SkipConnection ? layer.layers : layer
+        convs = inner isa Conv ? [(string(name), inner)] : inner isa Chain ? [("$name.$part", inner[part]) for part in keys(inner)] : []
+        for (stored, conv) in convs
+            push!(pairs, "$stored.kernel" => stored_kernel(conv.weight, conv.groups), "$stored.bias" => Array{Float32}(conv.bias))
+        end
+    end
+    fingerprint = bytes2hex(sha256(reduce(vcat, (reinterpret(UInt8, htol.(vec(last(pair)))) for pair in pairs))))
+    return write_arrays(path, pairs; metadata=merge(original.metadata, Dict("fingerprint" => fingerprint)))
+end
+
+# The reverse of `backbone_conv`.
+function stored_kernel(weight, groups)
+    flipped = reverse(Array(weight); dims=(1, 2))
+    return to_keras(groups == 1 ? flipped : reshape(flipped, size(flipped, 1), size(flipped, 2), groups, 1), nothing)
+end
