@@ -96,13 +96,13 @@ const IMAGES_AT_A_TIME = 16
 # takes no memory; with it the size of an image's. Nothing where `on_images` ends it.
 function frozen_activations(@nospecialize(backbone::Chain), frozen, data, folder, on_images)
     chosen, path = findall(<=(1), data.split), joinpath(folder, "activations")
-    network = packed_network(backbone)
-    size_ = nothing
+    # Without the chain's type, so that nothing is compiled for it.
+    part, size_ = PreparedPart(backbone, packed_network(backbone)), (0, 0, 0)
     complete = open(path, "w") do io
         with_buffers() do buffers
             for batch in Iterators.partition(eachindex(chosen), IMAGES_AT_A_TIME)
                 # Interrupts are handled between two batches: one must not strike while threads are started.
-                y = disable_sigint(() -> on_all_threads(() -> activations_of(backbone, network, frozen, data.images[:, :, :, chosen[batch]], buffers)))
+                y = disable_sigint(() -> on_all_threads(() -> activations_of(part, frozen, data.images[:, :, :, chosen[batch]], buffers)))
                 size_ = size(y)[[2, 3, 1]]
                 write(io, y)
                 on_images(last(batch), length(chosen)) === true && return false
@@ -117,8 +117,8 @@ function frozen_activations(@nospecialize(backbone::Chain), frozen, data, folder
 end
 
 # C×W×H×N.
-function activations_of(@nospecialize(backbone::Chain), network, frozen, x, buffers)
-    network === nothing && return Float32.(permutedims(dispatch_barrier(backbone[1:(2 + frozen)], x), (3, 1, 2, 4)))
+function activations_of((; chain, network)::PreparedPart, frozen, x, buffers)
+    network === nothing && return Float32.(permutedims(dispatch_barrier(chain[1:(2 + frozen)], x), (3, 1, 2, 4)))
     window, kernel = frozen == 0 ? (network.stem.window, network.stem.kernel) : (network.blocks[frozen].window, network.blocks[frozen].project)
     y = Array{Float32}(undef, kernel.outputs, out_size(window)..., size(x, 4))
     GC.@preserve buffers bottleneck_trunk!(reshape(y, size(y, 1), :, size(x, 4)), network, frozen, x, buffers, :backbone)

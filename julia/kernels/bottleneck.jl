@@ -135,30 +135,41 @@ function bottleneck_features!(
     images, workers = size(x, 4), max_workers(typemax(Int))
     scratch = workspace(buffers, name, :slots, workers * slot_length(network))
     slots = Slots(pointer(scratch), network)
-    GC.@preserve scratch network x features begin
-        if images >= 2workers
-            foreach_job((image, worker) -> image_features!(Returns(nothing), features, network, x, image, slots, worker, alone), images)
-        else
-            foreach(image -> image_features!(Returns(nothing), features, network, x, image, slots, 1, foreach_job), 1:images)
-        end
+    GC.@preserve scratch network x features each_image(images) do image, worker, each
+        image_features!(Returns(nothing), features, network, x, image, slots, worker, each)
     end
     return features
 end
 
-# Of one image. seen(number, pointer) is called with the output of the stem, 0, and of every block; `each` does a list of jobs.
+# Calls work(image, worker, each) for every image; `each` does a list of jobs: all threads do one image's where there are few.
+function each_image(work::F, images) where {F}
+    if images >= 2max_workers(typemax(Int))
+        foreach_job((image, worker) -> work(image, worker, alone), images)
+    else
+        foreach(image -> work(image, 1, foreach_job), 1:images)
+    end
+end
+
+# Of one image. seen(number, pointer) is called with the output of the stem, 0, and of every block.
 function image_features!(seen::F, features, network, x, image, slots, worker, each::E) where {F,E}
+    from = image_blocks!(seen, network, length(network.blocks), x, image, slots, worker, each)
+    top!(pointer(features, (image - 1) * size(features, 1) + 1), size(features, 1), from, network, slots, worker, each)
+    return nothing
+end
+
+# What the first `count` blocks make of an image: a pointer to it.
+function image_blocks!(seen::F, network, count, x, image, slots, worker, each::E) where {F,E}
     (; stem, blocks) = network
     pixels = pointer(x, (image - 1) * stride(x, 4) + 1)
     from, to = image_memory(slots, worker, 0), image_memory(slots, worker, 1)
     stem!(from, stem, pixels, size(x, 3) == 1 ? 0 : stride(x, 3), slots, worker, each)
     seen(0, from)
-    for (number, block) in enumerate(blocks)
-        bottleneck!(to, from, block, slots, worker, each)
+    for number in 1:count
+        bottleneck!(to, from, blocks[number], slots, worker, each)
         from, to = to, from
         seen(number, from)
     end
-    top!(pointer(features, (image - 1) * size(features, 1) + 1), size(features, 1), from, network, slots, worker, each)
-    return nothing
+    return from
 end
 
 """
@@ -313,30 +324,14 @@ Write what the first `count` blocks make of images.
 function bottleneck_trunk!(
     y::Array{Float32,3}, network::BottleneckNetwork, count::Int, x::Array{T,4}, buffers::Buffers, name::Symbol,
 ) where {T<:Union{UInt8,Float32}}
-    images, workers = size(x, 4), max_workers(typemax(Int))
-    scratch = workspace(buffers, name, :slots, workers * slot_length(network))
-    slots = Slots(pointer(scratch), network)
-    GC.@preserve scratch network x y begin
-        if images >= 2workers
-            foreach_job((image, worker) -> trunk_of_image!(y, network, count, x, image, slots, worker), images)
-        else
-            foreach(image -> trunk_of_image!(y, network, count, x, image, slots, 1), 1:images)
+    scratch = workspace(buffers, name, :slots, max_workers(typemax(Int)) * slot_length(network))
+    slots, (channels, pixels, images) = Slots(pointer(scratch), network), size(y)
+    GC.@preserve scratch network x y each_image(images) do image, worker, each
+        from = image_blocks!(Returns(nothing), network, count, x, image, slots, worker, each)
+        to = pointer(y, (image - 1) * channels * pixels + 1)
+        for pixel in 0:(pixels - 1)
+            unsafe_copyto!(at(to, pixel * channels), at(from, pixel * round_up(channels, LANES)), channels)
         end
     end
     return y
-end
-
-function trunk_of_image!(y, network, count, x, image, slots, worker)
-    from, to = image_memory(slots, worker, 0), image_memory(slots, worker, 1)
-    stem!(from, network.stem, pointer(x, (image - 1) * stride(x, 4) + 1), size(x, 3) == 1 ? 0 : stride(x, 3), slots, worker)
-    for block in view(network.blocks, 1:count)
-        bottleneck!(to, from, block, slots, worker)
-        from, to = to, from
-    end
-    channels, pixels, _ = size(y)
-    start = pointer(y, (image - 1) * channels * pixels + 1)
-    for pixel in 0:(pixels - 1)
-        unsafe_copyto!(at(start, pixel * channels), at(from, pixel * round_up(channels, LANES)), channels)
-    end
-    return nothing
 end

@@ -83,6 +83,8 @@ end
 # A variable that a job's closure shares with its surroundings is a race.
 @testset "no closure of the kernels shares a variable" for f in (Kernels.correlate!, Kernels.correlate_gradients!,
         Kernels.winograd!, Kernels.winograd_gradients!, Kernels.large_product!, Kernels.small_product!, Kernels.blocked_gradients!,
-        Kernels.apply_gradient!, Kernels.sum_groups!, Kernels.pool!, Kernels.unpool!, Kernels.foreach_range, PhotoFlux.drop!)
+        Kernels.apply_gradient!, Kernels.sum_groups!, Kernels.pool!, Kernels.unpool!, Kernels.foreach_range, PhotoFlux.drop!,
+        Kernels.mix_channels!, Kernels.mix_gradients!, Kernels.unclamp!, Kernels.each_share, Kernels.depthwise!, Kernels.depthwise_gradients!,
+        Kernels.pixel_means!, Kernels.mean_gradients!, Kernels.bottleneck_trunk!, Kernels.each_image, PhotoFlux.add!)
     @test all(method -> !occursin("Core.Box", string(Base.uncompressed_ast(method))), methods(f))
 end

@@ -76,7 +76,7 @@ end
 # The weights after some steps and features of a backbone, with teams of every thread that Julia was given, more than there are cores.
 const STEPS = raw"""
 using PhotoFlux
-using PhotoFlux: Optimisers, Xoshiro, kernel_penalties, loss_of, targets, train_step!, with_thread_team
+using PhotoFlux: Flux, Optimisers, Tail, Xoshiro, kernel_penalties, loss_of, targets, train_step!, with_thread_team
 include(joinpath(pkgdir(PhotoFlux), "tests", "julia", "fixtures.jl"))
 with_thread_team(; size=Threads.nthreads()) do
     for (name, input) in (("elastic_net", (40, 37, 3)), ("dropout", (180, 24, 1)), ("mlp", (32, 32, 3)))
@@ -99,6 +99,17 @@ with_thread_team(; size=Threads.nthreads()) do
         features = K.bottleneck_features!(zeros(Float32, network.top.outputs, images), network, x[:, :, :, 1:images], PhotoFlux.Buffers(), :a)
         println(images, " ", bytes2hex(PhotoFlux.sha256(reinterpret(UInt8, features[:, 1]))))
     end
+    # A backbone's last block and last convolution, as fine-tuning trains them.
+    conv(k, (inputs, outputs), σ; groups=1) = Flux.Conv(randn(Xoshiro(k), Float32, k, k, inputs ÷ groups, outputs) ./ 8,
+        zeros(Float32, outputs), σ; groups, pad=k ÷ 2)
+    block = Flux.Chain(; expand=conv(1, 20 => 140, Flux.relu6), depthwise=conv(5, 140 => 140, Flux.relu6; groups=140), project=conv(1, 140 => 20, identity))
+    tail = Tail(Flux.Chain(; block1=Flux.SkipConnection(block, +), top=conv(1, 20 => 70, Flux.relu6), mean=Flux.GlobalMeanPool()), (9, 8, 20))
+    model = Flux.Chain(; tail, flatten=Flux.flatten, output=Flux.Dense(randn(Xoshiro(5), Float32, 1, 70), zeros(Float32, 1)))
+    optimiser, x, y = Optimisers.setup(KerasAdam(), model), randn(Xoshiro(6), Float32, 1, 1, 1440, 33), rand(Xoshiro(7), Float32[0, 1], 1, 33)
+    for _ in 1:3
+        train_step!(model, optimiser, loss_of("cross_entropy", 2), [], x, y, ones(Float32, 33))
+    end
+    println("tail ", bytes2hex(PhotoFlux.sha256(reinterpret(UInt8, reduce(vcat, vec.(Flux.trainables(model)))))))
 end
 """
 
@@ -108,7 +119,7 @@ end
         command = `$(Base.julia_cmd()) --startup-file=no --threads=$threads --project=$(Base.active_project()) -e $STEPS`
         read(addenv(command, "JULIA_LOAD_PATH" => path), String)
     end
-    @test count('\n', first(found)) == 5
+    @test count('\n', first(found)) == 6
     @test allequal(found)
     # Nor on the other images of a batch.
     @test allequal(last.(split.(split(first(found), '\n')[4:5])))

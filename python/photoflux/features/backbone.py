@@ -213,8 +213,15 @@ def _is_file(part: str) -> bool:
     return part not in backbones() and (part.lower().endswith(".onnx") or "/" in part or user_path(part).is_file())
 
 
-def backbone_from(values: Mapping[str, Any]) -> Backbone:
+def backbone_from(values: Mapping[str, Any], folder: Path | None = None) -> Backbone:
     """Open the backbone that a run or a features dataset was made with, from what `Backbone.as_dict` returned.
+
+    Parameters
+    ----------
+    values : mapping
+        Of a run that was fine-tuned it has ``file`` too: the name of the folded weights file in the run's folder.
+    folder : Path, optional
+        The run's folder.
 
     Raises
     ------
@@ -224,7 +231,8 @@ def backbone_from(values: Mapping[str, Any]) -> Backbone:
     try:
         name, fingerprint, parts = str(values["name"]), values["fingerprint"], list(values["networks"])
         image_size, precision = values["image_size"], values["precision"]
-        opening = [_opening(part) for part in parts]
+        file = None if folder is None or values.get("file") is None else folder / str(values["file"])
+        opening = [_opening(part, file) for part in parts]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BackboneError(f"A backbone must say its name, fingerprint and networks; received: {values!r}.") from error
     try:
@@ -240,13 +248,13 @@ def backbone_from(values: Mapping[str, Any]) -> Backbone:
     return backbone
 
 
-def _opening(part: Mapping[str, Any]) -> Callable[[], Network]:
-    """Return what opens a network again, from what its `as_dict` returned."""
+def _opening(part: Mapping[str, Any], file: Path | None) -> Callable[[], Network]:
+    """Return what opens a network again, from what its `as_dict` returned, and its own weights file if it has one."""
     if "path" in part:
         settings = {key: part[key] for key in ("image_size", "mean", "scale")}
         return partial(OnnxFile, Path(part["path"]), **settings)
     name = str(part["name"])
     if "ranges" not in part:
-        return partial(PretrainedNetwork, name)
+        return partial(PretrainedNetwork, name, file)
     ranges = {layer: (low, high) for layer, (low, high) in part["ranges"].items()}
     return lambda: Int8Network(PretrainedNetwork(name), ranges)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from photoflux.data.cache import unwritable_cache
+from photoflux.data.cache import cache_folder, unwritable_cache
 from photoflux.errors import BackboneError
 from photoflux.features.folding import Folded, folded_weights, read_folded
 from photoflux.features.graph import FEATURES, GRAPH, PIXELS, graph_of
@@ -17,6 +17,7 @@ from photoflux.features.runtime import need, session_of
 from photoflux.model.backbones import pretrained
 from photoflux.system import atomic
 from photoflux.system.claims import claim
+from photoflux.system.names import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,6 +107,8 @@ class PretrainedNetwork(Network):
     ----------
     name : str
         Its name in the table.
+    file : Path, optional
+        A folded weights file of it that was fine-tuned; None: the one in the cache.
 
     Raises
     ------
@@ -117,10 +120,11 @@ class PretrainedNetwork(Network):
         If the cache cannot be written.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, file: Path | None = None) -> None:
         pretrained(name)  # a wrong name is said before a missing package
         need("onnxruntime")
-        self.folded: Folded = read_folded(folded_weights(name))
+        self.folded: Folded = read_folded(folded_weights(name)) if file is None else _tuned_weights(file)
+        self._tuned = file is not None
         self.name, self.features = name, self.folded.features
         self.image_size, self.fingerprint = self.folded.image_size, self.folded.fingerprint
 
@@ -128,6 +132,8 @@ class PretrainedNetwork(Network):
     def graph(self) -> Path:
         """The graph in the cache, written if it is not there."""
         path = self.folded.path.with_suffix(".onnx")
+        if self._tuned:  # its run's folder may be one that cannot be written
+            path = cache_folder() / "backbones" / f"{self.name}-{self.fingerprint[:20]}.onnx"
         if not _has_graph(path, self.folded):
             write_graph(path, self.folded)
         return path
@@ -148,6 +154,19 @@ class PretrainedNetwork(Network):
     def as_dict(self) -> dict[str, Any]:
         """Return its name and fingerprint."""
         return {"name": self.name, "fingerprint": self.fingerprint}
+
+
+def _tuned_weights(file: Path) -> Folded:
+    """Read a fine-tuned weights file, of which there is no other copy, its tensors too."""
+    try:
+        folded = read_folded(file)
+        _ = folded.weights  # are checked
+    except BackboneError as error:
+        raise BackboneError(
+            f"{printable(file)}, the backbone that was fine-tuned in this run, is missing or damaged. Copy the whole "
+            "folder of the run again, or train again."
+        ) from error
+    return folded
 
 
 def write_graph(path: Path, folded: Folded) -> None:

@@ -73,16 +73,7 @@ class FluxEngine:
     ) -> Fit:
         """Fit a variant; see `photoflux.engines.base.Engine.fit`."""
         check_dataset(variant, prepared, settings.balance)
-        history: list[EpochRow] = []
-
-        def batch_done(*values: Any) -> bool:
-            return on_batch is not None and bool(on_batch(BatchProgress(*values)))
-
-        def epoch_done(*values: Any) -> None:
-            history.append(EpochRow(*values))
-            if on_epoch is not None:
-                on_epoch(history[-1])
-
+        history, batch_done, epoch_done = _callbacks(on_batch, on_epoch)
         julia = self.julia
         places = plain_paths(prepared.path, weights, *(() if initial is None else (initial,)))
         with places as (data, target, *start), _translated(julia, weights):
@@ -94,6 +85,79 @@ class FluxEngine:
                 start[0] if start else None,
                 julia.called(batch_done),
                 julia.called(epoch_done),
+            )
+        return Fit(history, int(kept_epoch), str(ended))  # type: ignore[arg-type]
+
+    def fine_tune(
+        self,
+        variant: Variant,
+        prepared: PreparedDataset,
+        settings: Settings,
+        weights: Path,
+        backbone: Path,
+        tuned: Path,
+        *,
+        unfreeze: int,
+        on_batch: OnBatch | None = None,
+        on_epoch: OnEpoch | None = None,
+        on_images: Callable[[int, int], bool] | None = None,
+    ) -> Fit:
+        """Train the last blocks of a backbone and the head that was fitted to its features.
+
+        Parameters
+        ----------
+        variant : Variant
+            Of the head.
+        prepared : PreparedDataset
+            The images.
+        settings : Settings
+            Those of the head's fit; all is trained with a tenth of the learning rate.
+        weights : Path
+            The head's weights file; those that are kept are written to it.
+        backbone : Path
+            The folded weights file of the backbone (`photoflux.features.folded_weights`).
+        tuned : Path
+            The folded weights file to write.
+        unfreeze : int
+            How many of the last blocks are trained, 1 to all of them.
+        on_batch, on_epoch
+            As in `fit`.
+        on_images : callable, optional
+            Called with (images done, images in all) while the frozen blocks are computed; if it returns True, nothing
+            is trained, and what there was is written.
+
+        Returns
+        -------
+        Fit
+            The kept epoch is 0 where no epoch lowered the total validation loss, and head and backbone are as they were.
+
+        Raises
+        ------
+        EngineError
+            If a file cannot be read or written, or `unfreeze` is out of range.
+        DivergedError
+            If the loss becomes NaN or infinite; both files then hold the last good weights.
+        """
+        history, batch_done, epoch_done = _callbacks(on_batch, on_epoch)
+
+        def images_done(done: int, total: int) -> bool:
+            return on_images is not None and bool(on_images(done, total))
+
+        julia = self.julia
+        places = plain_paths(prepared.path, weights, backbone, tuned)
+        with places as (data, head, source, target), _translated(julia, weights):
+            kept_epoch, ended = julia.PhotoFlux.engine_fine_tune(
+                json.dumps(variant.as_dict()),
+                data,
+                head,
+                source,
+                json.dumps(asdict(settings)),
+                unfreeze,
+                head,
+                target,
+                julia.called(batch_done),
+                julia.called(epoch_done),
+                julia.called(images_done),
             )
         return Fit(history, int(kept_epoch), str(ended))  # type: ignore[arg-type]
 
@@ -166,6 +230,23 @@ class FluxEngine:
     def _array(self, images: np.ndarray) -> Any:
         """Return a Julia array of the same bytes: C order (N, C, H, W) is column order W×H×C×N."""
         return self.julia.pyconvert(self.julia.Array, np.ascontiguousarray(images).T)
+
+
+def _callbacks(
+    on_batch: OnBatch | None, on_epoch: OnEpoch | None
+) -> tuple[list[EpochRow], Callable[..., bool], Callable[..., None]]:
+    """Return the list of a fit's rows, and what Julia calls after a batch and after an epoch."""
+    history: list[EpochRow] = []
+
+    def batch_done(*values: Any) -> bool:
+        return on_batch is not None and bool(on_batch(BatchProgress(*values)))
+
+    def epoch_done(*values: Any) -> None:
+        history.append(EpochRow(*values))
+        if on_epoch is not None:
+            on_epoch(history[-1])
+
+    return history, batch_done, epoch_done
 
 
 class FluxModel:
