@@ -93,22 +93,28 @@ end
 const IMAGES_AT_A_TIME = 16
 
 # What the frozen blocks make of the training and validation images: a dataset in a file of the folder, which is mapped, so that it
-# takes no memory; with it the size of an image's. Nothing where `on_images` ends it.
+# takes no memory; with it the size of an image's. Nothing where `on_images` or Ctrl-C ends it.
 function frozen_activations(@nospecialize(backbone::Chain), frozen, data, folder, on_images)
     chosen, path = findall(<=(1), data.split), joinpath(folder, "activations")
     # Without the chain's type, so that nothing is compiled for it.
     part, size_ = PreparedPart(backbone, packed_network(backbone)), (0, 0, 0)
-    complete = open(path, "w") do io
-        with_buffers() do buffers
-            for batch in Iterators.partition(eachindex(chosen), IMAGES_AT_A_TIME)
-                # Interrupts are handled between two batches: one must not strike while threads are started.
-                y = disable_sigint(() -> on_all_threads(() -> activations_of(part, frozen, data.images[:, :, :, chosen[batch]], buffers)))
-                size_ = size(y)[[2, 3, 1]]
-                write(io, y)
-                on_images(last(batch), length(chosen)) === true && return false
+    complete = try
+        open(path, "w") do io
+            with_buffers() do buffers
+                all(Iterators.partition(eachindex(chosen), IMAGES_AT_A_TIME)) do batch
+                    # Interrupts are handled between two batches: one must not strike while threads are started or Python is called.
+                    disable_sigint() do
+                        y = on_all_threads(() -> activations_of(part, frozen, data.images[:, :, :, chosen[batch]], buffers))
+                        size_ = size(y)[[2, 3, 1]]
+                        write(io, y)
+                        on_images(last(batch), length(chosen)) !== true
+                    end
+                end
             end
-            return true
         end
+    catch err
+        is_interrupt(err) || rethrow()
+        false
     end
     complete || return nothing
     images = open(io -> Mmap.mmap(io, Array{Float32,4}, (1, 1, prod(size_), length(chosen))), path)

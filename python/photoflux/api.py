@@ -152,6 +152,7 @@ def train(
     views: int = 0,
     backbone_mean: float | Sequence[float] | None = None,
     backbone_scale: float | Sequence[float] | None = None,
+    unfreeze: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
     on_prepared: Callable[[PreparedDataset], None] | None = None,
@@ -197,6 +198,9 @@ def train(
         How many augmented views of each training image (flipped, turned, zoomed) a transfer variant is fitted to too.
     backbone_mean, backbone_scale : float or sequence of float, optional
         Of an ONNX file: it takes (pixels − mean) / scale, of pixels from 0 to 255. None: as its metadata says.
+    unfreeze : int
+        How many of the last blocks of a transfer variant's backbone are trained on with the head, once this is fitted,
+        with a tenth of the learning rate; 0: none. The run then has a backbone of its own. With Flux only.
     out : str or Path, optional
         The run's folder; None: a new one under ``runs/``. An earlier run there is replaced at the end.
     progress : bool
@@ -219,7 +223,7 @@ def train(
         If the loss becomes NaN or infinite; the run then holds the last good weights.
     """
     variant = chosen_variant(variant, l1, l2, loss)
-    options = BackboneOptions(backbone, precision, views, backbone_mean, backbone_scale)
+    options = BackboneOptions(backbone, precision, views, backbone_mean, backbone_scale, unfreeze)
     network = options.open([variant], image_size)
     variant = on_backbone(variant, network)
     settings = settings_of(variant, epochs, batch_size, learning_rate, seed, balance)
@@ -240,7 +244,7 @@ def train(
         if out is None:
             folder = stack.enter_context(claimed_new(f"{variant.name}-{prepared.name}"))
         display = stack.enter_context(Display(progress))
-        chosen = with_backbone(get_engine(engine, display.say), network, prepared, display, views)
+        chosen = with_backbone(get_engine(engine, display.say), network, prepared, display, views, unfreeze)
         if l1 is None and l2 is None:
             variant, note = tuned(chosen, variant, prepared, settings)
             if note:

@@ -58,6 +58,7 @@ Numbers = "One number, or three: red,green,blue."
 BackboneMean = Annotated[
     str | None, typer.Option(help=f"Of model.onnx, which takes (pixels - mean) / scale, pixels 0 to 255. {Numbers}")
 ]
+Unfreeze = Annotated[int, typer.Option(help="Of transfer variants: train the backbone's last N blocks too.")]
 BackboneScale = Annotated[str | None, typer.Option(help=f"Of model.onnx, see --backbone-mean. {Numbers}")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras. (default: the run's)")]
 
@@ -181,6 +182,7 @@ def train(
     views: Views = 0,
     backbone_mean: BackboneMean = None,
     backbone_scale: BackboneScale = None,
+    unfreeze: Unfreeze = 0,
     out: Annotated[Path | None, typer.Option(help="The run's folder. (default: a new one under runs/)")] = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -209,6 +211,7 @@ def train(
         views=views,
         backbone_mean=_numbers("backbone_mean", backbone_mean),
         backbone_scale=_numbers("backbone_scale", backbone_scale),
+        unfreeze=unfreeze,
         out=out,
         on_prepared=lambda prepared: prepared_rejected.append(len(prepared.rejected)),
     )

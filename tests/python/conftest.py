@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import photoflux
+import tiny_backbone
 from photoflux import variant
 from photoflux.data.sources.demo import write_demo_folder
 from photoflux.model.history import EpochRow
@@ -144,3 +145,18 @@ def write_run():
 def run(scans, tmp_path_factory):
     """Return a run on bad names."""
     return save_run(tmp_path_factory.mktemp("runs") / "r", scans)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Put two tiny backbones into the table, with their packages and an empty cache."""
+    folder = tmp_path / "packages"
+    rows = {
+        name: tiny_backbone.install(folder, name, seed, size)
+        for name, seed, size in (("tiny", 0, 20), ("other", 1, 24))
+    }
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PHOTOFLUX_CACHE", str(tmp_path / "cache"))
+    for module in ("photoflux.model.backbones", "photoflux.features.backbone"):
+        monkeypatch.setattr(f"{module}.backbones", lambda: rows)
+    return rows["tiny"]

@@ -56,6 +56,7 @@ def _backbone_options(run: Run) -> dict[str, Any]:
         "backbone": spec if spec != variants()[run.variant.name].backbone else None,
         "precision": said["precision"] if said["precision"] != "float32" else None,
         "views": said["views"] or None,
+        "unfreeze": said.get("unfrozen"),
         "backbone_mean": _joined(scaled.get("mean")),
         "backbone_scale": _joined(scaled.get("scale")),
     }

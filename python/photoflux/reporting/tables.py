@@ -143,6 +143,8 @@ def _backbone(backbone: Mapping[str, Any], tr: Translator) -> str:
         parts.append(tr.sentence("{n} of them with a weight that is not 0", n=backbone["remaining"]))
     if backbone["views"]:
         parts.append(tr.sentence("{n} augmented views of each training image", n=backbone["views"]))
+    if backbone.get("unfrozen"):
+        parts.append(tr.sentence("its last {n} blocks fine-tuned", n=backbone["unfrozen"]))
     return ", ".join(parts)
 
 

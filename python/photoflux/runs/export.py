@@ -77,7 +77,7 @@ def export(run: str | Path | Run, path: str | Path, format: str | None = None, *
 def _export_transfer(run: Run, path: Path, kind: str, progress: bool) -> None:
     """Write backbone and head as one model: ONNX by itself, Keras through Keras."""
     assert run.backbone is not None
-    backbone, classes = backbone_from(run.backbone), len(run.classes)
+    backbone, classes = backbone_from(run.backbone, run.path), len(run.classes)
     if kind == "onnx":
         weights = read_weights_of(run.weights, run.variant, run.input_shape, classes)
         write_classifier(path, backbone, layers(run.variant, run.input_shape, classes), weights, run.shape)

@@ -59,7 +59,8 @@ class Run:
     backbone : dict or None
         Of a transfer variant, what made the features: ``name``, ``features`` (how many), ``precision``, ``views``
         (augmented views of each training image), with proximal steps ``remaining`` (how many features have a weight
-        that is not 0), and what else `photoflux.features.backbone_from` takes.
+        that is not 0), after fine-tuning ``unfrozen`` (how many blocks were trained) and ``file`` (the backbone's
+        weights in the run's folder), and what else `photoflux.features.backbone_from` takes.
     initial : dict or None
         Where the initial weights came from: the ``path`` of a run, weights file or Keras file, and the ``fingerprint``
         (`photoflux.model.weights.fingerprint_of`) of its weights; None: drawn from the seed.

@@ -90,13 +90,17 @@ def fit_and_save(
     for note in notes:
         display.say(f"Note: {note}")
 
+    epochs = settings.epochs
+
     def on_batch(progress: BatchProgress) -> bool:
+        nonlocal epochs
+        epochs = progress.epochs  # more of them where a backbone is fine-tuned after the head's fit
         display.batch(progress)
         return False
 
     def on_epoch(row: EpochRow) -> None:
         rows.append(row)
-        display.epoch(row, settings.epochs)
+        display.epoch(row, epochs)
 
     with ExitStack() as saved:
         with writing(folder, rescue=True) as temporary:

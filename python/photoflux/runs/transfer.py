@@ -12,17 +12,24 @@ from typing import Any
 
 import numpy as np
 
+from photoflux.data.checks import check_whole
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
 from photoflux.engines.base import Engine, Fit, Model, OnBatch, OnEpoch
+from photoflux.engines.flux.engine import FluxEngine
 from photoflux.errors import SettingError
 from photoflux.features import Backbone, backbone_from, features_dataset, open_backbone
+from photoflux.features.network import PretrainedNetwork
+from photoflux.model.backbones import backbones
+from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant, variants
 from photoflux.model.weights import read_weights_of, remaining_features
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
 from photoflux.runs.strength import cross_validated
+
+TUNED = "backbone.safetensors"  # in a run's folder, the weights of a backbone that was fine-tuned
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class BackboneOptions:
         Augmented views of each training image, 0 or more.
     mean, scale : float, sequence of float or None
         Of an ONNX file: its input is (pixels − mean) / scale, of pixels from 0 to 255.
+    unfreeze : int
+        How many of the backbone's last blocks are trained on with the head; 0: none.
     """
 
     backbone: str | Path | None = None
@@ -46,6 +55,7 @@ class BackboneOptions:
     views: int = 0
     mean: float | Sequence[float] | None = None
     scale: float | Sequence[float] | None = None
+    unfreeze: int = 0
 
     def open(self, chosen: Iterable[Variant], image_size: int | None) -> Backbone | None:
         """Return the backbone of the transfer variants among those chosen; None if there are none.
@@ -53,7 +63,8 @@ class BackboneOptions:
         Raises
         ------
         SettingError
-            If an option is given that no variant needs, or the variants have different backbones.
+            If an option is given that no variant needs, the variants have different backbones, or so many blocks
+            cannot be unfrozen.
         BackboneError
             If the backbone cannot be had; the message says what to install or give.
         """
@@ -67,13 +78,30 @@ class BackboneOptions:
             return None
         if len(own) > 1 and self.backbone is None:
             raise SettingError(f"The variants have different backbones: {', '.join(own)}. Choose with `backbone`.")
-        return open_backbone(
+        backbone = open_backbone(
             next(iter(own)) if self.backbone is None else self.backbone,
             image_size=image_size,
             mean=self.mean,
             scale=self.scale,
             precision=self.precision or "float32",
         )
+        _check_unfreeze(self.unfreeze, backbone)
+        return backbone
+
+
+def _check_unfreeze(unfreeze: int, backbone: Backbone) -> None:
+    """Raise a `SettingError` unless so many of a backbone's last blocks can be trained."""
+    if check_whole("`unfreeze`", unfreeze, 0) == 0:
+        return
+    network = backbone.networks[0]
+    if len(backbone.networks) > 1 or backbone.precision != "float32" or not isinstance(network, PretrainedNetwork):
+        raise SettingError(
+            f"`unfreeze` trains one backbone of the table, {', '.join(backbones())}, in float32; received: "
+            f"{backbone.name} in {backbone.precision}. Leave out `unfreeze`, or choose another `backbone`."
+        )
+    blocks = len(network.folded.blocks)
+    if unfreeze > blocks:
+        raise SettingError(f"`unfreeze` must be 0 to {blocks}, the blocks of {backbone.name}; received: {unfreeze}.")
 
 
 def on_backbone(variant: Variant, backbone: Backbone | None) -> Variant:
@@ -110,11 +138,15 @@ class TransferEngine:
         Shows the progress of the features.
     views : int
         Augmented views of each training image that a fit sees too.
+    unfreeze : int
+        How many of the backbone's last blocks a fit trains on with the head, once this is fitted; the engine then has
+        the changed backbone, and its weights are beside the head's.
     """
 
-    def __init__(self, engine: Engine, backbone: Backbone, display: Display, views: int = 0) -> None:
-        self.engine, self.backbone, self.views = engine, backbone, views
+    def __init__(self, engine: Engine, backbone: Backbone, display: Display, views: int = 0, unfreeze: int = 0) -> None:
+        self.engine, self.backbone, self.views, self.unfreeze = engine, backbone, views, unfreeze
         self.name = engine.name
+        self.tuned = False
         self._display = display
 
     def versions(self) -> dict[str, str]:
@@ -139,7 +171,61 @@ class TransferEngine:
     ) -> Fit:
         """Fit a variant; see `photoflux.engines.base.Engine.fit`."""
         data = self.features(prepared, self.views, settings.seed) if variant.takes_features else prepared
-        return self.engine.fit(variant, data, settings, weights, initial=initial, on_batch=on_batch, on_epoch=on_epoch)
+        fit = self.engine.fit(variant, data, settings, weights, initial=initial, on_batch=on_batch, on_epoch=on_epoch)
+        if not self.unfreeze or fit.ended == "interrupted":
+            return fit
+        return self._fine_tune(fit, variant, prepared, settings, weights, on_batch, on_epoch)
+
+    def _fine_tune(
+        self,
+        fit: Fit,
+        variant: Variant,
+        prepared: PreparedDataset,
+        settings: Settings,
+        weights: Path,
+        on_batch: OnBatch | None,
+        on_epoch: OnEpoch | None,
+    ) -> Fit:
+        """Train the last blocks and a fitted head on; the epochs are counted on from those of the head's fit."""
+        engine, network, before = self.engine, self.backbone.networks[0], len(fit.history)
+        assert isinstance(engine, FluxEngine) and isinstance(network, PretrainedNetwork)
+        tuned, history = weights.with_name(TUNED), list(fit.history)
+
+        def batch_done(progress: BatchProgress) -> bool:
+            later = dataclasses.replace(progress, epoch=before + progress.epoch, epochs=before + progress.epochs)
+            return on_batch is not None and on_batch(later)
+
+        def epoch_done(row: EpochRow) -> None:
+            history.append(dataclasses.replace(row, epoch=before + row.epoch))
+            if on_epoch is not None:
+                on_epoch(history[-1])
+
+        def images_done(done: int, total: int) -> bool:
+            self._display.step(done, total, f"Frozen blocks of {self.backbone.name}", rated="images")
+            return False
+
+        self._display.say(
+            f"Fine-tuning the last {self.unfreeze} of {len(network.folded.blocks)} blocks of {self.backbone.name} and "
+            "the head, with a tenth of the learning rate"
+        )
+        try:
+            more = engine.fine_tune(
+                variant,
+                prepared,
+                settings,
+                weights,
+                network.folded.path,
+                tuned,
+                unfreeze=self.unfreeze,
+                on_batch=batch_done,
+                on_epoch=epoch_done,
+                on_images=images_done,
+            )
+        finally:
+            if tuned.is_file():
+                self.backbone, self.tuned = Backbone([PretrainedNetwork(network.name, tuned)], None, "float32"), True
+        kept = before + more.kept_epoch if more.kept_epoch else fit.kept_epoch
+        return Fit(history, kept, more.ended)
 
     def load(self, variant: Variant, weights: Path, shape: Shape, classes: int) -> Model:
         """Return the model of a weights file; see `photoflux.engines.base.Engine.load`."""
@@ -161,12 +247,28 @@ def backbone_of(engine: Engine) -> Backbone | None:
 
 
 def with_backbone(
-    engine: Engine, backbone: Backbone | None, prepared: PreparedDataset, display: Display, views: int = 0
+    engine: Engine,
+    backbone: Backbone | None,
+    prepared: PreparedDataset,
+    display: Display,
+    views: int = 0,
+    unfreeze: int = 0,
 ) -> Engine:
-    """Return the engine for fits to a dataset, joined to a backbone if there is one, which is calibrated if need be."""
+    """Return the engine for fits to a dataset, joined to a backbone if there is one, which is calibrated if need be.
+
+    Raises
+    ------
+    SettingError
+        If blocks are to be unfrozen and the engine is not Flux.
+    """
+    if unfreeze and not isinstance(engine, FluxEngine):
+        raise SettingError(
+            f"`unfreeze` is done by the engine flux alone; this one is {engine.name}. Leave it out, or install Julia "
+            "(`photoflux doctor` says how)."
+        )
     if backbone is None:
         return engine
-    return TransferEngine(engine, backbone.calibrated_on(prepared), display, views)
+    return TransferEngine(engine, backbone.calibrated_on(prepared), display, views, unfreeze)
 
 
 def tuned(engine: Engine, variant: Variant, prepared: PreparedDataset, settings: Settings) -> tuple[Variant, str]:
@@ -185,6 +287,8 @@ def backbone_entry(engine: Engine, variant: Variant, weights: Path, classes: int
     if not isinstance(engine, TransferEngine) or not variant.takes_features:
         return None
     entry = engine.backbone.as_dict() | {"views": engine.views}
+    if engine.tuned:
+        entry |= {"unfrozen": engine.unfreeze, "file": TUNED}
     if variant.proximal:
         shape = Shape(engine.backbone.features, 1, 1)
         entry["remaining"], _ = remaining_features(variant, read_weights_of(weights, variant, shape, classes))
@@ -201,4 +305,4 @@ def engine_of(engine: Engine, run: Run, display: Display) -> Engine:
     """
     if run.backbone is None:
         return engine
-    return TransferEngine(engine, backbone_from(run.backbone), display)
+    return TransferEngine(engine, backbone_from(run.backbone, run.path), display)

@@ -129,7 +129,7 @@ class FluxEngine:
         Returns
         -------
         Fit
-            The kept epoch is 0 where no epoch lowered the total validation loss, and head and backbone are as they were.
+            The kept epoch is 0, and head and backbone are as they were, where no epoch lowered the validation loss.
 
         Raises
         ------
