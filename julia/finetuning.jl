@@ -6,7 +6,7 @@
 const RATE_OF_TUNING = 0.1
 
 """
-    fine_tune(variant, head, backbone, data; unfreeze, epochs, batch_size, learning_rate, seed = 42, balance = "none", …)
+    fine_tune(variant, head, backbone, data; unfreeze, epochs, batch_size, learning_rate, seed = 42, balance, …)
 
 Train the last blocks of a backbone and the head on its features, from a head that was fitted with the backbone frozen.
 
@@ -51,7 +51,7 @@ function fine_tune(
     batch_size::Integer=v.batch_size,
     learning_rate::Real=v.learning_rate,
     seed::Integer=42,
-    balance::AbstractString="none",
+    balance::AbstractString=v.balance,
     on_batch=Returns(false),
     on_epoch=Returns(nothing),
     on_images=Returns(false),
