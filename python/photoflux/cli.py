@@ -415,6 +415,11 @@ def compare(
     holdout: Annotated[
         Path | None, typer.Option(help="A second folder, from other sources, to evaluate every variant on.")
     ] = None,
+    backbone: BackboneName = None,
+    precision: Precision = None,
+    views: Views = 0,
+    backbone_mean: BackboneMean = None,
+    backbone_scale: BackboneScale = None,
     engine: Annotated[str, typer.Option(help="auto, flux or keras.")] = "auto",
     out: Annotated[
         Path | None, typer.Option(help="The comparison's folder: finished fits in it are kept. (default: under runs/)")
@@ -440,6 +445,11 @@ def compare(
         groups=groups,
         resplit=resplit,
         holdout=holdout,
+        backbone=backbone,
+        precision=precision,
+        views=views,
+        backbone_mean=_numbers("backbone_mean", backbone_mean),
+        backbone_scale=_numbers("backbone_scale", backbone_scale),
         engine=engine,
         out=out,
     )

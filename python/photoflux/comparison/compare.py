@@ -26,9 +26,10 @@ from photoflux.model.layers import layers
 from photoflux.model.settings import settings_of
 from photoflux.model.variants import Variant, variant
 from photoflux.model.variants import variants as table
-from photoflux.reporting.reproduce import command_line
+from photoflux.reporting.reproduce import command_line, numbers_text
 from photoflux.runs.folder import claimed_new, claimed_out
 from photoflux.runs.progress import Display, announce
+from photoflux.runs.strength import strength_of
 from photoflux.runs.transfer import BackboneOptions, input_shape, on_backbone, tuned, with_backbone
 from photoflux.system.names import reason, user_path
 
@@ -53,6 +54,8 @@ def compare(
     backbone: str | Path | None = None,
     precision: str | None = None,
     views: int = 0,
+    backbone_mean: float | Sequence[float] | None = None,
+    backbone_scale: float | Sequence[float] | None = None,
     engine: str = "auto",
     out: str | Path | None = None,
     progress: bool = True,
@@ -86,7 +89,7 @@ def compare(
     holdout : str or Path, optional
         A second folder of the same classes, from other sources: every variant is evaluated on it too. Images that
         any of the fits trains or validates on are left out and counted; a class may be missing.
-    backbone, precision, views
+    backbone, precision, views, backbone_mean, backbone_scale
         Of the transfer variants, as in `photoflux.train`.
     engine : str
         As in `photoflux.train`.
@@ -118,11 +121,13 @@ def compare(
         "backbone": backbone,
         "precision": precision,
         "views": views or None,
+        "backbone_mean": numbers_text(backbone_mean),
+        "backbone_scale": numbers_text(backbone_scale),
         "engine": None if engine == "auto" else engine,
         "out": out,
     }
     compared, numbers = _compared(variants), _seeds(seeds)
-    asked = BackboneOptions(backbone, precision, views)
+    asked = BackboneOptions(backbone, precision, views, backbone_mean, backbone_scale)
     network = asked.open(compared, None)
     compared = [on_backbone(variant, network) for variant in compared]
     settings = {
@@ -191,7 +196,9 @@ def compare(
     parts = ("validation", "test") if second is None else ("validation", "test", "holdout")
     rows = results_of(compared, measured, reference, parts)
     best = int(np.argmax(rows[decision.chosen].per_seed["validation"]))
-    run = [run for fit, run in done if fit.variant.name == compared[decision.chosen].name][best]
+    of_chosen = [run for fit, run in done if fit.variant.name == compared[decision.chosen].name]
+    run = of_chosen[best]
+    strengths = [coefficient for one in of_chosen if (coefficient := strength_of(one.variant)) is not None]
     threshold = None if len(run.classes) > 2 else (run.threshold or {"score": 0.5})["score"]
     found = Comparison(
         path=folder,
@@ -206,7 +213,7 @@ def compare(
         },
         results=rows,
         decision=decision,
-        sentences=sentences(decision, rows, weights, len(numbers), run.settings.learning_rate, threshold),
+        sentences=sentences(decision, rows, weights, len(numbers), run.settings.learning_rate, threshold, strengths),
         run=run.path,
         histories={
             name: [[row.validation_total for row in run.history] for fit, run in done if fit.variant.name == name]

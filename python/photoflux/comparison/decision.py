@@ -84,6 +84,7 @@ def sentences(
     seeds: int,
     rate: float,
     threshold: float | None,
+    strengths: Sequence[float] = (),
 ) -> list[Sentence]:
     """Return why the variant was chosen and what it scores on the test part, all from the numbers.
 
@@ -97,6 +98,8 @@ def sentences(
         Adam's learning rate of the chosen variant's fits.
     threshold : float or None
         The score from which an image counts as the positive class, of the run to use; None for more than two classes.
+    strengths : sequence of float
+        The L2 coefficients of the chosen variant's fits, where cross-validation chose them.
     """
     chosen, best = results[decision.chosen], results[decision.best]
     reference = results[decision.reference].variant.name
@@ -115,6 +118,9 @@ def sentences(
     trained = {"weights": sizes[decision.chosen], "loss": LOSSES[chosen.variant.loss], "rate": rate}
     reasons.append(("It has {weights:,} weights and is trained with {loss} and Adam at {rate:g}.", trained))
     reasons.append(("Its regularisation: {recipe}.", {"recipe": regularisation(chosen.variant)}))
+    if strengths:
+        listed = ", ".join(f"{strength:g}" for strength in strengths)
+        reasons.append(("Cross-validation chose its L2 coefficient with each seed: {listed}.", {"listed": listed}))
     if threshold is not None:
         reasons.append(("An image counts as positive from a score of {threshold:.3f} on.", {"threshold": threshold}))
     template = "Its mean balanced accuracy on the validation part over {seeds} seeds, {mean:.3f}, is the highest."

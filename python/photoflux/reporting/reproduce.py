@@ -57,12 +57,13 @@ def _backbone_options(run: Run) -> dict[str, Any]:
         "precision": said["precision"] if said["precision"] != "float32" else None,
         "views": said["views"] or None,
         "unfreeze": said.get("unfrozen"),
-        "backbone_mean": _joined(scaled.get("mean")),
-        "backbone_scale": _joined(scaled.get("scale")),
+        "backbone_mean": numbers_text(scaled.get("mean")),
+        "backbone_scale": numbers_text(scaled.get("scale")),
     }
 
 
-def _joined(value: Any) -> str | None:
+def numbers_text(value: Any) -> str | None:
+    """Return a number, or several with commas, as an option takes them; None stays None."""
     return None if value is None else ",".join(f"{x:g}" for x in np.ravel(value))
 
 

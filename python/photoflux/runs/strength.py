@@ -42,7 +42,8 @@ def cross_validated(
     str
         The choice in words; empty where there was none to make.
     """
-    if variant.hidden or variant.penalty.keys() != {"output"} or variant.penalty["output"].keys() != {"l2"}:
+    own = strength_of(variant)
+    if own is None:
         return variant, ""
     rng = np.random.default_rng([settings.seed, 1])
     chosen = prepared.indices("train")
@@ -52,7 +53,6 @@ def cross_validated(
     labels = prepared.labels[chosen]
     folds = _folds(labels, np.array([row["group"] for row in prepared.files()])[chosen], settings.seed)
     if folds is None:
-        own = variant.penalty["output"]["l2"]
         return variant, f"L2 {own:g}: too few training images of a class to choose it by cross-validation."
     x = np.asarray(features.images[chosen, :, 0, 0])
     losses = np.mean([_losses(x, labels, fold, settings.balance == "weights") for fold in folds], axis=0)
@@ -63,6 +63,13 @@ def cross_validated(
         f"{STRENGTHS[-1]:g}: {losses[-1]:.4f})."
     )
     return variant.with_penalty(l2=best), note
+
+
+def strength_of(variant: Variant) -> float | None:
+    """Return the L2 coefficient of a head whose coefficient `cross_validated` chooses; None of any other variant."""
+    output = variant.penalty.get("output", {})
+    linear = variant.takes_features and not variant.hidden and output.keys() == {"l2"}
+    return output["l2"] if linear else None
 
 
 Fold = tuple[np.ndarray, np.ndarray]
