@@ -33,7 +33,7 @@ def test_pixels_and_features_are_compared_on_the_same_splits(flux, tmp_path):
     again = photoflux.compare(
         folder, variants, seeds=2, image_size=16, epochs=2, out=tmp_path / "which", progress=False, **options
     )
-    assert [row.parts for row in again.results] == [row.parts for row in found.results]
+    assert [row.per_seed for row in again.results] == [row.per_seed for row in found.results]
     if found.run.name.startswith("transfer-"):
         assert "Cross-validation chose its L2 coefficient with each seed" in found.reasons
 
