@@ -65,7 +65,11 @@ function load_backbone(source::AbstractString; image_size=nothing)
     both = @something image_size maximum(file.network.image_size for file in files)
     width, height = length(both) == 1 ? (Int(both), Int(both)) : Int.(Tuple(both))
     min(width, height) >= 1 || throw(ArgumentError("`image_size` must be 1 or more in both directions; received: $image_size."))
-    chains = [backbone_chain(file, (width, height)) for file in files]
+    return chain_of(files, (width, height))
+end
+
+function chain_of(files, size)
+    chains = [backbone_chain(file, size) for file in files]
     return length(chains) == 1 ? only(chains) : Chain(; beside=Flux.Parallel(vcat, chains...))
 end
 
@@ -107,6 +111,7 @@ end
 
 # Of each block: its stride, whether its input is added to its output, and whether it begins with an expansion.
 struct NetworkDescription
+    name::String
     mean::Float32
     scale::Float32
     image_size::Int
@@ -115,7 +120,7 @@ end
 
 function network_of(header)
     blocks = [(; stride=Int(b["stride"]), residual=Bool(b["residual"]), expand=Bool(b["expand"])) for b in header["blocks"]]
-    return NetworkDescription(header["mean"], header["scale"], header["image_size"], blocks)
+    return NetworkDescription(header["name"], header["mean"], header["scale"], header["image_size"], blocks)
 end
 
 struct BackboneFile
@@ -151,6 +156,17 @@ function backbone_chain(file::BackboneFile, size)
     push!(named, :top => conv("top", relu6), :mean => Flux.GlobalMeanPool(), :flatten => Flux.flatten)
     isempty(unused) || wrong("its header does not describe $(minimum(unused))")
     return Chain(; named...)
+end
+
+# The sha256 of a backbone's weights in the order of the network, as Python computes it.
+function weights_fingerprint((; arrays, network)::BackboneFile)
+    blocks = [["block$number.$part" for part in (block.expand ? ("expand", "depthwise", "project") : ("depthwise", "project"))]
+        for (number, block) in enumerate(network.blocks)]
+    context = SHA.SHA2_256_CTX()
+    for name in ["stem"; reduce(vcat, blocks; init=String[]); "top"], part in ("kernel", "bias")
+        SHA.update!(context, reinterpret(UInt8, htol.(vec(arrays["$name.$part"]))))
+    end
+    return bytes2hex(SHA.digest!(context))
 end
 
 # Flux's Conv flips its kernel; a depthwise one has as many groups as channels.

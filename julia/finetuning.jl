@@ -79,7 +79,7 @@ function tune!(@nospecialize(backbone::Chain), v, data, settings, head, frozen, 
     head_model = build_model(list; rng=derived_rng(settings.seed, "weights"))
     seen = Seen(data, seen_before(head))
     run_of(model, history, kept_epoch, ended, origin) = Run(v, model, history, kept_epoch, ended, first(list).shape, data.classes, settings,
-        (; data.name, data.fingerprint, data.about...), origin, seen)
+        (; data.name, data.fingerprint, data.about...), origin, seen, nothing)
     activations = frozen_activations(backbone, frozen, data, folder, on_images)
     activations === nothing && return run_of(head_model, NamedTuple[], 0, :interrupted, start_from!(head_model, list, head, data))
     trained = Pair{Symbol,Any}[name => backbone[name] for name in keys(backbone)[(3 + frozen):(end - 1)]]

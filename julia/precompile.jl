@@ -63,5 +63,8 @@ end
             engine_activations(backbone, Int(pointer(images)), size(images)...)
         end
         backbone_features(load_backbone(source; image_size=size(images)[1:2]), images)
+        data = PreparedDataset(images, Int32[mod(i, 2) for i in 1:8], split, ["0", "1"], "tiny", "")
+        run = with_logger(() -> train(variant("transfer"; backbone=source), data; epochs=1), NullLogger())
+        predict(load_run(save_run(joinpath(mktempdir(), "run"), run)), images)
     end
 end

@@ -1,7 +1,8 @@
 """
     save_run(folder, run)
 
-Write a run: `run.json`, `history.csv`, `weights.safetensors` and `seen.safetensors`, the files that `photoflux evaluate` and `predict` read.
+Write a run: `run.json`, `history.csv`, `weights.safetensors` and `seen.safetensors`, the files that `photoflux evaluate` and `predict` read;
+of a run on a backbone that was given by its path also `backbone.safetensors`.
 
 # Arguments
 - `folder::AbstractString`: is made if it is missing; a folder that has other files and no `run.json` is refused.
@@ -18,6 +19,7 @@ function save_run(folder::AbstractString, run::Run)
         throw(ArgumentError("$folder exists and is not a run (it has no run.json); choose another folder."))
     end
     mkpath(folder)
+    write_backbone(folder, run.backbone)
     write_weights(joinpath(folder, "weights.safetensors"), run.model, layers(run); metadata=weights_metadata(run))
     write_seen(folder, run.seen)
     replace_file(joinpath(folder, "history.csv")) do io
@@ -38,10 +40,25 @@ function save_run(folder::AbstractString, run::Run)
         "initial" => run.initial,
         "seconds" => sum(row -> row.seconds, run.history; init=0.0),
     )
+    run.backbone === nothing || (description["backbone"] = backbone_entry(run))
     replace_file(io -> dispatch_barrier(JSON.print, io, description, 2), joinpath(folder, "run.json"))
     # Files that Python derived from an earlier run's weights are out of date.
     foreach(name -> rm(joinpath(folder, name); force=true), ("logits.safetensors", "report.html", "calibration.png"))
     return folder
+end
+
+# A backbone of the cache is found there again; another goes with the run.
+function write_backbone(folder, backbone)
+    file, target = backbone === nothing ? nothing : backbone.file, joinpath(folder, BACKBONE_FILE)
+    file === nothing && return rm(target; force=true)
+    return ispath(target) && samefile(file, target) ? target : replace_file(io -> write(io, read(file)), target)
+end
+
+# With proximal steps it says how many features have a weight that is not 0.
+function backbone_entry(run::Run)
+    run.variant.proximal || return run.backbone.entry
+    weight = run.model[first(kernels(layers(run)))].weight
+    return merge(run.backbone.entry, Dict("remaining" => count(any(!iszero, weight; dims=1))))
 end
 
 function weights_metadata(run::Run)
@@ -49,14 +66,15 @@ function weights_metadata(run::Run)
         "variant" => run.variant.name,
         "architecture" => run.variant.architecture,
         "classes" => string(length(run.classes)),
-        "input" => join(reverse(run.input), ','),
+        "input" => join(reverse(first(layers(run)).shape), ','),
     )
 end
 
 """
     load_run(folder)
 
-Read a run that Julia or Python wrote. No code from it is executed.
+Read a run that Julia or Python wrote. No code from it is executed. Its backbone, where it has one, is loaded from PhotoFlux's cache, or
+from the run's folder if it was fine-tuned.
 
 # Arguments
 - `folder::AbstractString`
@@ -65,7 +83,8 @@ Read a run that Julia or Python wrote. No code from it is executed.
 - [`Run`](@ref)
 
 # Throws
-- `ArgumentError`: `folder` is not a run, or a file in it cannot be read.
+- `ArgumentError`: `folder` is not a run, or a file in it cannot be read; or its backbone is not there, is another, or one that only
+  Python computes.
 - `DimensionMismatch`: the weights are those of another variant.
 """
 function load_run(folder::AbstractString)
@@ -81,7 +100,9 @@ function load_run(folder::AbstractString)
         throw(ArgumentError("$folder: run format $(repr(get(d, "format", nothing))); this PhotoFlux reads 1."))
     v, data = Variant(d["variant"]), d["data"]
     input = (Int(data["width"]), Int(data["height"]), Int(data["channels"]))
-    list = layers(v, input, length(data["classes"]))
+    entry = get(d, "backbone", nothing)
+    backbone = entry === nothing ? nothing : dispatch_barrier(backbone_from, folder, entry, input)::RunBackbone
+    list = layers(v, head_input(input, backbone), length(data["classes"]))
     model = load_weights!(build_model(list), joinpath(folder, "weights.safetensors"), list)
     settings = NamedTuple(Symbol(k) => value for (k, value) in d["settings"])
     names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]), dispatch_barrier(about_of, data)...)
@@ -89,7 +110,7 @@ function load_run(folder::AbstractString)
     origin = get(d, "initial", nothing)
     initial = origin === nothing ? nothing : (; path=origin["path"], fingerprint=origin["fingerprint"])
     return Run(v, model, history, d["kept_epoch"], Symbol(d["ended"]), input, Vector{String}(data["classes"]), settings,
-        names, initial, read_seen(folder))
+        names, initial, read_seen(folder), backbone)
 end
 
 function read_history(path)
@@ -100,7 +121,12 @@ function read_history(path)
     return NamedTuple[NamedTuple{names}(number.(names, Tuple(split(line, ',')))) for line in lines[2:end]]
 end
 
-predict(run::Run, images::AbstractArray{<:Real,4}; kwargs...) = predict(checked(run, size(images)[1:3]), images; kwargs...)
+function predict(run::Run, images::AbstractArray{<:Real,4}; kwargs...)
+    model = checked(run, size(images)[1:3])
+    run.backbone === nothing && return predict(model, images; kwargs...)
+    features = backbone_features(run.backbone.network, images; kwargs...)
+    return predict(model, reshape(features, 1, 1, size(features)...); kwargs...)
+end
 
 evaluate(run::Run, folder::AbstractString; kwargs...) =
     evaluate(run, open_dataset(folder; seed=get(run.data, :seed, run.settings.seed)); kwargs...)
@@ -108,7 +134,8 @@ evaluate(run::Run, folder::AbstractString; kwargs...) =
 function evaluate(run::Run, data::PreparedDataset; part::Symbol=:test, batch_size::Integer=32)
     model = checked(run, image_shape(data))
     chosen = unseen(run, data, part)
-    result = evaluate_images(model, data, run.variant, part, chosen, batch_size)
+    of_model, numbers = run.backbone === nothing ? (data, chosen) : (features_dataset(run.backbone, data, chosen), collect(eachindex(chosen)))
+    result = evaluate_images(model, of_model, run.variant, part, numbers, batch_size)
     return (; result..., images=length(chosen), left_out=length(indices(data, part)) - length(chosen))
 end
 

@@ -11,7 +11,7 @@ What [`train`](@ref) returns.
 - `kept_epoch::Int`: the epoch whose weights the model has; 0 if none was finished.
 - `ended::Symbol`: `:epochs`, `:early_stopping` or `:interrupted`; of a run that Python wrote, also `:diverged`, or
   `:adopted`: imported from Keras.
-- `input::NTuple{3,Int}`: width, height and channels of its images.
+- `input::NTuple{3,Int}`: width, height and channels of its images; of a fit to features without their images 1, 1 and how many.
 - `classes::Vector{String}`
 - `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`.
 - `data::NamedTuple`: `name` and `fingerprint` of the prepared dataset, and what else is known of it: `path`, `seed` of its
@@ -19,6 +19,8 @@ What [`train`](@ref) returns.
 - `initial::Union{Nothing,NamedTuple}`: where the first weights came from, the `path` of a run or file (`nothing`: a run
   in memory) and the `fingerprint` of its weights ([`fingerprint`](@ref)); `nothing`: drawn from the seed.
 - `seen`: which images the weights have seen; [`evaluate`](@ref) does not score them as new ones.
+- `backbone::Union{Nothing,PhotoFlux.RunBackbone}`: what makes features of its images, on which the model is; `nothing`: the model
+  takes them as they are.
 """
 struct Run
     variant::Variant
@@ -32,14 +34,16 @@ struct Run
     data::NamedTuple
     initial::Union{Nothing,NamedTuple}
     seen::Seen
+    backbone::Union{Nothing,RunBackbone}
 end
 
-layers(run::Run) = layers(run.variant, run.input, length(run.classes))
+layers(run::Run) = layers(run.variant, head_input(run.input, run.backbone), length(run.classes))
 
 function Base.show(io::IO, ::MIME"text/plain", run::Run)
     print(io, "Run of \"", run.variant.name, "\" on ", run.data.name, ": ", length(run.history), " epochs")
     run.ended in (:epochs, :adopted) || print(io, " (ended by ", replace(string(run.ended), '_' => ' '), ")")
     run.initial === nothing || print(io, ", from ", something(run.initial.path, "a run in memory"))
+    run.backbone === nothing || print(io, "\n  on ", run.backbone.entry["features"], " features by ", run.backbone.entry["name"])
     if run.kept_epoch > 0
         row = run.history[run.kept_epoch]
         print(io, "\n  epoch ", run.kept_epoch, " kept: validation total ", @sprintf("%.4f", row.validation_total))
@@ -99,9 +103,13 @@ Initial weights, batch order, dropout and augmentation are fixed by `seed`. The 
 Where the variant stops early, the best epoch's weights are restored, also when the epochs run out first.
 Ctrl-C ends the fit after the running batch and returns the run so far.
 
+A variant on a backbone (`"transfer"`, …) is fitted to the features that its backbone makes of the training and validation images,
+which are computed once, at the start; the [`Run`](@ref) has the backbone, and takes images. Its penalties are those of the table, or of
+`variant("transfer"; l2=0.003)`; Python chooses the L2 coefficient by cross-validation.
+
 # Arguments
 - `variant`: a name of the table, or a [`Variant`](@ref).
-- `data`: a [`PreparedDataset`](@ref), or a folder for [`open_dataset`](@ref); of features where the variant takes these.
+- `data`: a [`PreparedDataset`](@ref), or a folder for [`open_dataset`](@ref); for a variant on a backbone of images, or of features.
 - `epochs::Integer`, `batch_size::Integer`, `learning_rate::Real`: the variant's own unless given.
 - `seed::Integer`: any integer, of any number of digits.
 - `balance::AbstractString`: the variant's own unless given: `"none"`; `"weights"`, each image's loss times N / (K · size of its class); or `"augment"`,
@@ -125,6 +133,7 @@ Ctrl-C ends the fit after the running batch and returns the run so far.
 ```julia
 run = train("l2", "prepared/"; epochs = 5, on_epoch = println)
 evaluate(run, "prepared/").accuracy
+run = train(variant("transfer"; backbone = "efficientnet-lite0"), "prepared/")
 ```
 """
 train(name::AbstractString, data; kwargs...) = train(variant(name), data; kwargs...)
@@ -163,15 +172,12 @@ function checked_settings(data; epochs, batch_size, learning_rate, seed, balance
         seed=typemin(Int) <= seed <= typemax(Int) ? Int(seed) : BigInt(seed), balance=String(balance))
 end
 
-# Refuses images where a variant takes features, and features where it takes images.
+# Refuses features where a variant takes images, and changed copies of images where it takes features.
 function check_kind(v, data, balance)
-    if takes_features(v) && !holds_features(data)
-        throw(ArgumentError("The variant \"$(v.name)\" is fitted to a backbone's features, and $(data.name) holds images. " *
-                            "Give a features dataset: a folder in `features` in the prepared dataset, as Python makes it."))
-    elseif !takes_features(v) && holds_features(data)
+    if !takes_features(v) && holds_features(data)
         throw(ArgumentError("The variant \"$(v.name)\" is fitted to images, and $(data.name) holds a backbone's features. " *
                             "Give the prepared dataset of the images, or a transfer variant."))
-    elseif holds_features(data) && balance == "augment"
+    elseif takes_features(v) && balance == "augment"
         throw(ArgumentError("`balance` cannot be \"augment\" on features: there are no images to change. Make the features " *
                             "with `views`, which has changed copies of the training images, or take \"weights\"."))
     end
@@ -186,15 +192,20 @@ end
 
 # The types of model and loss are known in `fit!` only, which is therefore compiled for them.
 function fit(v, data, settings, initial, on_batch::Callback, on_epoch::Callback)
-    K = length(data.classes)
+    K, seen, input, backbone = length(data.classes), Seen(data, seen_before(initial)), image_shape(data), nothing
+    if takes_features(v) && !holds_features(data)
+        backbone = RunBackbone(v.backbone, input)
+        v = variant(v; backbone=backbone.entry["name"])
+        data = features_dataset(backbone, data, findall(<=(1), data.split))
+    end
     list = layers(v, image_shape(data), K)
     model = build_model(list; rng=derived_rng(settings.seed, "weights"))
-    return dispatch_barrier(fit!, model, list, loss_of(v.loss, K), v, data, settings, initial, on_batch, on_epoch)::Run
+    return dispatch_barrier(fit!, model, list, loss_of(v.loss, K), v, data, settings, initial, on_batch, on_epoch; seen, input, backbone)::Run
 end
 
-# With `from_start` the weights of the start are the best until an epoch has better ones.
+# `seen`, `input` and `backbone` are those of the run. With `from_start` the weights of the start are the best until an epoch has better ones.
 function fit!(
-    model, list, loss, v, data, settings, initial, on_batch, on_epoch; seen=Seen(data, seen_before(initial)), from_start=false,
+    model, list, loss, v, data, settings, initial, on_batch, on_epoch; seen, input=first(list).shape, backbone=nothing, from_start=false,
 )
     (; epochs, batch_size, learning_rate) = settings
     origin = start_from!(model, list, initial, data)
@@ -205,8 +216,8 @@ function fit!(
     good = copy_weights!(nothing, model)
     buffers = Buffers()
     ended::Symbol = :epochs
-    finished(kept_epoch) = Run(v, model, history, kept_epoch, ended, first(list).shape, data.classes, settings,
-        (; data.name, data.fingerprint, data.about...), origin, seen)
+    finished(kept_epoch) = Run(v, model, history, kept_epoch, ended, input, data.classes, settings,
+        (; data.name, data.fingerprint, data.about...), origin, seen, backbone)
     function diverged(epoch, batch, loss)
         restore_weights!(model, good)
         throw(DivergedError(epoch, batch, loss, epoch - 1, finished(epoch - 1)))

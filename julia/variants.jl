@@ -171,26 +171,30 @@ julia> length(variants())
 variants() = copy(TABLE)
 
 """
-    variant(name; l1, l2, loss)
+    variant(name; l1, l2, loss, backbone)
 
-Return the variant of that name, if asked with other coefficients or another loss.
+Return the variant of that name, if asked with other coefficients, another loss or on another backbone.
 
 # Arguments
 - `name::AbstractString`: a name of the table; a [`Variant`](@ref) is taken as it is.
 - `l1::Real`, `l2::Real`: coefficients set on every kernel that the variant penalises; `nothing` leaves the table's.
 - `loss::AbstractString`: `"cross_entropy"` on logits, or `"squared_error"`, `0.5·mean((softmax(z) − onehot)²)`.
+- `backbone::AbstractString`: of the architecture `"transfer"`, what [`load_backbone`](@ref) takes.
 
 # Returns
 - `Variant`
 
 # Throws
 - `ArgumentError`: no such variant (the message proposes the nearest) or loss, a negative coefficient, or a coefficient
-  for a variant that has no penalty.
+  for a variant that has no penalty, or a backbone for one that has none.
 
 # Examples
 ```jldoctest
 julia> variant("l2").penalty["conv"]
 L2(0.01f0)
+
+julia> variant("transfer"; backbone="efficientnet-lite0").backbone
+"efficientnet-lite0"
 
 julia> variant("l3")
 ERROR: ArgumentError: `variant` must be one of baseline, dropout, early_stopping, l1, l2, dropout_early_stopping, elastic_net, mlp, dense_l2, dense_dropout, transfer, transfer_l1, transfer_elastic_net, transfer_mlp; received: "l3". Did you mean l1 or l2?
@@ -203,13 +207,13 @@ function variant(name::AbstractString; kwargs...)
     return variant(TABLE[i]; kwargs...)
 end
 
-function variant(v::Variant; l1=nothing, l2=nothing, loss=v.loss)
+function variant(v::Variant; l1=nothing, l2=nothing, loss=v.loss, backbone=v.backbone)
     if (l1 !== nothing || l2 !== nothing) && isempty(v.penalty)
         throw(ArgumentError("The variant \"$(v.name)\" has no penalty, so `l1` and `l2` cannot be set."))
     end
     penalties = Dict{String,Penalty}(group => override(p, l1, l2) for (group, p) in v.penalty)
-    fields = (f === :penalty ? penalties : f === :loss ? String(loss) : getfield(v, f) for f in fieldnames(Variant))
-    return Variant(fields...)
+    fields = (; (f => getfield(v, f) for f in fieldnames(Variant))...)
+    return Variant(; fields..., penalty=penalties, loss=String(loss), backbone)
 end
 
 function override(p::Penalty, l1, l2)

@@ -5,6 +5,7 @@ One direction: prepared dataset → [`train`](@ref) → [`Run`](@ref) → [`eval
 """
 module PhotoFlux
 
+using Base.CoreLogging: NullLogger, with_logger
 using ChainRulesCore: ChainRulesCore
 using Flux: Flux, Chain, Conv, Dense, Dropout, NNlib, Zygote
 using Flux: logitbinarycrossentropy, logitcrossentropy, onehotbatch, relu, relu6, sigmoid, softmax
@@ -46,11 +47,12 @@ include("../julia/losses.jl")
 include("../julia/weights.jl")
 include("../julia/seen.jl")
 include("../julia/evaluation.jl")
+include("../julia/backbone.jl")
+include("../julia/features.jl")
+include("../julia/transfer.jl")
 include("../julia/training.jl")
 include("../julia/runs.jl")
 include("../julia/trace.jl")
-include("../julia/backbone.jl")
-include("../julia/features.jl")
 include("../julia/tail.jl")
 include("../julia/finetuning.jl")
 include("../julia/engine.jl")
