@@ -1,4 +1,4 @@
-"""A backbone in Flux is the one in ONNX Runtime: what every block makes of images, and the features."""
+"""A backbone in Flux is the one in ONNX Runtime: what every block makes of images, the features, and runs on them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import photoflux
 import tiny_backbone
 from photoflux.data.shape import Shape
 from photoflux.errors import EngineError, SettingError
-from photoflux.features import folded_weights
+from photoflux.features import folded_weights, open_backbone
 from photoflux.features.folding import read_folded
 from photoflux.model.backbones import backbones
 from photoflux.verification.backbone import activations_of, terms_until
@@ -83,3 +84,46 @@ def test_what_a_backbone_refuses(flux, tiny, tmp_path):
     short.write_bytes(tiny.read_bytes()[:-4])
     with pytest.raises(EngineError, match=r"short\.safetensors is not a backbone of PhotoFlux: .*truncated"):
         flux.backbone(short, Shape(3, 20, 16))
+
+
+def test_a_run_of_one_language_is_evaluated_by_the_other(flux, tiny, tmp_path):
+    pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(3)
+    y = np.arange(90) % 3
+    x = rng.integers(0, 90, (90, 18, 20, 3), np.uint8)
+    x[..., 0] += (60 * y[:, None, None]).astype(np.uint8)
+    prepared = photoflux.prepare((x, y), tmp_path / "prepared", progress=False)
+    ours, quick = flux.julia.PhotoFlux, {"epochs": 20, "learning_rate": 0.02, "batch_size": 8}
+    data = ours.open_dataset(str(prepared.path))
+
+    def compared(of_julia, of_python) -> None:
+        """Both compute the features as they do; how far these may lie apart is tested above."""
+        one, other = ours.evaluate(of_julia, data), photoflux.evaluate(of_python, prepared, progress=False)
+        assert one.accuracy == other.accuracy > 0.6
+        assert np.array(one.confusion).tolist() == other.confusion
+        for name in ("loss", "penalty", "total"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-4)
+        images = x[prepared.indices("test")]
+        p = np.array(ours.predict(of_julia, flux.julia.permutedims(flux.julia.Array(images), (3, 2, 4, 1)))).T
+        expected = [
+            list(found.probabilities.values()) for found in photoflux.predict(of_python, images, progress=False)
+        ]
+        assert p == pytest.approx(np.array(expected), abs=1e-4)
+
+    run = ours.train(ours.variant("transfer_l1", backbone="tiny"), data, **quick)
+    read = photoflux.load_run(str(ours.save_run(str(tmp_path / "julia"), run)))
+    assert read.backbone["remaining"] <= read.backbone["features"] == tiny_backbone.FEATURES
+    assert {"views": 0} | read.backbone == {
+        **open_backbone("tiny").as_dict(),
+        "views": 0,
+        "remaining": read.backbone["remaining"],
+    }
+    compared(run, read)
+
+    trained = photoflux.train(
+        "transfer_l1", prepared, backbone="tiny", out=tmp_path / "python", progress=False, **quick
+    )
+    back = ours.load_run(str(trained.path))
+    compared(back, trained)
+    # Saved again, all that Python wrote of the backbone is there.
+    assert photoflux.load_run(str(ours.save_run(str(tmp_path / "again"), back))).backbone == trained.backbone
