@@ -12,6 +12,7 @@ A layer of a model, for one image: an entry of the list that [`layers`](@ref) re
 - `relu::Bool`: whether ReLU follows.
 - `penalty::Penalty`: of the kernel.
 - `rate::Float32`: the share of its inputs that a `"dropout"` layer sets to 0 in training.
+- `zeros::Bool`: whether the kernel starts at zero and not at Glorot-uniform numbers.
 """
 Base.@kwdef struct Layer
     name::Symbol
@@ -21,6 +22,7 @@ Base.@kwdef struct Layer
     relu::Bool = false
     penalty::Penalty = NoPenalty()
     rate::Float32 = 0
+    zeros::Bool = false
 end
 
 """
@@ -70,7 +72,9 @@ function layers(v::Variant, input::NTuple{3,Integer}, classes::Integer)
         add_dense!(list, v, Symbol(:dense, i), units, "hidden")
         add_dropout!(list, v, Symbol(:dense, i, :_dropout), "hidden")
     end
-    return add_dense!(list, v, :output, outputs(classes), "output"; relu=false)
+    # Of a linear head on features: the few images span few directions, and in the others drawn numbers would stay as noise.
+    zeros = takes_features(v) && isempty(v.hidden)
+    return add_dense!(list, v, :output, outputs(classes), "output"; relu=false, zeros)
 end
 
 """
@@ -91,9 +95,9 @@ function add_convolution!(list, v, name, filters)
         relu=true, penalty=penalty_of_group(v, "conv")))
 end
 
-function add_dense!(list, v, name, units, group; relu=true)
+function add_dense!(list, v, name, units, group; relu=true, zeros=false)
     weight = (units, only(last(list).shape))
-    return push!(list, Layer(; name, kind="dense", shape=(units,), weight, relu, penalty=penalty_of_group(v, group)))
+    return push!(list, Layer(; name, kind="dense", shape=(units,), weight, relu, penalty=penalty_of_group(v, group), zeros))
 end
 
 function add_dropout!(list, v, name, group)

@@ -63,7 +63,7 @@ end
 
 Return a variant's model: a plain Flux `Chain` of its [`layers`](@ref) by name, from raw pixels, or a backbone's features, to logits.
 
-Glorot-uniform kernels and zero biases, drawn from `rng` in the order of the layers. Convolutions are
+Glorot-uniform kernels (zero ones where the layer says so) and zero biases, drawn from `rng` in the order of the layers. Convolutions are
 cross-correlations with `same` zero padding.
 
 # Arguments
@@ -90,7 +90,7 @@ julia> keys(model)
 build_model(variant, input, classes; kwargs...) = build_model(layers(variant, input, classes); kwargs...)
 
 build_model(list::Vector{Layer}; rng::AbstractRNG=Xoshiro()) =
-    Chain(; (layer.name => flux_layer(layer, glorot(rng)) for layer in list)...)
+    Chain(; (layer.name => flux_layer(layer, layer.zeros ? Flux.zeros32 : glorot(rng)) for layer in list)...)
 
 function flux_layer((; kind, shape, weight, relu, rate)::Layer, init)
     σ = relu ? Flux.relu : identity

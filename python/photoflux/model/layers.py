@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -42,6 +42,9 @@ class Layer:
         ``{"l1": λ₁, "l2": λ₂}`` on its kernel, as in `Variant`; empty where there is none.
     rate : float
         The share of its inputs that a ``"dropout"`` layer sets to 0 in training; 0 for others.
+    zeros : bool
+        Whether its kernel starts at zero and not at Glorot-uniform numbers: of a linear head on features. Few images
+        span few directions, and in the others drawn numbers would stay as noise.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Layer:
     group: str = ""
     penalty: Mapping[str, float] = field(default_factory=dict)
     rate: float = 0.0
+    zeros: bool = False
 
     @property
     def bias(self) -> tuple[int, ...]:
@@ -150,6 +154,8 @@ def layers(variant: Variant, shape: Shape, classes: int) -> list[Layer]:
         features = units
     units = outputs_of(classes)
     add("output", "dense", (units,), (features, units), "output")
+    if variant.takes_features and not variant.hidden:
+        found[-1] = replace(found[-1], zeros=True)
     return found
 
 

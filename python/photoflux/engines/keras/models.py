@@ -70,7 +70,8 @@ def _keras_layer(layer: Layer, weights: Mapping[str, np.ndarray]) -> keras.Layer
         case "flatten":
             return layers.Flatten(name=layer.name)
         case "dense":
-            return layers.Dense(layer.kernel[-1], name=layer.name, **weighted)
+            start = "zeros" if layer.zeros else "glorot_uniform"
+            return layers.Dense(layer.kernel[-1], name=layer.name, kernel_initializer=start, **weighted)
     raise AssertionError(f"no Keras layer for a layer of the kind {layer.kind}")
 
 
