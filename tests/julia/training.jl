@@ -28,6 +28,8 @@ end
 # gradient is a sum over a batch of 5 and at most 128·30 places.
 @testset "gradient of the total, $(v.name)" for v in variants()
     model = PhotoFlux.without_dropout(small_model(v))
+    # A head that starts at zero would stand on the kinks of the loss as it is written below.
+    iszero(model[:output].weight) && copyto!(model[:output].weight, Flux.glorot_uniform(Xoshiro(1), size(model[:output].weight)...))
     x, y = pixels(v, 5), targets(Int32[0, 1, 1, 0, 1], 2)
     result, gradient = total_gradient(model, loss_of("cross_entropy", 2), kernel_penalties(layers_of(v)), x, y, ones(Float32, 5))
     # What is left to a proximal step has no gradient.
@@ -255,7 +257,8 @@ end
     zeros_of(run) = count(iszero, run.model[:output].weight)
     run = fitted(v)
     @test 20 <= zeros_of(run) < 40
-    @test zeros_of(fitted(with(false))) == 0
+    # Without proximal steps only the feature that never changes has no gradient, and stays where the head starts.
+    @test findall(iszero, vec(fitted(with(false)).model[:output].weight)) == [40]
     @test arrays(fitted(v).model) == arrays(run.model)
     @test run.history[end].train_penalty > 0
 end

@@ -263,8 +263,9 @@ class OnnxFile(Network):
         if len(given) < 2:
             self._refuse(
                 "does not say how pixels are scaled",
-                "Give `mean` and `scale`: a pixel x, 0 to 255, enters as (x − mean) / scale, each a number or three "
-                "for red, green and blue, as it was trained (often 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375)",
+                "Give `mean` and `scale` (--backbone-mean, --backbone-scale): a pixel x, 0 to 255, enters as "
+                "(x − mean) / scale, each a number or three for red, green and blue, as it was trained (often "
+                "123.675, 116.28, 103.53 and 58.395, 57.12, 57.375)",
             )
         return _numbers("mean", settings["mean"]), _numbers("scale", settings["scale"])
 

@@ -18,11 +18,12 @@ MOST_IMAGES = 6000  # more take longer, and choose no better
 def cross_validated(
     variant: Variant, features: PreparedDataset, prepared: PreparedDataset, settings: Settings
 ) -> tuple[Variant, str]:
-    """Return a linear head with the L2 coefficient that does best in cross-validation, and what to say of it.
+    """Return a linear head with the L2 coefficient that cross-validation chooses, and what to say of it.
 
     Logistic regressions are fitted to four fifths of the training images and scored on the others by their mean
-    cross-entropy, for each of `STRENGTHS`. Groups of images that the split keeps together are in one fold. The optimum
-    of mean cross-entropy + λ·Σw² is scikit-learn's with C = 1 / (2·λ·N).
+    cross-entropy, for each of `STRENGTHS`. The largest is taken whose mean over the folds is within one standard error
+    of the lowest: of what is not told apart the simplest. Groups of images that the split keeps together are in one
+    fold. The optimum of mean cross-entropy + λ·Σw² is scikit-learn's with C = 1 / (2·λ·N).
 
     Parameters
     ----------
@@ -55,12 +56,15 @@ def cross_validated(
     if folds is None:
         return variant, f"L2 {own:g}: too few training images of a class to choose it by cross-validation."
     x = np.asarray(features.images[chosen, :, 0, 0])
-    losses = np.mean([_losses(x, labels, fold, settings.balance == "weights") for fold in folds], axis=0)
-    best = STRENGTHS[int(np.argmin(losses))]
+    of_folds = np.array([_losses(x, labels, fold, settings.balance == "weights") for fold in folds])
+    losses, errors = of_folds.mean(axis=0), of_folds.std(axis=0, ddof=1) / np.sqrt(len(folds))
+    lowest = int(np.argmin(losses))
+    chosen_at = int(np.flatnonzero(losses <= losses[lowest] + errors[lowest])[-1])
+    best = STRENGTHS[chosen_at]
     note = (
         f"L2 {best:g}, chosen by {len(folds)}-fold cross-validation on {len(chosen)}{' of the' if limited else ''} "
-        f"training images (cross-entropy {losses.min():.4f}; {STRENGTHS[0]:g}: {losses[0]:.4f}, "
-        f"{STRENGTHS[-1]:g}: {losses[-1]:.4f})."
+        f"training images: the largest within one standard error, {errors[lowest]:.4f}, of the lowest cross-entropy "
+        f"({losses[chosen_at]:.4f}; {STRENGTHS[lowest]:g} has {losses[lowest]:.4f})."
     )
     return variant.with_penalty(l2=best), note
 
@@ -103,9 +107,10 @@ def _losses(x: np.ndarray, labels: np.ndarray, fold: Fold, balanced: bool) -> li
     deviation[deviation == 0] = 1
     scaled = ((x - mean) / deviation).astype(np.float32)
     weights = compute_sample_weight("balanced" if balanced else None, labels)
-    model = LogisticRegression(max_iter=300, warm_start=True, tol=1e-3)
+    model = LogisticRegression(max_iter=300, warm_start=True, tol=1e-5)
     losses = []
-    for strength in reversed(STRENGTHS):  # from the strongest: each start is near its end
+    # From the strongest, so that each starts near its end; a larger tolerance would leave it where it starts.
+    for strength in reversed(STRENGTHS):
         model.set_params(C=1 / (2 * strength * len(fit)))
         model.fit(scaled[fit], labels[fit], sample_weight=weights[fit])
         p = model.predict_proba(scaled[held])
