@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def tune(flux, prepared, weights, name="tuned", **options):
     """Fine-tune a copy of the head's weights; return the fit and both files."""
     folder = weights.parent / name
     folder.mkdir()
-    head, tuned = shutil.copy(weights, folder), folder / "backbone.safetensors"
+    head, tuned = Path(shutil.copy(weights, folder)), folder / "backbone.safetensors"
     options = {"unfreeze": 2, "settings": SETTINGS, **options}
     fit = flux.fine_tune(VARIANT, prepared, options.pop("settings"), head, folded_weights("tiny"), tuned, **options)
     return fit, head, tuned
