@@ -180,7 +180,11 @@ def test_models_of_other_shapes(tmp_path, shape, kind, output, said):
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
-        ({}, BackboneError, "does not say how pixels are scaled. Give `mean` and `scale`: a pixel x, 0 to 255"),
+        (
+            {},
+            BackboneError,
+            r"how pixels are scaled. Give `mean` and `scale` \(--backbone-mean, --backbone-scale\): a pixel x",
+        ),
         ({"mean": 1}, BackboneError, "does not say how pixels are scaled"),
         ({"mean": [1, 2], "scale": 1}, SettingError, "`mean` must be a finite number, or three; received"),
         (
