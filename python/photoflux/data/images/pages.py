@@ -1,0 +1,310 @@
+"""Turns a page of an open file into a picture of 8 bits a channel; how a format's pages are had is decided here."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, Protocol, Self
+
+import numpy as np
+from PIL import Image
+
+from photoflux.data.images.colours import to_rgb
+from photoflux.data.images.depth import SIGNED, from_bytes, samples_of, to_eight_bits, white_of
+from photoflux.data.images.formats import RefusedError, recognise
+from photoflux.data.images.jpeg import complete_jpeg, is_cut
+from photoflux.data.images.opening import Source, not_unpacked, open_first, opened, source_of
+from photoflux.data.images.tiffs import more_kinds
+
+MAX_PIXELS = 200_000_000
+
+_ORIENTATION = 0x0112
+# Orientations from 5 on swap width and height.
+_TURNED = 5
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SUBFILE_TYPE = 0x00FE
+# Pillow's unpackers of the high bytes of 16-bit colours: in a file of the other byte order they give the low ones.
+_OTHER_BYTES = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
+# What Pillow's readers change is of the whole process, and a library of PDFs is for one thread at a time.
+_LOCK = threading.RLock()
+
+
+class TooLargeError(Exception):
+    """A picture has more pixels than were wanted."""
+
+
+class Picture(NamedTuple):
+    """A page with 8 bits a channel.
+
+    Attributes
+    ----------
+    image : PIL.Image.Image
+        Of any mode with 8 bits a channel, as it is stored: not turned.
+    orientation : int
+        By which it is turned upright, 1 (it is) to 8, as in EXIF.
+    width, height : int
+        Of the whole picture, upright, where the image was made smaller.
+    notes : list of str
+        What is to be noted of how it was read.
+    """
+
+    image: Image.Image
+    orientation: int
+    width: int
+    height: int
+    notes: list[str]
+
+    def upright(self, image: Image.Image) -> Image.Image:
+        """Return the image, or a reduced copy of it, turned as it is to be seen."""
+        return image if self.orientation == 1 else image.transpose(_TURNS[self.orientation])
+
+
+class Document(Protocol):
+    """An open file: `kind` is its format, `digest` of all its bytes, `pages` their number."""
+
+    kind: str
+    digest: Any
+    pages: int
+
+    def picture(self, page: int, *, side: int | None, most: int | None, dpi: int = 200) -> Picture:
+        """Return a page, counted from 1, or with 0 the only one.
+
+        Parameters
+        ----------
+        page : int
+            Which.
+        side : int or None
+            The picture may be made smaller, but not below this many pixels a side; with None it is whole.
+        most : int or None
+            The most pixels that are wanted.
+        dpi : int
+            What has no pixels of its own has these to the inch, where it is whole.
+
+        Raises
+        ------
+        RefusedError
+            With the reason why it cannot be used.
+        TooLargeError
+            If it has more than the most.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close what was opened, but not the file."""
+
+
+def document_of(kind: str, file: BinaryIO) -> Document:
+    """Return an open file of a known format as its pages; to be called, as its methods, within `quiet`."""
+    return _Frames(source_of(kind, file))
+
+
+def read_page(source: Path, page: int, *, dpi: int = 200) -> Image.Image:
+    """Return a page of a file: the whole picture in all its pixels, upright.
+
+    Parameters
+    ----------
+    source : Path
+        The file; it is only read.
+    page : int
+        Which page, counted from 1; 0 of a file with a single one.
+    dpi : int
+        How many pixels to the inch a page is drawn with that has none of its own, a PDF's.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Of mode RGB, or L where it is grey; 8 bits a channel, transparency on white, no more than `MAX_PIXELS` pixels.
+
+    Raises
+    ------
+    RefusedError
+        With the reason why it cannot be read.
+    """
+    kind = "file"
+    try:
+        with opened(source) as file, quiet():
+            kind = recognise(file)
+            with document_of(kind, file) as document:
+                if not 0 <= page <= document.pages:
+                    raise RefusedError(f"has {document.pages} pages, and none with the number {page}")
+                picture = document.picture(0 if document.pages == 1 else page or 1, side=None, most=None, dpi=dpi)
+                image = picture.upright(picture.image)
+                grey = image.mode in ("1", "L") and not image.has_transparency_data
+                plain = image.convert("L") if grey else to_rgb(image)
+                # The image of a file ends with it.
+                return plain.copy() if plain is picture.image else plain
+    except Exception as error:
+        raise RefusedError(reason(kind, error)) from error
+
+
+class _Frames:
+    """The pages of a file that Pillow reads: every one of a TIFF, the first image of any other."""
+
+    def __init__(self, source: Source) -> None:
+        self.kind = source.kind
+        self.digest = source.digest
+        self._source = source
+        self._image = open_first(source)
+        self.pages = getattr(self._image, "n_frames", 1) if source.kind == "TIFF" else 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._image.close()
+
+    def picture(self, page: int, *, side: int | None, most: int | None, dpi: int = 200) -> Picture:
+        image, source = self._image, self._source
+        if page:
+            _turn_to(image, page)
+        check_pixels(image.width, image.height)
+        drafted_from = None
+        if source.kind == "JPEG" and side is not None:
+            drafted_from = image.size
+            image.draft(None, (side, side))
+        if most is not None and image.width * image.height > most:
+            raise TooLargeError
+        # Pillow looks into it for the orientation while it loads the pixels.
+        if not isinstance(image.info.get("xmp", b""), bytes):
+            del image.info["xmp"]
+        raw = _raw_mode(image)
+        image = _loaded(image, source, side)
+        orientation = _orientation(image)
+        width, height = drafted_from or image.size
+        if orientation >= _TURNED:
+            width, height = height, width
+        _scale_transparency(image, source.bits)
+        eight, note = _eight_bits(image, source, page, raw)
+        return Picture(eight, orientation, width, height, [text for text in (note, source.note) if text])
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raise `RefusedError` for a picture of more than `MAX_PIXELS` pixels."""
+    if width * height > MAX_PIXELS:
+        raise RefusedError(
+            f"has {width} × {height} pixels, the limit is {MAX_PIXELS // 1_000_000} million: "
+            "make it smaller, or cut it into parts"
+        )
+
+
+def _turn_to(image: Image.Image, page: int) -> None:
+    try:
+        image.seek(page - 1)
+    except SyntaxError as error:
+        raise RefusedError(not_unpacked(getattr(image, "tag_v2", {}))) from error
+    if int(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0)) & 1:
+        raise RefusedError("a reduced copy of another page")
+
+
+def _loaded(image: Image.Image, source: Source, side: int | None) -> Image.Image:
+    """Load the pixels; of a JPEG without its end marker if none of them is missing."""
+    if source.kind != "JPEG":
+        image.load()
+        return image
+    try:
+        image.load()
+        if is_cut(image, source.file):
+            raise RefusedError("broken JPEG: pixels are missing before its end marker")
+        return image
+    except OSError:
+        whole = complete_jpeg(source.file)
+        if whole is None:
+            raise
+    again = Image.open(whole, formats=["JPEG"])
+    if side is not None:
+        again.draft(None, (side, side))
+    again.load()
+    return again
+
+
+def _eight_bits(image: Image.Image, source: Source, page: int, raw: str) -> tuple[Image.Image, str | None]:
+    """Return the image with 8 bits a channel, and what is to be noted of how they were found."""
+    samples = samples_of(image, source.significant)
+    if image.mode.startswith(("I", "F")) or (image.mode == "L" and samples.kind == SIGNED):
+        return to_eight_bits(image, samples)
+    if not re.fullmatch(r"(RGB|RGBA|RGBX|CMYK);16[LBN]", raw):
+        return image, None
+    # Pillow has kept the high bytes of 16-bit colours: all there is to see where the values use all bits.
+    white, note = white_of(image, samples)
+    if white == 65535:
+        return image, None
+    with source.open() as again:
+        if page:
+            again.seek(page - 1)
+        _set_raw_mode(again, raw[:-1] + _OTHER_BYTES[raw[-1]])
+        again.load()
+        # A black image has values of any depth.
+        blank = not any(np.ravel(again.getextrema())) and not any(np.ravel(image.getextrema()))
+        return from_bytes(image, again, white), None if blank else note
+
+
+def _scale_transparency(image: Image.Image, bits: int) -> None:
+    """Scale the value that a PNG names as transparent as Pillow has scaled the pixels: it leaves it as it is stored."""
+    value = image.info.get("transparency")
+    if image.mode == "L" and isinstance(value, int) and bits < 8:
+        image.info["transparency"] = value * 255 // ((1 << bits) - 1)
+    elif image.mode == "RGB" and isinstance(value, tuple) and bits == 16:
+        image.info["transparency"] = tuple(part >> 8 for part in value)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    tiles: Any = getattr(image, "tile", None)
+    args = tiles[0][3] if tiles else ""
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _set_raw_mode(image: Any, raw: str) -> None:
+    tiles = []
+    for tile in image.tile:
+        args = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
+        tiles.append(tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args))
+    image.tile = tiles
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) to 8."""
+    try:
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        # Damaged EXIF data: the pixels are good all the same.
+        return 1
+    return orientation if orientation in _TURNS else 1
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Pillow's warnings and its own pixel limit: both become a reason or nothing, never a leak."""
+    with _LOCK, warnings.catch_warnings(), more_kinds():
+        warnings.simplefilter("ignore")
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def reason(kind: str, error: Exception) -> str:
+    """Return why a file of a kind cannot be used, in one line."""
+    if isinstance(error, RefusedError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    # Addresses of objects would make two runs differ.
+    text = re.sub(r"\s*<[^>]* at 0x[0-9a-fA-F]+>", "", " ".join(str(error).split()))
+    return f"broken {kind}: {text or type(error).__name__}"
