@@ -17,13 +17,13 @@ from PIL import Image
 
 from photoflux.data.images import helpers, parallel
 from photoflux.data.images.decoding import DecodedFile, decode_file
-from photoflux.data.images.parallel import decode_files
+from photoflux.data.images.parallel import Decoders, decode_files
 from photoflux.data.shape import Shape
 
 KILLED = "the decoder was killed by signal 9 while it read this file, perhaps because memory ran out"
 # Runs in every helper when its Python starts: opening a file of a certain name is its end.
 DEADLY = """
-import os, pathlib, sys
+import os, pathlib, sys, time
 def die(event, args):
     if event != "open" or not isinstance(args[0], str):
         return
@@ -34,6 +34,10 @@ def die(event, args):
         os.kill(os.getpid(), 11)
     if name.startswith("exit"):
         os._exit(7)
+    if name.startswith("hang"):
+        time.sleep(600)
+    if name.startswith("bomb"):
+        bytearray(3 << 30)
     if name.startswith("once"):
         if not os.path.exists(args[0] + ".seen"):
             os.mkdir(args[0] + ".seen")
@@ -98,7 +102,7 @@ def test_few_files_need_no_helpers(folder: Path, monkeypatch: pytest.MonkeyPatch
     decode(paths, None)
     assert started == []
     monkeypatch.setattr(parallel, "FEW", 20)
-    monkeypatch.setattr(parallel, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
     assert plain(decode(paths, None)) == alone(paths), "where none can be started this process decodes"
     assert started == [1]
 
@@ -116,6 +120,59 @@ def test_a_file_that_kills_its_helper_costs_itself_only(folder: Path, deadly: No
     assert (folder / "once.png.seen").exists()
     good = [k for k, result in enumerate(results) if not result.rejected]
     assert plain([results[k] for k in good]) == alone([paths[k] for k in good])
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_file_that_hangs_and_one_that_takes_all_memory(
+    folder: Path, deadly: None, monkeypatch: pytest.MonkeyPatch, ordered: bool
+):
+    monkeypatch.setattr(parallel, "SECONDS", 2.0)
+    (folder / "07.png").rename(folder / "hang.png")
+    (folder / "41.png").rename(folder / "bomb.png")
+    paths = sorted(folder.iterdir(), key=lambda path: path.name[::-1])
+    rejected, images = {}, 0
+    with Decoders(Shape(3, 8, 8), 2, ordered=ordered) as decoders:
+        for decoded in decoders.decode(iter(paths)):
+            images += len(decoded.part.images)
+            assert decoded.source == paths[decoded.number]
+            for _, reason in decoded.part.rejected:
+                rejected[decoded.source.name] = reason
+            assert decoded.last, "each has one part"
+        # The same processes go on with others.
+        assert sum(len(decoded.part.images) for decoded in decoders.decode(paths[:5])) == 5
+    assert images == len(paths) - 2
+    assert rejected == {
+        "hang.png": "takes longer than 2 s to decode",
+        "bomb.png": "needs more memory than there is for one image",
+    }
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("processes", [0, 3])
+def test_without_an_order_nothing_is_lost_or_twice(folder: Path, processes: int):
+    Image.new("L", (9, 9)).save(folder / "10a.tif", save_all=True, append_images=[Image.new("L", (9, 9), 7)] * 70)
+    (folder / "zz.png").write_bytes(b"words")
+    paths = sorted(folder.iterdir())
+    results = [DecodedFile([], [], []) for _ in paths]
+    ended = []
+    with Decoders(Shape(3, 8, 8), processes, ordered=False) as decoders:
+        for decoded in decoders.decode(paths):
+            for gathered, new in zip(results[decoded.number], decoded.part, strict=True):
+                gathered.extend(new)
+            ended += [decoded.number] * decoded.last
+    assert sorted(ended) == list(range(len(paths)))
+    assert plain(results) == alone(paths)
+
+
+def test_without_hashes_pixels_are_the_same(folder: Path):
+    paths = sorted(folder.iterdir())
+    with Decoders(Shape(3, 8, 8), 0, hashed=False) as decoders:
+        plainer = [decoded.part.images[0] for decoded in decoders.decode(paths)]
+    assert {image.phash for image in plainer} == {0}
+    assert all(
+        (image.pixels == decode_file(path, Shape(3, 8, 8)).images[0].pixels).all()
+        for path, image in zip(paths, plainer, strict=True)
+    )
 
 
 def test_many_files_that_kill(folder: Path, deadly: None):
@@ -169,9 +226,9 @@ def test_what_waits_is_bounded_and_nothing_hangs(folder: Path, monkeypatch: pyte
 def test_large_images_have_a_process_of_their_own(folder: Path, monkeypatch: pytest.MonkeyPatch):
     started = []
 
-    def started_helper(shape: Shape, *, large: bool) -> helpers.Helper:
+    def started_helper(shape: Shape, *, large: bool, hashed: bool, seconds: float) -> helpers.Helper:
         started.append(large)
-        return helpers.Helper(shape, large=large)
+        return helpers.Helper(shape, large=large, hashed=hashed, seconds=seconds)
 
     monkeypatch.setattr(parallel, "Helper", started_helper)
     large = Image.new("1", (10_000, 5_001), 1)

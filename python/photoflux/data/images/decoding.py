@@ -11,6 +11,7 @@ from PIL import Image
 
 from photoflux.data.images.colours import reduced_rgb, to_grey, to_rgb
 from photoflux.data.images.formats import recognise
+from photoflux.data.images.members import Member
 from photoflux.data.images.opening import opened
 from photoflux.data.images.pages import Document, document_of, quiet, reason
 from photoflux.data.images.pages import TooLargeError as TooLargeError
@@ -22,7 +23,10 @@ MAX_PAGES = 5000
 
 
 class Decoded(NamedTuple):
-    """An image: `page` counts from 1 in a file of several and is 0 in others; width and height are the original's."""
+    """An image: `page` counts from 1 in a file of several and is 0 in others; width and height are the original's.
+
+    `phash` is the perceptual hash, 0 where it was not asked for.
+    """
 
     page: int
     pixels: np.ndarray
@@ -69,8 +73,13 @@ def decode_file(path: str | Path, shape: Shape) -> DecodedFile:
     return result
 
 
-def decode_parts(path: Path, shape: Shape, *, large: bool = True) -> Generator[DecodedFile, None, None]:
-    """Decode a file part by part, a page at a time, as `decode_file` does; the parts are the same each time.
+def decode_parts(
+    path: Path | Member, shape: Shape, *, large: bool = True, hashed: bool = True
+) -> Generator[DecodedFile, None, None]:
+    """Decode a file or a member of an archive part by part, a page at a time, as `decode_file` does.
+
+    The parts are the same each time. Without `hashed` there are no perceptual hashes, which find duplicates and take
+    a third of the time of a small image.
 
     Raises
     ------
@@ -85,7 +94,7 @@ def decode_parts(path: Path, shape: Shape, *, large: bool = True) -> Generator[D
                 kind = recognise(file)
                 document = document_of(kind, file)
             with document:
-                yield from _decode_pages(document, shape, large)
+                yield from _decode_pages(document, shape, large, hashed)
     except TooLargeError:
         raise
     # The readers raise almost anything for a damaged file, and one file must not end the work on the others.
@@ -98,16 +107,16 @@ def left_out(page: int, why: str) -> DecodedFile:
     return DecodedFile([], [(page, why)], [])
 
 
-def _decode_pages(document: Document, shape: Shape, large: bool) -> Iterator[DecodedFile]:
+def _decode_pages(document: Document, shape: Shape, large: bool, hashed: bool) -> Iterator[DecodedFile]:
     if document.pages == 1:
         with quiet():
-            only = _decode_page(document, 0, shape, large)
+            only = _decode_page(document, 0, shape, large, hashed)
         yield only
         return
     for page in range(1, min(document.pages, MAX_PAGES) + 1):
         try:
             with quiet():
-                part = _decode_page(document, page, shape, large)
+                part = _decode_page(document, page, shape, large, hashed)
         except TooLargeError:
             raise
         except Exception as error:
@@ -117,9 +126,7 @@ def _decode_pages(document: Document, shape: Shape, large: bool) -> Iterator[Dec
         yield left_out(0, f"has {document.pages} pages, those after page {MAX_PAGES} were left out")
 
 
-def _decode_page(document: Document, page: int, shape: Shape, large: bool) -> DecodedFile:
-    import imagehash
-
+def _decode_page(document: Document, page: int, shape: Shape, large: bool, hashed: bool) -> DecodedFile:
     # Twice the wanted size leaves the filter enough to average.
     side = 2 * max(shape.width, shape.height)
     picture = document.picture(page, side=side, most=None if large else LARGE)
@@ -127,7 +134,7 @@ def _decode_page(document: Document, page: int, shape: Shape, large: bool) -> De
     if eight.width * eight.height > LARGE:
         eight = reduced_rgb(eight, 4 * shape.width, 4 * shape.height)
     colour = to_rgb(picture.upright(eight))
-    phash = int(str(imagehash.phash(colour)), 16)
+    phash = _perceptual_hash(colour) if hashed else 0
     resized = colour.resize((shape.width, shape.height), Image.Resampling.BILINEAR)
     pixels = np.asarray(resized).transpose(2, 0, 1) if shape.channels == 3 else np.asarray(to_grey(resized))[None]
     digest = document.digest.copy()
@@ -135,3 +142,9 @@ def _decode_page(document: Document, page: int, shape: Shape, large: bool) -> De
         digest.update(f"#{page}".encode())
     decoded = Decoded(page, np.ascontiguousarray(pixels), digest.hexdigest(), phash, picture.width, picture.height)
     return DecodedFile([decoded], [], [(page, note) for note in picture.notes])
+
+
+def _perceptual_hash(image: Image.Image) -> int:
+    import imagehash
+
+    return int(str(imagehash.phash(image)), 16)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -16,10 +17,15 @@ from types import ModuleType
 from typing import NamedTuple
 
 from photoflux.data.images.decoding import DecodedFile, TooLargeError, decode_parts
+from photoflux.data.images.members import Member
 from photoflux.data.shape import Shape
 
 # How long a process whose pipe has ended may take to end itself, in seconds.
 _PATIENCE = 10
+# Bytes that a process may take beyond those of its start, and one for large images.
+MEMORY, MEMORY_LARGE = 2 << 30, 8 << 30
+
+Source = Path | Member
 
 
 class Message(NamedTuple):
@@ -31,7 +37,7 @@ class Message(NamedTuple):
 
 
 class Helper:
-    """A process that decodes the files it is given, in their order.
+    """A process that decodes the sources it is given, in their order.
 
     Parameters
     ----------
@@ -39,6 +45,10 @@ class Helper:
         Of the images.
     large : bool
         Whether it decodes large images too.
+    hashed : bool
+        Whether it makes perceptual hashes.
+    seconds : float
+        How long it may take for a part of a source.
 
     Attributes
     ----------
@@ -53,13 +63,14 @@ class Helper:
         If the system does not start a process.
     """
 
-    def __init__(self, shape: Shape, *, large: bool) -> None:
+    def __init__(self, shape: Shape, *, large: bool, hashed: bool, seconds: float) -> None:
         # Never fork: TensorFlow's and Julia's threads may be running in this process.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.todo: deque[int] = deque()
-        self.ready = False
-        self._process = context.Process(target=_help, args=(theirs, shape, large), daemon=True)
+        self.ready = self._late = False
+        self._seconds, self._since = seconds, time.monotonic()
+        self._process = context.Process(target=_help, args=(theirs, shape, large, hashed), daemon=True)
         try:
             with _hidden_main(), _held_interrupts():
                 self._process.start()
@@ -69,8 +80,10 @@ class Helper:
         finally:
             theirs.close()
 
-    def give(self, files: Sequence[tuple[int, Path]]) -> None:
-        """Send files to decode; of a helper that has ended, `receive` says so."""
+    def give(self, files: Sequence[tuple[int, Source]]) -> None:
+        """Send sources to decode; of a helper that has ended, `receive` says so."""
+        if not self.todo:
+            self._since = time.monotonic()
         self.todo.extend(index for index, _ in files)
         with contextlib.suppress(OSError):
             self.connection.send(files)
@@ -89,12 +102,26 @@ class Helper:
         except OSError as error:
             raise EOFError from error
         self.ready = True
+        self._since = time.monotonic()
         if message is not None and message.last:
             self.todo.popleft()
         return message
 
+    def left(self) -> float:
+        """Return the seconds that are left for the part under way, 0 or more."""
+        if not self.ready or not self.todo:
+            return self._seconds
+        return max(0.0, self._since + self._seconds - time.monotonic())
+
+    def end_late(self) -> None:
+        """End the process because the part under way takes too long."""
+        self._late = True
+        self._process.kill()
+
     def why_it_ended(self) -> str:
         """Say how the process ended, as the reason of the file it was reading."""
+        if self._late:
+            return f"takes longer than {self._seconds:g} s to decode"
         self._process.join(_PATIENCE)
         code = self._process.exitcode
         if code is None or code >= 0:
@@ -110,23 +137,35 @@ class Helper:
         self.connection.close()
 
 
-def _help(connection: Connection, shape: Shape, large: bool) -> None:
+def _help(connection: Connection, shape: Shape, large: bool, hashed: bool) -> None:
     # Ctrl-C reaches every process of the terminal; the main one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _bound_memory(MEMORY_LARGE if large else MEMORY)
     with contextlib.suppress(EOFError, OSError):
         connection.send(None)
         while True:
-            for index, path in connection.recv():
-                for message in _messages(index, path, shape, large):
+            for index, source in connection.recv():
+                for message in _messages(index, source, shape, large, hashed):
                     connection.send(message)
 
 
-def _messages(index: int, path: Path, shape: Shape, large: bool) -> Iterator[Message]:
+def _bound_memory(most: int) -> None:
+    """Have what would take so many bytes more than now fail in this process, where the system has such a limit."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + most
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _messages(index: int, path: Source, shape: Shape, large: bool, hashed: bool) -> Iterator[Message]:
     """Yield the parts of a file; each waits until it is known whether it is the last."""
     before = None
     try:
-        for part in decode_parts(path, shape, large=large):
+        for part in decode_parts(path, shape, large=large, hashed=hashed):
             if before is not None:
                 yield Message(index, before, last=False)
             before = part

@@ -14,11 +14,11 @@ from PIL import Image, UnidentifiedImageError
 
 from photoflux.data.images.formats import HEAD, RefusedError, known_format
 from photoflux.data.images.jpeg import strip_jpeg
+from photoflux.data.images.members import MAX_BYTES, Member, open_member
 from photoflux.data.images.png import strip_png
 from photoflux.data.images.tiffs import directory, values_in_words
 from photoflux.data.images.webp import strip_webp
 
-MAX_BYTES = 1 << 30
 # Files up to this size are read at once, larger ones piece by piece.
 _IN_MEMORY = 1 << 24
 
@@ -48,8 +48,16 @@ def begins_like_an_image(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file of a bounded size for reading; raises `RefusedError` with the reason if it cannot be used."""
+def opened(path: Path | Member) -> Iterator[BinaryIO]:
+    """Open a file or member of a bounded size for reading; raises `RefusedError` if it cannot be used."""
+    if isinstance(path, Member):
+        try:
+            file = open_member(path)
+        except OSError as error:
+            raise RefusedError(f"its archive cannot be read: {error.strerror}") from error
+        with file:
+            yield file
+        return
     try:
         status = path.stat()
         # Opening a pipe would wait for a writer for ever.
@@ -59,7 +67,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             raise RefusedError(f"larger than {MAX_BYTES >> 20} MiB")
         if status.st_size == 0:
             raise RefusedError("an empty file (0 bytes)")
-        file: BinaryIO = path.open("rb")
+        file = path.open("rb")
         if status.st_size <= _IN_MEMORY:
             with file:
                 file = io.BytesIO(file.read())

@@ -304,7 +304,7 @@ def reason(kind: str, error: Exception) -> str:
     if isinstance(error, RefusedError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "needs more memory than there is"
+        return "needs more memory than there is for one image"
     # Addresses of objects would make two runs differ.
     text = re.sub(r"\s*<[^>]* at 0x[0-9a-fA-F]+>", "", " ".join(str(error).split()))
     return f"broken {kind}: {text or type(error).__name__}"

@@ -1,20 +1,23 @@
-"""Decodes many files, in this process or in worker processes, and returns them in the order given."""
+"""Decodes many files, in this process or in worker processes; time and memory of a file are bounded there."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 from collections import Counter, defaultdict, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from photoflux.data.checks import check_whole
 from photoflux.data.images.decoding import DecodedFile, decode_parts, left_out
-from photoflux.data.images.helpers import Helper
+from photoflux.data.images.helpers import Helper, Source
 from photoflux.data.shape import Shape
 
 FEW = 200
+# Seconds that a helper may take for a page or a file before it is ended.
+SECONDS = 120.0
 # Files that a helper is given at a time, and the most characters of their names: a pipe takes them without waiting.
 _CHUNK, _CHUNK_NAMES = 16, 2048
 # Bytes of decoded images that may wait for their turn; beyond them only the file whose turn it is is received.
@@ -23,6 +26,18 @@ _WAITING = 32 << 20
 _PART = 1024
 
 Part = tuple[int, DecodedFile]
+
+
+class Delivery(NamedTuple):
+    """What was decoded of a source: a part of it, and whether that is its last.
+
+    `number` counts the sources, from 0 in the order in which they were given.
+    """
+
+    number: int
+    source: Source
+    part: DecodedFile
+    last: bool
 
 
 def decode_files(paths: Sequence[Path], shape: Shape, *, processes: int | None = None) -> Generator[Part, None, None]:
@@ -50,88 +65,154 @@ def decode_files(paths: Sequence[Path], shape: Shape, *, processes: int | None =
     if processes is not None:
         check_whole("`processes`", processes, 1, "an integer")
     else:
-        processes = 1 if len(paths) < FEW else min(_cores(), len(paths) // (FEW // 2))
-    pool = _Pool(paths, shape)
-    if processes > 1 and not multiprocessing.current_process().daemon:
-        pool.start(processes)
-    try:
-        yield from pool.parts()
-    finally:
-        pool.end()
+        processes = 1 if len(paths) < FEW else min(cores(), len(paths) // (FEW // 2))
+    with Decoders(shape, processes if processes > 1 else 0) as decoders:
+        for decoded in decoders.decode(paths):
+            yield decoded.number, decoded.part
 
 
-class _Pool:
-    """The helpers, what they were given, and what came of it before its turn."""
+class Decoders:
+    """Processes that decode sources: a source that ends, hangs or overfills one costs itself, and no other.
 
-    def __init__(self, paths: Sequence[Path], shape: Shape) -> None:
-        self.paths = paths
-        self.shape = shape
+    Parameters
+    ----------
+    shape : Shape
+        Of the images.
+    processes : int
+        How many; 0: this process decodes, which nothing protects.
+    hashed : bool
+        Whether perceptual hashes are made.
+    ordered : bool
+        Whether what is decoded comes in the order of the sources, or as it is ready.
+    """
+
+    def __init__(self, shape: Shape, processes: int, *, hashed: bool = True, ordered: bool = True) -> None:
+        self.shape, self.hashed, self.ordered = shape, hashed, ordered
         self.helpers: list[Helper] = []
-        self.next = 0  # the first file that was never given to a helper
+        self.given: Iterator[Source] = iter(())
+        self.sources: dict[int, Source] = {}  # those that are not complete
+        self.next = 0  # the first source that was never given to a helper
         self.returned: deque[int] = deque()  # given to a helper that has died
-        self.waiting: defaultdict[int, deque[DecodedFile]] = defaultdict(deque)
+        self.waiting: defaultdict[int, deque[Delivery]] = defaultdict(deque)
         self.held = 0  # bytes of them
-        self.received: Counter[int] = Counter()  # parts, of files that are not complete
-        self.complete: set[int] = set()
+        self.received: Counter[int] = Counter()  # parts, of sources that are not complete
         self.alone: dict[int, str | None] = {}  # to be decoded alone: how its helper died; None of large images
+        if processes and not multiprocessing.current_process().daemon:
+            self._start(processes)
 
-    def start(self, count: int) -> None:
-        for _ in range(count):
-            try:
-                self.helpers.append(Helper(self.shape, large=False))
-            except OSError:
-                return
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.end()
 
     def end(self) -> None:
+        """End the processes."""
         while self.helpers:
             self.helpers.pop().end()
 
-    def parts(self) -> Generator[Part, None, None]:
-        for head in range(len(self.paths)):
-            while True:
-                waiting = self.waiting[head]
-                while waiting:
-                    part = waiting.popleft()
-                    self.held -= _size(part)
-                    yield head, part
-                if head in self.complete:
-                    break
-                if head in self.alone:
-                    yield from self._alone(head)
-                    break
-                if not self.helpers:
-                    yield from self._here(head)
-                    break
+    def decode(self, sources: Iterable[Source]) -> Generator[Delivery, None, None]:
+        """Decode sources, which are taken only as far ahead as the processes need; not a second time at once.
+
+        Yields
+        ------
+        Delivery
+            One for each source or, of one with pages, several in succession. Of those that wait only a bounded number
+            of bytes is held. A source that cannot be read gives the reason.
+        """
+        self.given = iter(sources)
+        head = self.next
+        while True:
+            self._give()
+            if self.ordered:
+                if head == self.next and not self._taken():
+                    return
+                yield from self._whole(head)
+                head += 1
+            else:
+                if not self.sources and not self._taken():
+                    return
+                yield from self._any()
+
+    def _start(self, count: int) -> None:
+        for _ in range(count):
+            try:
+                self.helpers.append(self._helper(large=False))
+            except OSError:
+                return
+
+    def _helper(self, *, large: bool) -> Helper:
+        return Helper(self.shape, large=large, hashed=self.hashed, seconds=SECONDS)
+
+    def _taken(self) -> bool:
+        """Take one more of the sources; False if there is none."""
+        for source in self.given:
+            self.sources[self.next] = source
+            self.next += 1
+            self.returned.append(self.next - 1)
+            return True
+        return False
+
+    def _whole(self, head: int) -> Iterator[Delivery]:
+        """Decode others, and yield the parts of one source, to its last."""
+        last = False
+        while not last:
+            if self.waiting[head]:
+                decoded = self.waiting[head].popleft()
+                self.held -= _size(decoded.part)
+                last = decoded.last
+                yield decoded
+            elif head in self.alone or not self.helpers:
+                yield from self._alone(head) if head in self.alone else self._here(head)
+                break
+            else:
                 self._give()
-                self._receive(head)
-            self.waiting.pop(head, None)
-            self.received.pop(head, None)
-            self.alone.pop(head, None)
-            self.complete.discard(head)
+                for decoded in self._receive(head):
+                    self.waiting[decoded.number].append(decoded)
+                    self.held += _size(decoded.part)
+        self._forget(head)
+
+    def _any(self) -> Iterator[Delivery]:
+        """Yield what is ready, waiting until something is."""
+        if self.alone or not self.helpers:
+            index = next(iter(self.alone or self.sources))
+            yield from self._alone(index) if index in self.alone else self._here(index)
+            self._forget(index)
+            return
+        for decoded in self._receive(None):
+            yield decoded
+            if decoded.last:
+                self._forget(decoded.number)
+
+    def _forget(self, index: int) -> None:
+        for kept in (self.sources, self.waiting, self.received, self.alone):
+            kept.pop(index, None)
+        if index in self.returned:
+            self.returned.remove(index)
 
     def _give(self) -> None:
         for helper in self.helpers:
             if len(helper.todo) > _CHUNK // 2:
                 continue
-            chunk: list[tuple[int, Path]] = []
+            chunk: list[tuple[int, Source]] = []
             room = _CHUNK_NAMES
-            while len(chunk) < _CHUNK and room > 0 and (self.returned or self.next < len(self.paths)):
-                if self.returned:
-                    index = self.returned.popleft()
-                else:
-                    index, self.next = self.next, self.next + 1
-                chunk.append((index, self.paths[index]))
-                room -= len(str(self.paths[index]))
+            while len(chunk) < _CHUNK and room > 0 and (self.returned or self._taken()):
+                index = self.returned.popleft()
+                chunk.append((index, self.sources[index]))
+                room -= len(str(self.sources[index]))
             if chunk:
                 helper.give(chunk)
 
-    def _receive(self, head: int) -> None:
+    def _receive(self, head: int | None) -> list[Delivery]:
+        """Return what the helpers have ready; they may then have died, or left sources to be decoded alone."""
         helpers = self.helpers
-        if self.held > _WAITING:
+        if head is not None and self.held > _WAITING:
             # While nobody has the file whose turn it is, somebody must come free for it.
             helpers = [helper for helper in helpers if head in helper.todo] or helpers
         by_connection = {helper.connection: helper for helper in helpers}
-        for connection in wait(list(by_connection)):
+        ready = wait(list(by_connection), min((helper.left() for helper in helpers), default=None))
+        found = []
+        for connection in ready:
             helper = by_connection[connection]  # type: ignore[index]
             try:
                 message = helper.receive()
@@ -140,16 +221,16 @@ class _Pool:
                 continue
             if message is None:
                 continue
-            index, part, last = message
-            if part is None:
-                self.alone[index] = None
+            if message.part is None:
+                self.alone[message.file] = None
                 continue
-            self.waiting[index].append(part)
-            self.held += _size(part)
-            self.received[index] += 1
-            if last:
-                self.complete.add(index)
-                del self.received[index]
+            self.received[message.file] += 1
+            found.append(Delivery(message.file, self.sources[message.file], message.part, message.last))
+        for helper in helpers:
+            if helper.connection not in ready and helper.left() == 0 and not helper.connection.poll():
+                helper.end_late()
+                self._replace(helper)
+        return found
 
     def _replace(self, helper: Helper) -> None:
         """Go on without a helper that has died: the file that it was reading is suspected, the others are not."""
@@ -158,19 +239,19 @@ class _Pool:
         if helper.ready:
             if files:
                 self.alone[files.popleft()] = helper.why_it_ended()
-            self.start(1)
+            self._start(1)
         helper.end()
         self.returned.extendleft(reversed(files))
 
-    def _alone(self, index: int) -> Generator[Part, None, None]:
+    def _alone(self, index: int) -> Iterator[Delivery]:
         reason = self.alone[index]
         for _ in range(2 if reason is None else 1):
             try:
-                helper = Helper(self.shape, large=True)
+                helper = self._helper(large=True)
             except OSError:
                 break
             try:
-                helper.give([(index, self.paths[index])])
+                helper.give([(index, self.sources[index])])
                 yield from self._parts_of(helper, index)
                 return
             except EOFError:
@@ -180,31 +261,40 @@ class _Pool:
         if reason is None:
             yield from self._here(index)
         else:
-            yield index, left_out(0, reason)
+            yield Delivery(index, self.sources[index], left_out(0, reason), last=True)
 
-    def _parts_of(self, helper: Helper, index: int) -> Generator[Part, None, None]:
+    def _parts_of(self, helper: Helper, index: int) -> Iterator[Delivery]:
         """Yield the parts that were not received before; a file has the same parts each time."""
         count, last = 0, False
         while not last:
+            if not wait([helper.connection], helper.left()):
+                helper.end_late()
+                raise EOFError
             message = helper.receive()
             if message is None:
                 continue
-            _, part, last = message
-            assert part is not None
+            assert message.part is not None
+            last = message.last
             count += 1
             if count > self.received[index]:
                 self.received[index] = count
-                yield index, part
+                yield Delivery(index, self.sources[index], message.part, last)
 
-    def _here(self, index: int) -> Generator[Part, None, None]:
-        for count, part in enumerate(decode_parts(self.paths[index], self.shape), start=1):
+    def _here(self, index: int) -> Iterator[Delivery]:
+        source, before = self.sources[index], None
+        for count, part in enumerate(decode_parts(source, self.shape, hashed=self.hashed), start=1):
+            if before is not None:
+                yield Delivery(index, source, before, last=False)
+                before = None
             if count > self.received[index]:
-                yield index, part
+                before = part
+        yield Delivery(index, source, before or DecodedFile([], [], []), last=True)
 
 
 def _size(part: DecodedFile) -> int:
     return _PART + sum(image.pixels.nbytes for image in part.images)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
