@@ -40,6 +40,7 @@ from photoflux.runs.progress import Display, announce
 from photoflux.runs.run import Run, load_run, summary_of_run
 from photoflux.runs.scoring import score_selection
 from photoflux.runs.selection import select
+from photoflux.runs.shift import Observed, Shift, evenly, in_words
 from photoflux.runs.training import fit_and_save, initial_weights
 from photoflux.runs.transfer import BackboneOptions, engine_of, input_shape, on_backbone, tuned, with_backbone
 from photoflux.system.names import printable, user_path
@@ -302,7 +303,10 @@ def evaluate(
         selection = select(run, data, part, display)
         for note in selection.notes:
             display.say(f"Note: {note}")
-        return score_selection(_engine_of(run, engine, display), run, selection)
+        metrics = score_selection(_engine_of(run, engine, display), run, selection)
+        for note in metrics.notes[len(selection.notes) :]:
+            display.say(f"Note: {note}")
+        return metrics
 
 
 def predict(
@@ -311,8 +315,12 @@ def predict(
     *,
     engine: str | None = None,
     progress: bool = True,
+    on_shifts: Callable[[list[Shift]], None] | None = None,
 ) -> list[Prediction]:
     """Classify images with a run.
+
+    Up to 300 of the images, evenly from all, are compared with those that the run was trained on; where they are unlike
+    these, a note on stderr says in which respects.
 
     Parameters
     ----------
@@ -324,6 +332,8 @@ def predict(
         As in `evaluate`.
     progress : bool
         Whether to show progress on stderr.
+    on_shifts : callable, optional
+        Is given the respects in which the images are unlike those of the run, in the end; often none.
 
     Returns
     -------
@@ -340,12 +350,23 @@ def predict(
         if isinstance(images, np.ndarray):
             batch = check_array(images, run.shape)
             names = [str(i) for i in range(len(batch))]
-            return predictions_of(_model_of(run, engine, display), run, names, batch)
-        files, counts = expand([images] if isinstance(images, str | Path) else images)
-        ignored = ignored_in_words(counts)
-        if ignored is not None:
-            display.say(ignored)
-        return predict_files(_model_of(run, engine, display), run, files, display)
+            model = _model_of(run, engine, display)
+            observed = Observed(model, run)
+            predictions = predictions_of(model, run, names, batch, observed, evenly(len(batch)))
+        else:
+            files, counts = expand([images] if isinstance(images, str | Path) else images)
+            ignored = ignored_in_words(counts)
+            if ignored is not None:
+                display.say(ignored)
+            model = _model_of(run, engine, display)
+            observed = Observed(model, run)
+            predictions = predict_files(model, run, files, display, observed)
+        found = observed.shifts()
+        for line in in_words(found):
+            display.say(f"Note: {line}")
+        if on_shifts is not None:
+            on_shifts(found)
+        return predictions
 
 
 def threshold(

@@ -14,6 +14,7 @@ import typer
 from photoflux import api, doctor
 from photoflux.errors import PhotoFluxError, SettingError
 from photoflux.reporting.finishing import was_interrupted
+from photoflux.runs.shift import Shift
 from photoflux.system import names
 from photoflux.system.signals import Ended, unwinding
 from photoflux.system.streams import open_closed_descriptors
@@ -290,7 +291,8 @@ def predict(
 ) -> int:
     """Classify images with a trained run."""
     opened = api.load_run(run)
-    predictions = api.predict(opened, paths, engine=engine)
+    unlike: list[Shift] = []
+    predictions = api.predict(opened, paths, engine=engine, on_shifts=unlike.extend)
     values = {
         "run": str(run),
         "threshold": opened.threshold and opened.threshold["score"],
@@ -298,6 +300,7 @@ def predict(
             {"path": p.path, "label": p.label, "probabilities": dict(p.probabilities), "rejected": p.rejected}
             for p in predictions
         ],
+        "shifts": [shift.as_dict() for shift in unlike],
     }
     lines = [
         f"{names.printable(p.path)}\t{names.printable(p.label)}\t{p.probabilities[p.label]:.4f}"

@@ -51,6 +51,7 @@ def test_a_run_is_trained_evaluated_and_applied(trained, engine, arrays):
     assert trained.history[-1].train_total < trained.history[0].train_total
     assert trained.metrics.test.accuracy >= 0.9
     files = {"run.json", "history.csv", "weights.safetensors", "seen.safetensors", "logits.safetensors"}
+    files |= {"reference.safetensors"}
     files |= {"report.html", "curves.png", "confusion.png"}
     assert {p.name for p in trained.path.iterdir()} == files
     for name in ("curves.png", "confusion.png"):

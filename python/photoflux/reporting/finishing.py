@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset, open_prepared
-from photoflux.engines.base import Engine
+from photoflux.engines.base import Engine, Model
 from photoflux.errors import DataError
 from photoflux.model.weights import read_weights_of, write_arrays
 from photoflux.reporting import plots
@@ -18,6 +18,8 @@ from photoflux.reporting.run_report import report
 from photoflux.runs.dataset import dataset_of
 from photoflux.runs.folder import amend
 from photoflux.runs.progress import Display
+from photoflux.runs.reference import NAME as REFERENCE
+from photoflux.runs.reference import reference_of, write_reference
 from photoflux.runs.run import LOGITS, Run
 from photoflux.runs.scoring import logits_of, metrics_of, own_logits
 from photoflux.runs.seen import scored_positions
@@ -40,6 +42,7 @@ class _Finisher:
         self.changed = self.notes != run.notes
         self.interrupted = False
         self.ended: SystemExit | None = None
+        self.scored: tuple[Model, PreparedDataset, dict[str, np.ndarray]] | None = None  # and the logits of its parts
         self._display = display
 
     def interrupt(self, error: KeyboardInterrupt | SystemExit) -> None:
@@ -115,6 +118,7 @@ def finish(
     )
     run = finisher.run = finisher.save(scored)
     finisher.changed = False
+    _keep_reference(finisher)
     _draw(finisher)
     finisher.make("report.html", lambda: report(finisher.run))
     run = finisher.save(False)
@@ -149,6 +153,7 @@ def complete(run: Run, engine: Callable[[], Engine], display: Display) -> Run:
         missing = unscored_parts(run, prepared)
         if missing:
             scored = finisher.make("Scores", lambda: _score(finisher, engine, prepared, missing))
+            _keep_reference(finisher)
     _draw(finisher, only_missing=not scored)
     run = finisher.save(scored)
     if finisher.interrupted:
@@ -204,6 +209,14 @@ def _score(
     finisher.run = dataclasses.replace(run, metrics=dataclasses.replace(run.metrics, **scored))
     if logits:
         write_arrays(run.path / LOGITS, logits)
+    finisher.scored = model, prepared, logits
+
+
+def _keep_reference(finisher: _Finisher) -> None:
+    """Keep what the run was trained on, once it is scored."""
+    if finisher.scored is not None:
+        run, scored = finisher.run, finisher.scored
+        finisher.make(REFERENCE, lambda: write_reference(run.path, reference_of(run, *scored)))
 
 
 def _draw(finisher: _Finisher, only_missing: bool = False) -> None:

@@ -37,6 +37,8 @@ class Metrics:
         Notes on the score: what was left out and why, classes without an image.
     rejected : int
         How many files of other data than the run's own could not be read.
+    shifts : list of dict
+        In which respects images of other data are unlike those of the run, see `photoflux.runs.shift.Shift`.
     """
 
     loss: float
@@ -53,6 +55,7 @@ class Metrics:
     left_out: int = 0
     notes: list[str] = field(default_factory=list)
     rejected: int = 0
+    shifts: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the metrics as plain JSON-ready values."""

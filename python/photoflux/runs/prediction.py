@@ -16,8 +16,10 @@ from photoflux.engines.base import Model
 from photoflux.errors import DataError
 from photoflux.runs.evaluation import probabilities
 from photoflux.runs.progress import Display
+from photoflux.runs.reference import features_of
 from photoflux.runs.run import Run
 from photoflux.runs.scoring import EVALUATION_BATCH
+from photoflux.runs.shift import Observed, evenly
 from photoflux.system.names import user_path
 
 
@@ -102,22 +104,30 @@ def expand(paths: Iterable[str | Path]) -> tuple[list[Candidate], dict[str, Any]
     return found, counts
 
 
-def predict_files(model: Model, run: Run, files: Sequence[Candidate], display: Display) -> list[Prediction]:
-    """Decode and predict files, in blocks of bounded memory; the pages of a file may fall into several."""
+def predict_files(
+    model: Model, run: Run, files: Sequence[Candidate], display: Display, observed: Observed | None = None
+) -> list[Prediction]:
+    """Decode and predict files, in blocks of bounded memory; the pages of a file may fall into several.
+
+    The images of some of all files are observed.
+    """
     from photoflux.data.images.decoding import decode_parts
 
     results: list[Prediction] = []
     block: list[tuple[str, str | None]] = []  # name, and the reason of a rejected file
     pixels: list[np.ndarray] = []
+    looked_at = set(evenly(len(files)).tolist()) if observed is not None and not observed.full else set()
+    sizes: list[tuple[int, int]] = []  # of the images that are observed
+    rows: list[int] = []  # and their places among the pixels
 
     def predict_block() -> None:
         names = [name for name, reason in block if reason is None]
-        predicted = iter(predictions_of(model, run, names, np.stack(pixels)) if pixels else [])
+        predicted = iter(predictions_of(model, run, names, np.stack(pixels), observed, rows, sizes) if pixels else [])
         results.extend(
             next(predicted) if reason is None else Prediction(name, None, {}, reason) for name, reason in block
         )
-        block.clear()
-        pixels.clear()
+        for kept in (block, pixels, sizes, rows):
+            kept.clear()
 
     for done, (path, unread) in enumerate(files, start=1):
         if unread is not None:
@@ -125,6 +135,9 @@ def predict_files(model: Model, run: Run, files: Sequence[Candidate], display: D
         for part in decode_parts(path, run.shape) if unread is None else ():
             for image in part.images:
                 block.append((_page_name(path, image.page), None))
+                if done - 1 in looked_at:
+                    rows.append(len(pixels))
+                    sizes.append((image.width, image.height))
                 pixels.append(image.pixels)
             block.extend((_page_name(path, page), reason) for page, reason in part.rejected)
             if len(block) >= EVALUATION_BATCH:
@@ -140,9 +153,21 @@ def _page_name(path: Path, page: int) -> str:
     return f"{path}#{page}" if page else str(path)
 
 
-def predictions_of(model: Model, run: Run, names: list[str], images: np.ndarray) -> list[Prediction]:
-    """Predict uint8 images (N, C, H, W)."""
-    found = probabilities(model.logits(images, batch_size=EVALUATION_BATCH))
+def predictions_of(
+    model: Model,
+    run: Run,
+    names: list[str],
+    images: np.ndarray,
+    observed: Observed | None = None,
+    rows: Sequence[int] | np.ndarray = (),
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> list[Prediction]:
+    """Predict uint8 images (N, C, H, W), of which those in `rows`, whose originals have `sizes`, are observed."""
+    logits = model.logits(images, batch_size=EVALUATION_BATCH)
+    if observed is not None and len(rows) and not observed.full:
+        features = features_of(model, images)
+        observed.add(images[rows], logits[rows], sizes, None if features is None else features[rows])
+    found = probabilities(logits)
     if run.threshold is None:
         taken = found.argmax(axis=1)
     else:

@@ -14,6 +14,7 @@ from photoflux.model.weights import read_weights_of
 from photoflux.runs.evaluation import Metrics, score
 from photoflux.runs.run import Run
 from photoflux.runs.selection import Selection
+from photoflux.runs.shift import in_words, observe
 from photoflux.runs.transfer import TransferModel
 
 EVALUATION_BATCH = 64
@@ -25,8 +26,16 @@ def score_selection(engine: Engine, run: Run, selection: Selection) -> Metrics:
     model = engine.load(run.variant, run.weights, prepared.shape, len(prepared.classes))
     logits = logits_of(model, prepared, chosen)
     found = metrics_of(run, prepared, chosen, logits)
+    unlike = []
+    if prepared.fingerprint != run.data.fingerprint:
+        unlike = observe(model, run, prepared, chosen, logits).shifts()
     return replace(
-        found, part=selection.part, left_out=selection.left_out, notes=selection.notes, rejected=selection.rejected
+        found,
+        part=selection.part,
+        left_out=selection.left_out,
+        notes=[*selection.notes, *in_words(unlike)],
+        rejected=selection.rejected,
+        shifts=[shift.as_dict() for shift in unlike],
     )
 
 

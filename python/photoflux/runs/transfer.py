@@ -116,11 +116,19 @@ class TransferModel:
 
     def __init__(self, engine: TransferEngine, head: Model) -> None:
         self.engine, self.head = engine, head
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
 
     def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
         """Return the logits; see `photoflux.engines.base.Model.logits`."""
         features = self.engine.backbone.features_of(images, batch_size=batch_size)
+        self._last = (images, features)
         return self.head.logits(features[:, :, None, None], batch_size=batch_size)
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return the backbone's features of images, (N, F): those that `logits` has just computed of this array."""
+        if self._last is not None and self._last[0] is images:
+            return self._last[1]
+        return self.engine.backbone.features_of(images)
 
 
 class TransferEngine:
