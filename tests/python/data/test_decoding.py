@@ -13,6 +13,7 @@ from PIL import Image
 
 from photoflux.data.images import decoding, opening
 from photoflux.data.images.decoding import Decoded, decode_file
+from photoflux.data.images.formats import FORMATS
 from photoflux.data.shape import Shape
 
 # Top left red, top right green, bottom left blue, bottom right grey: every turn and flip shows.
@@ -59,6 +60,9 @@ def saved(path: Path, image: Image.Image, **options: object) -> Path:
         ("lzw.tif", {"compression": "tiff_lzw"}, 0),
         ("a.gif", {}, 0),
         ("a.webp", {"lossless": True}, 0),
+        ("a.jp2", {}, 0),
+        ("a.j2k", {}, 0),
+        ("a.avif", {"quality": 100, "subsampling": "4:4:4"}, 2),
         ("a.jpg", {"quality": 95, "subsampling": 0}, 4),
     ],
 )
@@ -257,7 +261,7 @@ def test_thumbnails_within_a_tiff_and_pages_without_end(tmp_path: Path, monkeypa
 def test_files_that_are_no_images(tmp_path: Path):
     for name, data, expected in [
         ("empty.jpg", b"", "an empty file (0 bytes)"),
-        ("noise.raw", bytes(range(7, 256)), "not a JPEG, PNG, WebP, TIFF, BMP or GIF image, and nothing else"),
+        ("noise.raw", bytes(range(7, 256)), f"not a {FORMATS} file, and nothing else"),
         ("a.jpg", b"\xff\xd8\xff\xe0", "broken JPEG: its header cannot be read"),
         ("a.bmp", b"BM is the start of a sentence", "broken BMP: "),
         ("a.tif", b"II*\x00\x08\x00\x00\x00", "broken TIFF: "),
@@ -273,7 +277,7 @@ def test_files_that_are_no_images(tmp_path: Path):
         assert reason(tmp_path / "pipe.png") == "not a regular file"
 
 
-@pytest.mark.parametrize("ending", ["jpg", "png", "gif", "webp", "tif", "bmp"])
+@pytest.mark.parametrize("ending", ["jpg", "png", "gif", "webp", "tif", "bmp", "jp2", "avif"])
 def test_truncated_files_have_a_reason_at_any_length(tmp_path: Path, ending: str):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8))
     data = saved(tmp_path / f"whole.{ending}", noise).read_bytes()
@@ -291,7 +295,7 @@ def test_truncated_files_have_a_reason_at_any_length(tmp_path: Path, ending: str
 def test_any_damage_gives_an_image_or_a_reason(tmp_path: Path):
     """Bytes overwritten anywhere: never an exception, never a warning."""
     rng = np.random.default_rng(0)
-    for ending in ("jpg", "png", "gif", "webp", "tif", "bmp"):
+    for ending in ("jpg", "png", "gif", "webp", "tif", "bmp", "jp2", "avif"):
         data = saved(tmp_path / f"a.{ending}", PICTURE).read_bytes()
         for _ in range(25):
             damaged = bytearray(data)

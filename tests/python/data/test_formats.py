@@ -44,13 +44,10 @@ def saved(kind: str, image: Image.Image = PICTURE, **options: Any) -> bytes:
 
 FTYP = b"\0\0\0\x1cftyp"
 REFUSED = {
-    "JPEG 2000": (b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 20, "convert it to PNG or TIFF"),
+    "JPEG 2000": (b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjpm \0\0\0\0jpm ", "convert it to PNG or TIFF"),
+    "MJ2": (b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypmjp2\0\0\0\0mjp2", "convert it to PNG or TIFF"),
     "JPEG XL": (b"\xff\x0a\xfa\x1f", "convert it"),
     "JPEG-LS": (b"\xff\xd8\xff\xf7\x00\x0b", "convert it"),
-    "HEIC": (FTYP + b"heic\0\0\0\0mif1heic", "convert it to JPEG, PNG or TIFF"),
-    "HEIC or HEIF": (FTYP + b"mif1\0\0\0\0mif1heic", "convert it"),
-    "AVIF": (FTYP + b"avif\0\0\0\0avifmif1", "convert it"),
-    "an AVIF": (FTYP + b"mif1\0\0\0\0mif1avif", "convert it"),
     "Canon CR3": (FTYP + b"crx \0\0\0\x01crx isom", "develop it"),
     "Fujifilm RAF": (b"FUJIFILMCCD-RAW 0201FF", "develop it"),
     "Panasonic RW2": (b"IIU\0\x18\0\0\0", "develop it"),

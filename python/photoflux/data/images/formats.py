@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from photoflux.data.images.tiffs import camera_raw
 
-FORMATS = "JPEG, PNG, WebP, TIFF, BMP or GIF"
+FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF or HEIC"
 _CONVERT = "convert it to PNG or TIFF"
 _DEVELOP = "develop it and export it as TIFF, PNG or JPEG"
 _PAGES = "export its pages as PNG or TIFF"
@@ -23,19 +23,23 @@ _READ = (
     ("TIFF", re.compile(rb"II[*+]\x00|MM\x00[*+]")),
     ("BMP", re.compile(rb"BM")),
     ("GIF", re.compile(rb"GIF8[79]a")),
+    ("JPEG2000", re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n(?!....ftyp(jpm |mjp2))|\xff\x4f\xff\x51", re.DOTALL)),
+    # The brands of the file stand behind the first and its version.
+    ("AVIF", re.compile(rb"....ftyp(avi[fs]|.{8}(....){0,15}?avi[fs])", re.DOTALL)),
+    ("HEIF", re.compile(rb"....ftyp(he|mif|msf1)", re.DOTALL)),
 )
+# Names of Pillow that are not the format's.
+_WORDS = {"JPEG2000": "JPEG 2000", "HEIF": "HEIC"}
 HEAD = 4096
 # Pattern, what it is, what would help. The first that fits counts.
 _OTHERS = tuple(
     (re.compile(pattern, re.DOTALL | re.IGNORECASE if pattern.startswith(b"(?#i)") else re.DOTALL), what, advice)
     for pattern, what, advice in (
-        (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "a JPEG 2000 image", _CONVERT),
+        (rb"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 file of layers or frames (JPM or MJ2)", _CONVERT),
         (rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a", "a JPEG XL image", _CONVERT),
         (rb"\xff\xd8\xff\xf7", "a JPEG-LS image", _CONVERT),
         (rb"II\xbc", "a JPEG XR image", _CONVERT),
         (rb"....ftypcrx ", "a camera raw file (Canon CR3)", _DEVELOP),
-        (rb"....ftyp(avif|avis|.{4,64}?avif)", "an AVIF image", _CONVERT),
-        (rb"....ftyp(he|mif1|msf1)", "a HEIC or HEIF image", "convert it to JPEG, PNG or TIFF"),
         (rb"....ftyp(M4A|M4B)", "a sound file", _NOT_AN_IMAGE),
         (rb"....(ftyp|moov|mdat|wide|free|skip)", "a video (MP4 or MOV)", _NOT_AN_IMAGE),
         (rb"FUJIFILMCCD-RAW", "a camera raw file (Fujifilm RAF)", _DEVELOP),
@@ -123,6 +127,11 @@ class RefusedError(Exception):
     """Carries the reason why a file or page is left out."""
 
 
+def in_words(kind: str) -> str:
+    """Return a format's name as people write it, given Pillow's."""
+    return _WORDS.get(kind, kind)
+
+
 def known_format(head: bytes) -> str | None:
     """Return which of the formats that are read a file begins as, by Pillow's name for it."""
     return next((name for name, signature in _READ if signature.match(head)), None)
@@ -158,7 +167,7 @@ def recognise(file: BinaryIO) -> str:
         raise RefusedError(f"a TGA image, which is not read: {_CONVERT}")
     if _is_text(head):
         raise RefusedError("a text file: not an image")
-    raise RefusedError(f"not a {FORMATS} image, and nothing else that is known")
+    raise RefusedError(f"not a {FORMATS} file, and nothing else that is known")
 
 
 def _is_targa(file: BinaryIO, head: bytes) -> bool:

@@ -12,8 +12,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from photoflux.data.images.formats import HEAD, RefusedError, known_format
+from photoflux.data.images.formats import HEAD, RefusedError, in_words, known_format
+from photoflux.data.images.items import hide_metadata
 from photoflux.data.images.jpeg import strip_jpeg
+from photoflux.data.images.jpeg2000 import codestream
+from photoflux.data.images.libraries import library_for
 from photoflux.data.images.members import MAX_BYTES, Member, open_member
 from photoflux.data.images.png import strip_png
 from photoflux.data.images.tiffs import directory, values_in_words
@@ -24,7 +27,7 @@ _IN_MEMORY = 1 << 24
 
 
 class Source(NamedTuple):
-    """An open file: `open` opens it as an image each time it is called."""
+    """An open file: `open` opens it as an image each time it is called; `bits` are of a value as it is stored."""
 
     kind: str
     file: BinaryIO
@@ -32,6 +35,7 @@ class Source(NamedTuple):
     digest: hashlib._Hash
     bits: int = 8
     significant: int | None = None
+    halvings: int = 0
     note: str | None = None
 
 
@@ -80,22 +84,37 @@ def opened(path: Path | Member) -> Iterator[BinaryIO]:
 
 
 def source_of(kind: str, file: BinaryIO) -> Source:
-    """Return an open file of a known format as images: its metadata is left out, its digest is of the whole file."""
+    """Return an open file of a known format as images: its metadata is left out, its digest is of the whole file.
+
+    Raises
+    ------
+    RefusedError
+        If a library that its format needs is not installed.
+    """
+    library = library_for(kind)
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
-    stream, bits, significant, note = file, 8, None, None
+    stream, bits, significant, halvings, note = file, 8, None, 0, None
     if kind == "PNG":
         stream, bits, significant, note = strip_png(file)
     elif kind == "JPEG":
         stream = strip_jpeg(file)
     elif kind == "WEBP":
         stream = strip_webp(file)
+    elif kind == "JPEG2000":
+        bits, halvings = codestream(file)
+    elif kind in ("AVIF", "HEIF"):
+        stream = hide_metadata(file)
 
     def image() -> Image.Image:
         stream.seek(0)
+        if kind == "HEIF":
+            # Without registering it, which would change what Pillow opens elsewhere.
+            opened_by_library: Image.Image = library.HeifImageFile(stream)
+            return opened_by_library
         return Image.open(stream, formats=[kind])
 
-    return Source(kind, file, image, digest, bits, significant, note)
+    return Source(kind, file, image, digest, bits, significant, halvings, note)
 
 
 def open_first(source: Source) -> Image.Image:
@@ -106,7 +125,7 @@ def open_first(source: Source) -> Image.Image:
         tags = directory(source.file) if source.kind == "TIFF" else {}
         if tags:
             raise RefusedError(not_unpacked(tags)) from error
-        raise RefusedError(f"broken {source.kind}: its header cannot be read") from error
+        raise RefusedError(f"broken {in_words(source.kind)}: its header cannot be read") from error
 
 
 def not_unpacked(tags: Any) -> str:

@@ -16,8 +16,9 @@ from PIL import Image
 
 from photoflux.data.images.colours import to_rgb
 from photoflux.data.images.depth import SIGNED, from_bytes, samples_of, to_eight_bits, white_of
-from photoflux.data.images.formats import RefusedError, recognise
+from photoflux.data.images.formats import RefusedError, in_words, recognise
 from photoflux.data.images.jpeg import complete_jpeg, is_cut
+from photoflux.data.images.jpeg2000 import reduce
 from photoflux.data.images.opening import Source, not_unpacked, open_first, opened, source_of
 from photoflux.data.images.tiffs import more_kinds
 
@@ -173,17 +174,24 @@ class _Frames:
         if page:
             _turn_to(image, page)
         check_pixels(image.width, image.height)
-        drafted_from = None
-        if source.kind == "JPEG" and side is not None:
+        drafted_from, halvings = None, 0
+        if side is not None and source.kind in ("JPEG", "JPEG2000"):
             drafted_from = image.size
-            image.draft(None, (side, side))
-        if most is not None and image.width * image.height > most:
+            halvings = _draft(image, source, side)
+        if most is not None and image.width * image.height >> 2 * halvings > most:
             raise TooLargeError
         # Pillow looks into it for the orientation while it loads the pixels.
         if not isinstance(image.info.get("xmp", b""), bytes):
             del image.info["xmp"]
         raw = _raw_mode(image)
-        image = _loaded(image, source, side)
+        try:
+            image = _loaded(image, source, side)
+        except OSError:
+            if not halvings:
+                raise
+            # Some part of the picture has fewer sizes than its header says.
+            self._image = open_first(source)
+            return self.picture(page, side=None, most=most)
         orientation = _orientation(image)
         width, height = drafted_from or image.size
         if orientation >= _TURNED:
@@ -211,6 +219,16 @@ def _turn_to(image: Image.Image, page: int) -> None:
         raise RefusedError("a reduced copy of another page")
 
 
+def _draft(image: Image.Image, source: Source, side: int) -> int:
+    """Let the decoder make a picture smaller, no side below a length; say how often it halves them while it loads."""
+    if source.kind == "JPEG":
+        image.draft(None, (side, side))
+        return 0
+    # Of more than 8 bits the greatest value counts, which a mean is not. What is halved stands half a pixel to the left
+    # and above: with twice the length, an eighth of one of the result.
+    return reduce(image, source.halvings, 2 * side) if source.bits <= 8 else 0
+
+
 def _loaded(image: Image.Image, source: Source, side: int | None) -> Image.Image:
     """Load the pixels; of a JPEG without its end marker if none of them is missing."""
     if source.kind != "JPEG":
@@ -235,6 +253,9 @@ def _loaded(image: Image.Image, source: Source, side: int | None) -> Image.Image
 def _eight_bits(image: Image.Image, source: Source, page: int, raw: str) -> tuple[Image.Image, str | None]:
     """Return the image with 8 bits a channel, and what is to be noted of how they were found."""
     samples = samples_of(image, source.significant)
+    if source.kind == "JPEG2000" and source.bits < 16:
+        # Pillow has moved the bits to the upper end of 16.
+        samples = samples._replace(low=0, high=(1 << 16) - (1 << 16 - source.bits))
     if image.mode.startswith(("I", "F")) or (image.mode == "L" and samples.kind == SIGNED):
         return to_eight_bits(image, samples)
     if not re.fullmatch(r"(RGB|RGBA|RGBX|CMYK);16[LBN]", raw):
@@ -307,4 +328,4 @@ def reason(kind: str, error: Exception) -> str:
         return "needs more memory than there is for one image"
     # Addresses of objects would make two runs differ.
     text = re.sub(r"\s*<[^>]* at 0x[0-9a-fA-F]+>", "", " ".join(str(error).split()))
-    return f"broken {kind}: {text or type(error).__name__}"
+    return f"broken {in_words(kind)}: {text or type(error).__name__}"

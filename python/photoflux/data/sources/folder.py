@@ -15,6 +15,7 @@ from photoflux.data.conflicts import conflicts_in_words, find_conflicts
 from photoflux.data.duplicates import group_duplicates
 from photoflux.data.given_split import absent_classes, complete_split, twins_across
 from photoflux.data.grouping import GroupTable, join_groups, match_groups
+from photoflux.data.images.formats import FORMATS
 from photoflux.data.images.parallel import decode_files
 from photoflux.data.labels import AUTO, check_trainable, resolve_positive, to_labels
 from photoflux.data.prepared import PreparedDataset
@@ -230,5 +231,5 @@ def nothing_readable(source: Path, rejected: list[tuple[str, str]]) -> DataError
     name, reason = rejected[0]
     return DataError(
         f"No image in {source} can be read; {len(rejected)} files were rejected, the first is {printable(name)}: "
-        f"{reason}. Expected JPEG, PNG, WebP, TIFF, BMP or GIF images."
+        f"{reason}. Expected {FORMATS} files."
     )
