@@ -16,6 +16,7 @@ from photoflux.data.images import libraries, opening
 from photoflux.data.images.decoding import Decoded, TooLargeError, decode_file, decode_parts
 from photoflux.data.images.items import hide_metadata
 from photoflux.data.images.jpeg2000 import Codestream, codestream
+from photoflux.data.images.opening import source_of
 from photoflux.data.images.pages import read_page
 from photoflux.data.images.parallel import decode_files
 from photoflux.data.shape import Shape
@@ -276,6 +277,8 @@ def test_metadata_is_not_read(tmp_path: Path, make: Any):
     assert len(hidden) == len(data)
     assert sum(a != b for a, b in zip(hidden, data, strict=True)) in range(4, 9)
     assert np.array_equal(one(tmp_path / "b", data).pixels, plain.pixels)
+    with source_of("AVIF" if make is avif else "HEIF", io.BytesIO(data)).open() as image:
+        assert not image.info.get("exif") and not image.info.get("xmp")
 
 
 def test_damaged_boxes_end_the_walk(tmp_path: Path):

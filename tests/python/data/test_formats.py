@@ -53,8 +53,6 @@ REFUSED = {
     "Panasonic RW2": (b"IIU\0\x18\0\0\0", "develop it"),
     "Olympus ORF": (b"IIRO\x08\0\0\0", "develop it"),
     "Sigma X3F": (b"FOVb\0\0\2\0", "develop it"),
-    "PDF": (b"%PDF-1.7\n", "export its pages as PNG or TIFF"),
-    "a PDF": (b"\xef\xbb\xbf\r\n%PDF-1.4", "export its pages"),
     "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "convert it"),
     "an SVG": (b"<?xml version='1.0'?>\n<!DOCTYPE svg PUBLIC '-//W3C'>\n<svg width='1'>", "convert it"),
     "Photoshop": (b"8BPS\0\1", "convert it"),

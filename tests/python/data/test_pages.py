@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photoflux.data.images import pages
+from photoflux.data.images import document
 from photoflux.data.images.decoding import decode_file
+from photoflux.data.images.document import quiet
 from photoflux.data.images.formats import RefusedError
-from photoflux.data.images.pages import quiet, read_page
+from photoflux.data.images.pages import read_page
 from photoflux.data.shape import Shape
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -72,9 +73,9 @@ def test_what_cannot_be_read_has_the_reason_that_decoding_gives(tmp_path: Path, 
     PICTURE.save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:900])
     PICTURE.save(tmp_path / "large.png")
-    monkeypatch.setattr(pages, "MAX_PIXELS", 60 * 40)
+    monkeypatch.setattr(document, "MAX_PIXELS", 60 * 40)
     assert read_page(tmp_path / "large.png", 0).size == (60, 40)
-    monkeypatch.setattr(pages, "MAX_PIXELS", 60 * 40 - 1)
+    monkeypatch.setattr(document, "MAX_PIXELS", 60 * 40 - 1)
     for name in ("a.png", "cut.png", "large.png", "none.png"):
         ((_, expected),) = decode_file(tmp_path / name, Shape(3, 8, 8)).rejected
         with pytest.raises(RefusedError) as caught:

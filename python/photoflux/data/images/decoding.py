@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from photoflux.data.images.colours import reduced_rgb, to_grey, to_rgb
+from photoflux.data.images.document import Document, quiet
+from photoflux.data.images.document import TooLargeError as TooLargeError
 from photoflux.data.images.formats import recognise
 from photoflux.data.images.members import Member
 from photoflux.data.images.opening import opened
-from photoflux.data.images.pages import Document, document_of, quiet, reason
-from photoflux.data.images.pages import TooLargeError as TooLargeError
+from photoflux.data.images.pages import document_of, reason
 from photoflux.data.shape import Shape
 
 # From here on one image takes the memory of many; a scan of A4 at 600 dots per inch has 35 million.

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from photoflux.data.images.tiffs import camera_raw
 
-FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF or HEIC"
+FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, HEIC or PDF"
 _CONVERT = "convert it to PNG or TIFF"
 _DEVELOP = "develop it and export it as TIFF, PNG or JPEG"
 _PAGES = "export its pages as PNG or TIFF"
@@ -27,6 +27,8 @@ _READ = (
     # The brands of the file stand behind the first and its version.
     ("AVIF", re.compile(rb"....ftyp(avi[fs]|.{8}(....){0,15}?avi[fs])", re.DOTALL)),
     ("HEIF", re.compile(rb"....ftyp(he|mif|msf1)", re.DOTALL)),
+    # Not the first member of an archive.
+    ("PDF", re.compile(rb"(?!PK\x03\x04|.{257}ustar).{0,1000}?%PDF-", re.DOTALL)),
 )
 # Names of Pillow that are not the format's.
 _WORDS = {"JPEG2000": "JPEG 2000", "HEIF": "HEIC"}
@@ -47,7 +49,6 @@ _OTHERS = tuple(
         (rb"IIU\0", "a camera raw file (Panasonic RW2)", _DEVELOP),
         (rb"FOVb", "a camera raw file (Sigma X3F)", _DEVELOP),
         (rb"\0MRM", "a camera raw file (Minolta MRW)", _DEVELOP),
-        (rb".{0,1000}%PDF-", "a PDF document", _PAGES),
         (rb"%!PS|\xc5\xd0\xd3\xc6|\x04%!PS", "a PostScript or EPS drawing", _CONVERT),
         (rb"AT&TFORM", "a DjVu document", _PAGES),
         (rb"8BPS", "a Photoshop document (PSD)", _CONVERT),

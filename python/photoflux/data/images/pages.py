@@ -2,125 +2,47 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import threading
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Protocol, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from PIL import Image
 
 from photoflux.data.images.colours import to_rgb
 from photoflux.data.images.depth import SIGNED, from_bytes, samples_of, to_eight_bits, white_of
+from photoflux.data.images.document import DPI, Document, Picture, TooLargeError, check_pixels, quiet
 from photoflux.data.images.formats import RefusedError, in_words, recognise
 from photoflux.data.images.jpeg import complete_jpeg, is_cut
 from photoflux.data.images.jpeg2000 import reduce
+from photoflux.data.images.libraries import library_for
+from photoflux.data.images.members import Member
 from photoflux.data.images.opening import Source, not_unpacked, open_first, opened, source_of
-from photoflux.data.images.tiffs import more_kinds
-
-MAX_PIXELS = 200_000_000
+from photoflux.data.images.pdf import Pdf
 
 _ORIENTATION = 0x0112
 # Orientations from 5 on swap width and height.
 _TURNED = 5
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _SUBFILE_TYPE = 0x00FE
 # Pillow's unpackers of the high bytes of 16-bit colours: in a file of the other byte order they give the low ones.
 _OTHER_BYTES = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
-# What Pillow's readers change is of the whole process, and a library of PDFs is for one thread at a time.
-_LOCK = threading.RLock()
-
-
-class TooLargeError(Exception):
-    """A picture has more pixels than were wanted."""
-
-
-class Picture(NamedTuple):
-    """A page with 8 bits a channel.
-
-    Attributes
-    ----------
-    image : PIL.Image.Image
-        Of any mode with 8 bits a channel, as it is stored: not turned.
-    orientation : int
-        By which it is turned upright, 1 (it is) to 8, as in EXIF.
-    width, height : int
-        Of the whole picture, upright, where the image was made smaller.
-    notes : list of str
-        What is to be noted of how it was read.
-    """
-
-    image: Image.Image
-    orientation: int
-    width: int
-    height: int
-    notes: list[str]
-
-    def upright(self, image: Image.Image) -> Image.Image:
-        """Return the image, or a reduced copy of it, turned as it is to be seen."""
-        return image if self.orientation == 1 else image.transpose(_TURNS[self.orientation])
-
-
-class Document(Protocol):
-    """An open file: `kind` is its format, `digest` of all its bytes, `pages` their number."""
-
-    kind: str
-    digest: Any
-    pages: int
-
-    def picture(self, page: int, *, side: int | None, most: int | None, dpi: int = 200) -> Picture:
-        """Return a page, counted from 1, or with 0 the only one.
-
-        Parameters
-        ----------
-        page : int
-            Which.
-        side : int or None
-            The picture may be made smaller, but not below this many pixels a side; with None it is whole.
-        most : int or None
-            The most pixels that are wanted.
-        dpi : int
-            What has no pixels of its own has these to the inch, where it is whole.
-
-        Raises
-        ------
-        RefusedError
-            With the reason why it cannot be used.
-        TooLargeError
-            If it has more than the most.
-        """
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Close what was opened, but not the file."""
 
 
 def document_of(kind: str, file: BinaryIO) -> Document:
     """Return an open file of a known format as its pages; to be called, as its methods, within `quiet`."""
+    if kind == "PDF":
+        return Pdf(file, library_for(kind))
     return _Frames(source_of(kind, file))
 
 
-def read_page(source: Path, page: int, *, dpi: int = 200) -> Image.Image:
+def read_page(source: Path | Member, page: int, *, dpi: int = DPI) -> Image.Image:
     """Return a page of a file: the whole picture in all its pixels, upright.
 
     Parameters
     ----------
-    source : Path
-        The file; it is only read.
+    source : Path or Member
+        The file, or the member of an archive; it is only read.
     page : int
         Which page, counted from 1; 0 of a file with a single one.
     dpi : int
@@ -129,7 +51,8 @@ def read_page(source: Path, page: int, *, dpi: int = 200) -> Image.Image:
     Returns
     -------
     PIL.Image.Image
-        Of mode RGB, or L where it is grey; 8 bits a channel, transparency on white, no more than `MAX_PIXELS` pixels.
+        Of mode RGB, or L where it is grey; 8 bits a channel, transparency on white, no more than
+        `document.MAX_PIXELS` pixels.
 
     Raises
     ------
@@ -169,7 +92,7 @@ class _Frames:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._image.close()
 
-    def picture(self, page: int, *, side: int | None, most: int | None, dpi: int = 200) -> Picture:
+    def picture(self, page: int, *, side: int | None, most: int | None, dpi: int = DPI) -> Picture:
         image, source = self._image, self._source
         if page:
             _turn_to(image, page)
@@ -199,15 +122,6 @@ class _Frames:
         _scale_transparency(image, source.bits)
         eight, note = _eight_bits(image, source, page, raw)
         return Picture(eight, orientation, width, height, [text for text in (note, source.note) if text])
-
-
-def check_pixels(width: int, height: int) -> None:
-    """Raise `RefusedError` for a picture of more than `MAX_PIXELS` pixels."""
-    if width * height > MAX_PIXELS:
-        raise RefusedError(
-            f"has {width} × {height} pixels, the limit is {MAX_PIXELS // 1_000_000} million: "
-            "make it smaller, or cut it into parts"
-        )
 
 
 def _turn_to(image: Image.Image, page: int) -> None:
@@ -304,20 +218,7 @@ def _orientation(image: Image.Image) -> int:
     except Exception:
         # Damaged EXIF data: the pixels are good all the same.
         return 1
-    return orientation if orientation in _TURNS else 1
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Pillow's warnings and its own pixel limit: both become a reason or nothing, never a leak."""
-    with _LOCK, warnings.catch_warnings(), more_kinds():
-        warnings.simplefilter("ignore")
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def reason(kind: str, error: Exception) -> str:
