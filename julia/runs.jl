@@ -43,7 +43,8 @@ function save_run(folder::AbstractString, run::Run)
     run.backbone === nothing || (description["backbone"] = backbone_entry(run))
     replace_file(io -> dispatch_barrier(JSON.print, io, description, 2), joinpath(folder, "run.json"))
     # Files that Python derived from an earlier run's weights are out of date.
-    foreach(name -> rm(joinpath(folder, name); force=true), ("logits.safetensors", "report.html", "calibration.png"))
+    derived = ("logits.safetensors", "reference.safetensors", "report.html", "calibration.png")
+    foreach(name -> rm(joinpath(folder, name); force=true), derived)
     return folder
 end
 

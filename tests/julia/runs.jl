@@ -43,7 +43,8 @@ mktempdir() do root
         write(joinpath(folder, "run.json"), added)
         @test arrays(load_run(folder).model) == arrays(run.model)
         # Scores of an earlier run would be taken for this one's.
-        foreach(name -> write(joinpath(folder, name), ""), ("logits.safetensors", "report.html", "calibration.png"))
+        derived = ("logits.safetensors", "reference.safetensors", "report.html", "calibration.png")
+        foreach(name -> write(joinpath(folder, name), ""), derived)
         save_run(folder, run)
         @test sort(readdir(folder)) == ["history.csv", "run.json", "seen.safetensors", "weights.safetensors"]
     end

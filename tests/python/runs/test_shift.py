@@ -100,6 +100,28 @@ def test_another_mixture_of_the_same_kinds_is_no_shift_and_a_new_kind_is():
     assert len(shifts(few, Values(brightness=rng.normal(140, 8, 300)))) == 1
 
 
+def test_scores_are_low_where_nearly_all_are_among_the_lowest_of_the_least_certain_kind():
+    certain, less = np.arange(100) + 50, np.arange(100)  # a quarter of the second are 0 to 24
+    known = reference([0] * 100 + [1] * 100, scores=[*certain, *less])
+    assert shifts(known, Values(scores=np.arange(300) % 100)) == []
+    assert shifts(known, Values(scores=[10] * 79 + [30] * 21)) == []
+    (found,) = shifts(known, Values(scores=[10] * 80 + [30] * 20))
+    assert found.measure == 0.8 and found.value == 10 and "less certain" in found.text
+    (found,) = shifts(known, Values(scores=[400] * 100))
+    assert "more certain" in found.text
+
+
+def test_features_are_never_too_near():
+    distances = np.linspace(0.2, 0.6, 100)
+    known = reference([0] * 100, features=distances)
+    assert shifts(known, Values(features=[0.0] * 100)) == []
+    (found,) = shifts(known, Values(features=[0.0] * 90 + [0.7] * 10))
+    assert found.measure == 0.1 and found.value == pytest.approx(0.7)
+    assert "farther" in found.text
+    # 7 % are not enough, however sure it is that they are another kind.
+    assert shifts(known, Values(features=[0.0] * 279 + [0.7] * 21)) == []
+
+
 def test_what_is_hardly_different_is_no_shift():
     same = np.zeros(100)  # such as the size of images that all have the same
     known = reference(same, size=same, shape=same)
@@ -117,7 +139,7 @@ def test_what_is_hardly_different_is_no_shift():
 def test_chance_alone_makes_an_alarm_as_seldom_as_is_promised(monkeypatch, images, new):
     """Without widening and effect size, of 2,000 piles that are drawn as the reference is."""
     monkeypatch.setattr(module, "WIDER", 0.0)
-    monkeypatch.setattr(module, "MARGINS", {})
+    monkeypatch.setattr(module, "MARGINS", {"colour": 0.0})
     monkeypatch.setattr(module, "SHARES", {})
     monkeypatch.setattr(module, "SHARE", 0.0)
     rng = np.random.default_rng(images)
