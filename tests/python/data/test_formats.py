@@ -49,6 +49,7 @@ REFUSED = {
     "JPEG XL": (b"\xff\x0a\xfa\x1f", "convert it"),
     "JPEG-LS": (b"\xff\xd8\xff\xf7\x00\x0b", "convert it"),
     "Canon CR3": (FTYP + b"crx \0\0\0\x01crx isom", "develop it"),
+    "Canon CRW": (b"II\x1a\0\0\0HEAPCCDR\2\0\1\0", "develop it"),
     "Fujifilm RAF": (b"FUJIFILMCCD-RAW 0201FF", "develop it"),
     "Panasonic RW2": (b"IIU\0\x18\0\0\0", "develop it"),
     "Olympus ORF": (b"IIRO\x08\0\0\0", "develop it"),
@@ -144,6 +145,15 @@ RAW = {
     "a preview before a larger image": ({}, {256: (4, 1, 4000), 257: (4, 1, 3000)}),
     "a reduced image before a whole one": ({254: (4, 1, 1)}, {254: (4, 1, 0)}),
     "a colour filter array": ({262: (3, 1, 32803)}, {}),
+    # As Nikon's NEF with a JPEG of full size in front; Samsung's SRW, Hasselblad's 3FR and Epson's ERF.
+    "a preview as large as the photograph": ({}, {254: (4, 1, 0), 262: (3, 1, 32803)}),
+    "Kodak's compression, DCR": ({254: (4, 1, 0)}, {254: (4, 1, 1), 259: (3, 1, 65000)}),
+    "Kodak's older compression": ({}, {259: (3, 1, 262)}),
+    "Samsung's compression, SRW": ({}, {259: (3, 1, 32772)}),
+    "packed values": ({}, {259: (3, 1, 32769)}),
+    "the pattern of the sensor": ({}, {33422: (1, 4, 0x02010100)}),
+    "Leaf's own data, MOS": ({34310: (1, 4, 0)}, {}),
+    "Sony's own data, SR2": ({50740: (1, 4, 0)}, {}),
 }
 
 
@@ -174,9 +184,24 @@ def test_ordinary_tiffs_with_other_images_in_them_are_read(tmp_path: Path):
     assert decode_file(tmp_path / "ordinary.tif", Shape(3, 4, 4)).images
 
 
-def test_canons_older_raw_file(tmp_path: Path):
-    (tmp_path / "a.cr2").write_bytes(b"II*\0\x10\0\0\0CR\2\0" + b"\0" * 40)
-    assert "camera raw file" in decode_file(tmp_path / "a.cr2", Shape(3, 4, 4)).rejected[0][1]
+@pytest.mark.parametrize("start", [b"II*\0\x10\0\0\0CR\2\0", b"II*\0\x10\0\0\0IIII", b"MM\0*\0\0\0\x10MMMM"])
+def test_raw_files_that_say_so_behind_their_header(tmp_path: Path, start: bytes):
+    (tmp_path / "a.tif").write_bytes(start + b"\0" * 40)
+    assert "camera raw file" in decode_file(tmp_path / "a.tif", Shape(3, 4, 4)).rejected[0][1]
+
+
+def test_raw_values_on_a_later_page(tmp_path: Path):
+    """As in some KDC and PEF files: the page is in the chain of directories, behind a preview that could be read."""
+    grey = Image.new("L", (4, 4), 9)
+    for place, seen in ((1, True), (8, True), (9, False)):
+        pages = [grey.copy() for _ in range(10)]
+        pages[place].encoderinfo = {"tiffinfo": {33422: b"\0\1\1\2"}}
+        grey.save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+        decoded = decode_file(tmp_path / "a.tif", Shape(3, 4, 4))
+        # What is behind the first pages of a document is not looked into.
+        assert ("camera raw file" in decoded.rejected[0][1] if decoded.rejected else False) == seen, place
+    (tmp_path / "b.tif").write_bytes(with_sub_ifd({}, {}))
+    assert decode_file(tmp_path / "b.tif", Shape(3, 4, 4)).images
 
 
 def chunk(name: bytes, data: bytes, *, damaged: bool = False) -> bytes:

@@ -44,6 +44,7 @@ _OTHERS = tuple(
         (rb"....ftypcrx ", "a camera raw file (Canon CR3)", _DEVELOP),
         (rb"....ftyp(M4A|M4B)", "a sound file", _NOT_AN_IMAGE),
         (rb"....(ftyp|moov|mdat|wide|free|skip)", "a video (MP4 or MOV)", _NOT_AN_IMAGE),
+        (rb"(II|MM).{4}HEAPCCDR", "a camera raw file (Canon CRW)", _DEVELOP),
         (rb"FUJIFILMCCD-RAW", "a camera raw file (Fujifilm RAF)", _DEVELOP),
         (rb"IIRO|IIRS|MMOR", "a camera raw file (Olympus ORF)", _DEVELOP),
         (rb"IIU\0", "a camera raw file (Panasonic RW2)", _DEVELOP),
@@ -150,7 +151,7 @@ def recognise(file: BinaryIO) -> str:
     head = file.read(HEAD)
     name = known_format(head)
     if name == "TIFF":
-        raw = "a camera raw file" if head[8:10] == b"CR" or head[8:12] == b"IIII" else camera_raw(file)
+        raw = camera_raw(file)
         if raw is not None:
             raise RefusedError(f"{raw}, which is not read: {_DEVELOP}")
     if name is not None:

@@ -12,9 +12,12 @@ _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 25
 _MAKE, _SAMPLES, _PLANES, _SUB_IFDS, _FORMAT, _DNG_VERSION = 271, 277, 284, 330, 339, 50706
 # Values of a colour filter in front of the sensor, and demosaicked ones in the camera's own colours.
 _SENSOR = {32803: "a colour filter array", 34892: "linear raw values"}
-# Compressions of Sony, Nikon and Pentax raw files.
-_RAW_COMPRESSIONS = {32767, 34713, 65535}
-_MOST_SUB_IFDS = 16
+# Compressions of raw files: Kodak (also 65000), Sony, packed ones of several makers, Samsung, Nikon, Pentax.
+_RAW_COMPRESSIONS = {262, 32767, 32769, 32770, 32772, 34713, 65000, 65535}
+# Tags that only raw files have: the pattern of the sensor's colours, Leaf's and Sony's own data.
+_RAW_TAGS = (33422, 34310, 50740)
+# How many SubIFDs are looked into, and how many directories of a chain: one of many pages has no raw values first.
+_MOST_SUB_IFDS, _MOST_PAGES = 16, 8
 _KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 4: "undefined", 5: "complex signed", 6: "complex"}
 _COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIE L*a*b*"}
 
@@ -69,11 +72,17 @@ def directory(file: BinaryIO, offset: int | None = None) -> Mapping[int, Any]:
 def camera_raw(file: BinaryIO) -> str | None:
     """Return what a TIFF-like file is if a camera wrote it raw, else None.
 
-    Such files have a small preview as their first image, and the photograph in a SubIFD or under the maker's own tags.
+    Such files have a preview as their first image, and the photograph in a SubIFD, on a later page or under the maker's
+    own tags.
     Reduced copies in the SubIFDs of a larger image, as pyramids have them, are none.
     """
     # Tags are converted when they are asked for, and damaged ones raise then.
     with contextlib.suppress(Exception):
+        file.seek(8)
+        # Canon's older ones; Phase One's in either order of bytes.
+        start = file.read(4)
+        if start[:2] == b"CR" or start in (b"IIII", b"MMMM"):
+            return "a camera raw file"
         return _raw_by(directory(file), file)
     return None
 
@@ -86,14 +95,26 @@ def _raw_by(first: Mapping[int, Any], file: BinaryIO) -> str | None:
     others = [directory(file, int(offset)) for offset in offsets[:_MOST_SUB_IFDS] if isinstance(offset, int)]
     make = str(first.get(_MAKE, "")).strip("\0 ")
     by = f" of {make}" if make.isprintable() and make else ""
-    for tags in (first, *others):
-        if _value(tags, _PHOTOMETRIC) in _SENSOR or _value(tags, _COMPRESSION) in _RAW_COMPRESSIONS:
+    for tags in (first, *others, *_next_pages(first, file)):
+        sensor = _value(tags, _PHOTOMETRIC) in _SENSOR or any(tag in tags for tag in _RAW_TAGS)
+        if sensor or _value(tags, _COMPRESSION) in _RAW_COMPRESSIONS:
             return f"a camera raw file{by}"
     reduced = int(_value(first, _SUBFILE_TYPE)) & 1
     for tags in others:
         if _pixels(tags) > _pixels(first) or (reduced and tags and not int(_value(tags, _SUBFILE_TYPE)) & 1):
             return f"a camera raw file{by}, or another that has the image in a SubIFD behind a preview"
     return None
+
+
+def _next_pages(first: Any, file: BinaryIO) -> Iterator[Mapping[int, Any]]:
+    """Yield the directories behind the first, as many as are looked into."""
+    place = getattr(first, "next", 0)
+    for _ in range(_MOST_PAGES):
+        if not place:
+            return
+        tags: Any = directory(file, place)
+        yield tags
+        place = getattr(tags, "next", 0)
 
 
 def values_in_words(tags: Mapping[int, Any]) -> str:
