@@ -12,14 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
+from typer.testing import CliRunner
 
 import photoflux
+from onnx_backbone import FEATURES, SIZE, write_backbone
+from photoflux.cli import app
+from photoflux.data.prepared import SPLITS
 from photoflux.data.sources.demo import write_demo_folder
 from photoflux.errors import RunError
+from photoflux.features import Backbone, backbone_from
 from photoflux.runs import shift as module
 from photoflux.runs.appearance import dimensions_of, looks_of, margins_of
-from photoflux.runs.reference import NAME, RESPECTS, Reference, Space, read_reference, write_reference
+from photoflux.runs.reference import NAME, RESPECTS, Reference, Space, features_of, read_reference, write_reference
 from photoflux.runs.shift import Observed, evenly, in_words, shifts
+from photoflux.runs.transfer import TransferModel
 
 
 class Values:
@@ -305,3 +311,91 @@ def test_the_words_name_every_respect():
     (alone, _) = in_words(both[1:])
     assert "smaller copies" in alone
     assert in_words([]) == []
+
+
+@pytest.fixture(scope="module", params=["flux", "keras"])
+def transfer_run(request, folders, tmp_path_factory):
+    pytest.importorskip("onnx", reason="the extra transfer is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra transfer is not installed")
+    request.getfixturevalue(request.param)
+    folder = tmp_path_factory.mktemp("transfer")
+    return photoflux.train(
+        "transfer",
+        folders / "train",
+        backbone=write_backbone(folder / "tiny.onnx"),
+        backbone_mean=127.0,
+        backbone_scale=128.0,
+        image_size=SIZE,
+        engine=request.param,
+        epochs=3,
+        out=folder / "run",
+        progress=False,
+    )
+
+
+def test_a_run_on_a_backbone_keeps_distances_of_images_that_its_weights_were_not_fitted_to(transfer_run):
+    kept = read_reference(transfer_run)
+    assert set(kept.values) == set(RESPECTS)
+    prepared = photoflux.prepare(transfer_run.data.path)
+    backbone = backbone_from(transfer_run.backbone)
+    train, *held = (backbone.features_of(prepared.images[prepared.indices(part)]) for part in SPLITS)
+    assert kept.space.bank.shape == (len(train), min(FEATURES, 32))
+    expected = Space.of(train).distances(np.concatenate(held))
+    # The direction of an axis has a sign that is free, and float16 rounds it alike.
+    assert np.sort(kept.values["features"]) == pytest.approx(np.sort(expected), abs=2e-3)
+    assert (transfer_run.path / NAME).stat().st_size < 1e6
+
+
+def test_features_of_a_pile_are_compared_and_not_computed_twice(transfer_run, folders, monkeypatch):
+    counted = []
+    compute = Backbone.features_of
+
+    def counting(self, images, batch_size=32):
+        counted.append(len(images))
+        return compute(self, images, batch_size)
+
+    monkeypatch.setattr(Backbone, "features_of", counting)
+    observed = []
+    monkeypatch.setattr(module.Observed, "shifts", lambda self: observed.append(self.values()) or [])
+    photoflux.predict(transfer_run, folders / "pages", progress=False)
+    assert sum(counted) == 40
+    images = np.random.default_rng(8).integers(0, 256, (500, SIZE, SIZE, 3), np.uint8)
+    photoflux.predict(transfer_run, images, progress=False)
+    assert sum(counted) == 540
+    assert [len(values["features"]) for values in observed] == [40, 300]
+    # They are those of the images that are observed.
+    pixels = images[evenly(500)].transpose(0, 3, 1, 2)
+    space = read_reference(transfer_run).space
+    expected = space.distances(compute(backbone_from(transfer_run.backbone), pixels))
+    assert observed[1]["features"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_model_gives_no_features_of_other_images_than_it_is_asked_for():
+    class Means:
+        def features_of(self, images, batch_size=32):
+            return images.reshape(len(images), -1).mean(axis=1, keepdims=True).astype(np.float32)
+
+    head = SimpleNamespace(logits=lambda features, batch_size: features[:, :, 0, 0])
+    model = TransferModel(SimpleNamespace(backbone=Means()), head)
+    images = np.full((2, 3, 4, 4), 10, np.uint8)
+    assert model.logits(images).tolist() == [[10], [10]]
+    assert features_of(model, images[:1]).tolist() == [[10]]
+    other = images + 1
+    assert features_of(model, other).tolist() == [[11], [11]]
+    images[:] = 20  # a buffer that is used again
+    assert model.logits(images).tolist() == [[20], [20]]
+    assert features_of(model, images).tolist() == [[20], [20]]
+    assert features_of(SimpleNamespace(), images) is None
+
+
+def test_the_command_line_writes_it_into_its_results(run, folders):
+    def output(*arguments):
+        result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    found = output("predict", run.path, folders / "pages")
+    assert {"size", "shape"} <= {shift["respect"] for shift in found["shifts"]}
+    assert {"respect", "measure", "value", "low", "high", "text"} == set(found["shifts"][0])
+    assert output("predict", run.path, folders / "new")["shifts"] == []
+    assert output("evaluate", run.path)["shifts"] == []
