@@ -308,10 +308,6 @@ def test_the_rule(values: tuple[float, float], samples: Samples, expected: tuple
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (tiff(COLOURS.astype("f4"), 32, photometric=2, sample_format=3), "RGB, 3 channels of 32-bit floating-point"),
-        (tiff(COLOURS.astype("f8"), 64, photometric=2, sample_format=3), "RGB, 3 channels of 64-bit floating-point"),
-        (tiff(STEPS.astype("f2"), 16, sample_format=3), "grey, 1 channel of 16-bit floating-point"),
-        (tiff(STEPS.astype("f8"), 64, sample_format=3), "grey, 1 channel of 64-bit floating-point"),
         (tiff(STEPS, 10, packed=pack(scaled(1023, int), 10)), "grey, 1 channel of 10-bit unsigned"),
         (tiff(STEPS, 6, packed=pack(scaled(63, int), 6)), "grey, 1 channel of 6-bit unsigned"),
         (tiff(scaled(65535, np.uint16, picture=COLOURS), 16, photometric=8), "CIE L*a*b*, 3 channels of 16-bit"),

@@ -116,7 +116,7 @@ def to_eight_bits(image: Image.Image, samples: Samples) -> tuple[Image.Image, st
     black, white, note = levels(least, greatest, samples)
     result = Image.new("L", image.size)
     for top, values in _bands(image, samples):
-        grey = _scaled(values, black, white)
+        grey = scaled(values, black, white)
         if samples.inverted:
             grey = 255 - grey
         if samples.transparent is not None:
@@ -141,15 +141,16 @@ def from_bytes(high: Image.Image, low: Image.Image, white: int) -> Image.Image:
     for top in range(0, high.height, rows):
         box = (0, top, high.width, min(top + rows, high.height))
         coarse, fine = np.asarray(high.crop(box)), np.asarray(low.crop(box))
-        eight = _scaled(coarse.astype(np.uint16) << 8 | fine, 0, white)
+        eight = scaled(coarse.astype(np.uint16) << 8 | fine, 0, white)
         eight[..., 3:] = coarse[..., 3:]
         result.paste(Image.fromarray(eight, high.mode), (0, top))
     return result
 
 
-def _scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
-    scaled = np.rint((values.astype(np.float64) - black) * (255 / (white - black)))
-    eight: np.ndarray = np.clip(np.nan_to_num(scaled, posinf=255, neginf=0), 0, 255).astype(np.uint8)
+def scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
+    """Return values in 8 bits, of the same shape: black is 0 and white 255, and what lies beyond them too."""
+    result = np.rint((values.astype(np.float64) - black) * (255 / (white - black)))
+    eight: np.ndarray = np.clip(np.nan_to_num(result, posinf=255, neginf=0), 0, 255).astype(np.uint8)
     return eight
 
 

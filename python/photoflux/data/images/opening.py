@@ -8,10 +8,11 @@ import io
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from photoflux.data.images.bigtiff import classic
 from photoflux.data.images.formats import HEAD, RefusedError, in_words, known_format
 from photoflux.data.images.items import hide_metadata
 from photoflux.data.images.jpeg import strip_jpeg
@@ -19,7 +20,7 @@ from photoflux.data.images.jpeg2000 import codestream
 from photoflux.data.images.libraries import library_for
 from photoflux.data.images.members import MAX_BYTES, Member, open_member
 from photoflux.data.images.png import strip_png
-from photoflux.data.images.tiffs import directory, values_in_words
+from photoflux.data.images.tiffs import directory, not_unpacked
 from photoflux.data.images.webp import strip_webp
 
 # Files up to this size are read at once, larger ones piece by piece.
@@ -101,6 +102,8 @@ def source_of(kind: str, file: BinaryIO) -> Source:
         stream = strip_jpeg(file)
     elif kind == "WEBP":
         stream = strip_webp(file)
+    elif kind == "TIFF":
+        stream = classic(file)
     elif kind == "JPEG2000":
         bits, halvings = codestream(file)
     elif kind in ("AVIF", "HEIF"):
@@ -126,8 +129,3 @@ def open_first(source: Source) -> Image.Image:
         if tags:
             raise RefusedError(not_unpacked(tags)) from error
         raise RefusedError(f"broken {in_words(source.kind)}: its header cannot be read") from error
-
-
-def not_unpacked(tags: Any) -> str:
-    """Return the reason for a TIFF whose kind of values is not read."""
-    return f"a TIFF of {values_in_words(tags)}, which is not read: convert it to 8 or 16 bits"

@@ -18,13 +18,15 @@ from photoflux.data.images.jpeg import complete_jpeg, is_cut
 from photoflux.data.images.jpeg2000 import reduce
 from photoflux.data.images.libraries import library_for
 from photoflux.data.images.members import Member
-from photoflux.data.images.opening import Source, not_unpacked, open_first, opened, source_of
+from photoflux.data.images.opening import Source, open_first, opened, source_of
 from photoflux.data.images.pdf import Pdf
+from photoflux.data.images.samples import picture_of_samples
+from photoflux.data.images.tiffs import AS_SAMPLES, not_unpacked
 
 _ORIENTATION = 0x0112
 # Orientations from 5 on swap width and height.
 _TURNED = 5
-_SUBFILE_TYPE = 0x00FE
+_SUBFILE_TYPE, _PHOTOMETRIC = 0x00FE, 0x0106
 # Pillow's unpackers of the high bytes of 16-bit colours: in a file of the other byte order they give the low ones.
 _OTHER_BYTES = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
 
@@ -107,6 +109,8 @@ class _Frames:
         if not isinstance(image.info.get("xmp", b""), bytes):
             del image.info["xmp"]
         raw = _raw_mode(image)
+        if raw and AS_SAMPLES.startswith(raw):
+            return _of_samples(image, source)
         try:
             image = _loaded(image, source, side)
         except OSError:
@@ -122,6 +126,15 @@ class _Frames:
         _scale_transparency(image, source.bits)
         eight, note = _eight_bits(image, source, page, raw)
         return Picture(eight, orientation, width, height, [text for text in (note, source.note) if text])
+
+
+def _of_samples(image: Any, source: Source) -> Picture:
+    tags = image.tag_v2
+    samples = samples_of(image)._replace(inverted=tags.get(_PHOTOMETRIC) == 0)
+    eight, note = picture_of_samples(source.file, tags, samples)
+    orientation = _orientation(image)
+    width, height = eight.size if orientation < _TURNED else eight.size[::-1]
+    return Picture(eight, orientation, width, height, [note] if note else [])
 
 
 def _turn_to(image: Image.Image, page: int) -> None:

@@ -38,11 +38,23 @@ _MORE: dict[Any, tuple[str, str]] = {
     (b"II", 0, (2,), 1, (8,), ()): ("L", "L"),
     (b"MM", 0, (2,), 1, (8,), ()): ("L", "L"),
 }
+# What Pillow can open but not unpack, with a name for it in place of an unpacker's; each of its letters is of a plane.
+AS_SAMPLES = "********"
+_SAMPLES_OF = {0: ("L", 1), 1: ("L", 1), 2: ("RGB", 3)}
+_MORE |= {
+    (order, photometric, (kind,), 1, (bits,) * (colours + len(extra)), extra): (mode, AS_SAMPLES)
+    for order in (b"II", b"MM")
+    for photometric, (mode, colours) in _SAMPLES_OF.items()
+    for kind in (1, 2, 3)
+    for bits in ((16, 32, 64) if kind == 3 else (8, 16, 32, 64))
+    for extra in ((), (0,), (1,), (2,))
+    if (order, photometric, (kind,), 1, (bits,) * (colours + len(extra)), extra) not in _MORE
+}
 
 
 @contextlib.contextmanager
 def more_kinds() -> Iterator[None]:
-    """Let Pillow open more kinds of grey TIFFs; what it finds is put back."""
+    """Let Pillow open more kinds of TIFFs; what it finds is put back."""
     added = [key for key in _MORE if key not in OPEN_INFO]
     OPEN_INFO.update({key: _MORE[key] for key in added})
     try:
@@ -127,6 +139,11 @@ def values_in_words(tags: Mapping[int, Any]) -> str:
     kind = _KINDS.get(int(_value(tags, _FORMAT, 1)), "unknown")
     planes = " in separate planes" if _value(tags, _PLANES, 1) == 2 else ""
     return f"{colour}, {samples} channel{'' if samples == 1 else 's'} of {bits}-bit {kind} values{planes}"
+
+
+def not_unpacked(tags: Mapping[int, Any]) -> str:
+    """Return the reason for a TIFF whose kind of values is not read."""
+    return f"a TIFF of {values_in_words(tags)}, which is not read: convert it to 8 or 16 bits"
 
 
 def _pixels(tags: Mapping[int, Any]) -> int:
