@@ -204,6 +204,24 @@ def test_more_than_8_bits(tmp_path: Path, bits: int):
         assert np.array_equal(decoded.images[0].pixels[0], np.rint(dark * (255 / white)))
 
 
+def test_dark_colours_of_16_bits_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Pillow keeps their high bytes only, and writes no such file: one of 8 bits is said to have 16."""
+    monkeypatch.setattr(opening, "codestream", lambda file: Codestream(16, 0))
+    for greatest, noted in ((0, False), (63, True), (64, False)):
+        (tmp_path / "a").write_bytes(jp2(np.full((64, 96, 3), greatest, np.uint8)))
+        decoded = decode_file(tmp_path / "a", Shape(3, 8, 8))
+        assert decoded.images[0].pixels.max() == greatest
+        assert ["it is dark" in note for _, note in decoded.notes] == [True] * noted
+
+
+@pytest.mark.parametrize("dark", [1, 8])
+def test_more_than_8_bits_of_heic(tmp_path: Path, dark: int):
+    """Grey comes in 16 bits, of which the file has the upper 10: rounding is 1/4 of a step in 8."""
+    values = np.linspace(0, 65535 // dark, 96 * 64).reshape(64, 96).astype(np.uint16)
+    image = one(tmp_path / "a", heic(values, chroma=None, matrix_coefficients=6), channels=1)
+    assert np.abs(image.pixels[0] - values / 257).max() <= 1
+
+
 def test_a_large_jpeg_2000_is_decoded_smaller_and_reported_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from photoflux.data.images import decoding
 
@@ -350,6 +368,15 @@ def test_the_first_image_of_an_mpo(tmp_path: Path):
     # Of a damaged second image nothing is needed.
     assert off(one(tmp_path / "b", data[: second + 200]), expected) == 0
     assert reason(tmp_path / "c", data[: second // 2]).startswith("broken JPEG: ")
+
+
+@pytest.mark.parametrize("make", [jp2, avif, heic])
+def test_large_files_are_read_piece_by_piece(tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch):
+    small = one(tmp_path / "a", make())
+    monkeypatch.setattr(opening, "_IN_MEMORY", 10)
+    large = one(tmp_path / "a", make())
+    assert (small.sha256, small.phash) == (large.sha256, large.phash)
+    assert np.array_equal(small.pixels, large.pixels)
 
 
 def test_pillow_is_left_as_it_was(tmp_path: Path):

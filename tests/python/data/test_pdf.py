@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import photoflux
-from photoflux.data.images import decoding, document
+from photoflux.data.images import decoding, document, opening
 from photoflux.data.images.decoding import TooLargeError, decode_file, decode_parts
 from photoflux.data.images.formats import RefusedError
 from photoflux.data.images.members import Member
@@ -233,6 +233,14 @@ def test_sizes_without_sense(tmp_path: Path):
     for box in ("[0 0 0 0]", "[0 0 1e30 1e30]", "[0 0 1 14400]", "[0 0 0.001 14400]", "[72 48 0 0]", "[0 0]"):
         decoded = decode(tmp_path / "a", pdf((f"/MediaBox {box}", QUARTERS)))
         assert decoded.images or decoded.rejected, box
+
+
+def test_a_large_file_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small = decode(tmp_path / "a", pdf(("", QUARTERS)))
+    monkeypatch.setattr(opening, "_IN_MEMORY", 10)
+    large = decode(tmp_path / "a", pdf(("", QUARTERS)))
+    assert large.images[0].sha256 == small.images[0].sha256
+    assert np.array_equal(large.images[0].pixels, small.images[0].pixels)
 
 
 def test_pages_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

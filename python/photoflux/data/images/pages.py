@@ -180,11 +180,14 @@ def _loaded(image: Image.Image, source: Source, side: int | None) -> Image.Image
 def _eight_bits(image: Image.Image, source: Source, page: int, raw: str) -> tuple[Image.Image, str | None]:
     """Return the image with 8 bits a channel, and what is to be noted of how they were found."""
     samples = samples_of(image, source.significant)
-    if source.kind == "JPEG2000" and source.bits < 16:
-        # Pillow has moved the bits to the upper end of 16.
-        samples = samples._replace(low=0, high=(1 << 16) - (1 << 16 - source.bits))
+    bits = image.info.get("bit_depth", 16) if source.kind == "HEIF" else source.bits
+    if source.kind in ("JPEG2000", "HEIF") and bits < 16:
+        # Their readers have moved the bits to the upper end of 16.
+        samples = samples._replace(low=0, high=(1 << 16) - (1 << 16 - bits))
     if image.mode.startswith(("I", "F")) or (image.mode == "L" and samples.kind == SIGNED):
         return to_eight_bits(image, samples)
+    if source.kind == "JPEG2000" and source.bits >= 16:
+        return image, _dark(image)
     if not re.fullmatch(r"(RGB|RGBA|RGBX|CMYK);16[LBN]", raw):
         return image, None
     # Pillow has kept the high bytes of 16-bit colours: all there is to see where the values use all bits.
@@ -199,6 +202,14 @@ def _eight_bits(image: Image.Image, source: Source, page: int, raw: str) -> tupl
         # A black image has values of any depth.
         blank = not any(np.ravel(again.getextrema())) and not any(np.ravel(image.getextrema()))
         return from_bytes(image, again, white), None if blank else note
+
+
+def _dark(image: Image.Image) -> str | None:
+    """Say that 16-bit colours of which only the high bytes could be had do not use them: the others are lost."""
+    extrema: Any = image.getextrema()
+    if not 0 < max(high for _, high in extrema[:3]) < 64:
+        return None
+    return "its 16-bit colours end below 16384, and only their high 8 bits were read: it is dark, convert it to TIFF"
 
 
 def _scale_transparency(image: Image.Image, bits: int) -> None:
