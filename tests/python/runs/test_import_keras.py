@@ -205,6 +205,7 @@ def test_with_its_data_an_imported_run_is_scored_and_goes_on(theirs, tmp_path):
     prepared = prepared_for(tmp_path / "data", 2)
     model = theirs / "sequential.keras"
     run = photoflux.import_keras(model, "baseline", tmp_path / "run", data=prepared.path, progress=False)
+    assert (run.path / "reference.safetensors").is_file()
     assert run.classes == prepared.classes
     assert set(run.metrics.by_part()) == {"validation", "test"}
     assert (run.path / "confusion.png").is_file()
