@@ -25,6 +25,7 @@ ROOMS = (
     "engines",
     "runs",
     "thresholds",
+    "serving",
     "reporting",
     "verification",
     "comparison",

@@ -13,6 +13,8 @@ from photoflux.comparison.compare import compare
 from photoflux.comparison.comparison import NAME as COMPARISON
 from photoflux.comparison.comparison import Comparison, load_comparison
 from photoflux.comparison.report import write_comparison
+from photoflux.data.checks import check_whole
+from photoflux.data.images.parallel import cores
 from photoflux.data.litter import ignored_in_words
 from photoflux.data.preparation import Source, homonym, kind_of
 from photoflux.data.preparation import prepare as prepare_source
@@ -43,6 +45,7 @@ from photoflux.runs.selection import select
 from photoflux.runs.shift import Observed, Shift, evenly, in_words
 from photoflux.runs.training import fit_and_save, initial_weights
 from photoflux.runs.transfer import BackboneOptions, engine_of, input_shape, on_backbone, tuned, with_backbone
+from photoflux.serving.limits import Limits, need_libraries
 from photoflux.system.names import printable, user_path
 from photoflux.thresholds.operating_point import OperatingPoint, choose
 from photoflux.verification.verify import verify
@@ -58,6 +61,7 @@ __all__ = [
     "predict",
     "prepare",
     "report",
+    "serve",
     "summary",
     "threshold",
     "train",
@@ -367,6 +371,75 @@ def predict(
         if on_shifts is not None:
             on_shifts(found)
         return predictions
+
+
+def serve(
+    run: str | Path | Run,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    engine: str | None = None,
+    workers: int | None = None,
+    max_bytes: int = Limits.max_bytes,
+    max_images: int = Limits.max_images,
+    queue: int = Limits.queue,
+    timeout: float = Limits.timeout,
+    on_ready: Callable[[str], None] | None = None,
+    progress: bool = True,
+) -> None:
+    """Answer requests with a run's predictions over HTTP until SIGINT (Ctrl-C), SIGTERM or SIGHUP.
+
+    ``POST /predict`` takes one or several images as ``multipart/form-data``; ``/health`` and ``/metrics`` are for who
+    supervises it. What waits is bounded, and a request beyond it is answered 503. There is no encryption and no
+    password: beyond this machine it belongs behind a proxy that has both.
+
+    Parameters
+    ----------
+    run : str, Path or Run
+        The run.
+    host : str
+        Name or address of this machine to listen at; ``"0.0.0.0"``: all of them.
+    port : int
+        0 to 65535; 0: any that is free.
+    engine : str, optional
+        As in `evaluate`.
+    workers : int, optional
+        Processes that decode, 1 or more; None: one for each usable core.
+    max_bytes : int
+        Of the body of a request.
+    max_images : int
+        That a request may hold, the pages of its files counted.
+    queue : int
+        Images that may wait for their answer, `max_images` or more.
+    timeout : float
+        Seconds for a request.
+    on_ready : callable, optional
+        Is given the URL as soon as requests are taken.
+    progress : bool
+        Whether to say on stderr what is done.
+
+    Raises
+    ------
+    SettingError
+        If an argument has a value that cannot be used, or this is not the main thread.
+    RunError, EngineError
+        If the run cannot be read or loaded.
+    ServingError
+        If a library is missing, the address cannot be had, or the engine has failed meanwhile.
+    KeyboardInterrupt, SystemExit
+        If a second signal comes before the requests under way are answered.
+    """
+    limits = Limits(max_bytes, max_images, queue, timeout)
+    workers = cores() if workers is None else check_whole("`workers`", workers, 1)
+    need_libraries()
+    # They import libraries of an extra.
+    from photoflux.serving.service import serve as serve_run
+
+    run = run if isinstance(run, Run) else load_run(run)
+    with Display(progress) as display:
+        serve_run(
+            run, lambda: _model_of(run, engine, display), host, port, workers, limits, on_ready or (lambda url: None)
+        )
 
 
 def threshold(

@@ -15,6 +15,7 @@ from photoflux import api, doctor
 from photoflux.errors import PhotoFluxError, SettingError
 from photoflux.reporting.finishing import was_interrupted
 from photoflux.runs.shift import Shift
+from photoflux.serving.limits import Limits
 from photoflux.system import names
 from photoflux.system.signals import Ended, unwinding
 from photoflux.system.streams import open_closed_descriptors
@@ -310,6 +311,36 @@ def predict(
     ]
     emit(as_json, values, "\n".join(lines))
     return REJECTED if any(p.rejected for p in predictions) else DONE
+
+
+@command("serve")
+def serve(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    host: Annotated[str, typer.Option(help="Name or address of this machine; 0.0.0.0: all of them.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free; it is printed.")] = 8000,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode. (default: one a core)")] = None,
+    max_bytes: Annotated[int, typer.Option(help="Of the body of a request.")] = Limits.max_bytes,
+    max_images: Annotated[int, typer.Option(help="Of a request, pages counted.")] = Limits.max_images,
+    queue: Annotated[int, typer.Option(help="Images that may wait; beyond them: 503.")] = Limits.queue,
+    timeout: Annotated[float, typer.Option(help="Seconds for a request.")] = Limits.timeout,
+    engine: EngineName = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Answer requests with a run's predictions over HTTP until Ctrl-C or SIGTERM."""
+    api.serve(
+        run,
+        host=host,
+        port=port,
+        engine=engine,
+        workers=workers,
+        max_bytes=max_bytes,
+        max_images=max_images,
+        queue=queue,
+        timeout=timeout,
+        on_ready=lambda url: emit(as_json, {"run": str(run), "url": url}, f"Serving {run} at {url}"),
+    )
+    return DONE
 
 
 @command("threshold")

@@ -76,6 +76,10 @@ class BackboneError(PhotoFluxError):
     """A backbone, its weights or its runtime is missing, or is another than expected; the message says what to do."""
 
 
+class ServingError(PhotoFluxError):
+    """A service cannot be started, or has ended because its engine failed."""
+
+
 def unknown_name(argument: str, value: object, known: Iterable[str], of: str = "") -> SettingError:
     """Return the error for a misspelt name.
 

@@ -1,0 +1,1 @@
+"""Serving: a run answers requests over HTTP; what waits is bounded, and predicted in batches."""
