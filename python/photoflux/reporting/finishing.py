@@ -142,7 +142,7 @@ def finish_fit(trained: Trained, engine: Engine, prepared: PreparedDataset, disp
 
 
 def complete(run: Run, engine: Callable[[], Engine], display: Display) -> Run:
-    """Make what a run lacks: scores and logits, if its data is there, and figures; see `finish`.
+    """Make what a run lacks: scores, logits and reference, if its data is there, and figures; see `finish`.
 
     `engine` is called, and returns the engine, only if there is something to score.
     """
@@ -151,7 +151,7 @@ def complete(run: Run, engine: Callable[[], Engine], display: Display) -> Run:
     prepared = _data_of(run, display)
     if prepared is not None:
         missing = unscored_parts(run, prepared)
-        if missing:
+        if missing or _lacks_reference(run):
             scored = finisher.make("Scores", lambda: _score(finisher, engine, prepared, missing))
             _keep_reference(finisher)
     _draw(finisher, only_missing=not scored)
@@ -217,6 +217,12 @@ def _keep_reference(finisher: _Finisher) -> None:
     if finisher.scored is not None:
         run, scored = finisher.run, finisher.scored
         finisher.make(REFERENCE, lambda: write_reference(run.path, reference_of(run, *scored)))
+
+
+def _lacks_reference(run: Run) -> bool:
+    """Say whether what the run was trained on should have been kept and was not; an earlier PhotoFlux kept none."""
+    failed = any(note == INTERRUPTED or note.startswith(REFERENCE + FAILED) for note in run.notes)
+    return failed and not (run.path / REFERENCE).is_file()
 
 
 def _draw(finisher: _Finisher, only_missing: bool = False) -> None:

@@ -78,6 +78,7 @@ EVERYTHING = {
     "weights.safetensors",
     "seen.safetensors",
     "logits.safetensors",
+    "reference.safetensors",
     "curves.png",
     "confusion.png",
     "report.html",
@@ -95,13 +96,15 @@ def failing(error):
     return fail
 
 
+UNSCORED = {"logits.safetensors", "reference.safetensors"}
 FAULTS = {
     "curves": ("photoflux.reporting.plots.plot_curves", "curves.png", {"curves.png"}),
     "confusion": ("photoflux.reporting.plots.plot_confusion", "confusion.png", {"confusion.png"}),
     "report": ("photoflux.reporting.finishing.report", "report.html", {"report.html"}),
-    "logits": ("photoflux.reporting.finishing.logits_of", "Scores", {"logits.safetensors", "confusion.png"}),
-    "score": ("photoflux.reporting.finishing.metrics_of", "Scores", {"logits.safetensors", "confusion.png"}),
-    "write": ("photoflux.reporting.finishing.write_arrays", "Scores", {"logits.safetensors"}),
+    "logits": ("photoflux.reporting.finishing.logits_of", "Scores", {*UNSCORED, "confusion.png"}),
+    "score": ("photoflux.reporting.finishing.metrics_of", "Scores", {*UNSCORED, "confusion.png"}),
+    "write": ("photoflux.reporting.finishing.write_arrays", "Scores", UNSCORED),
+    "reference": ("photoflux.reporting.finishing.reference_of", "reference.safetensors", {"reference.safetensors"}),
 }
 
 
