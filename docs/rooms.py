@@ -25,6 +25,7 @@ ROOMS = (
     "engines",
     "runs",
     "thresholds",
+    "filtering",
     "serving",
     "reporting",
     "verification",

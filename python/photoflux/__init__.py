@@ -5,6 +5,7 @@ from photoflux.api import (
     compare,
     evaluate,
     export,
+    filter,
     import_keras,
     load_comparison,
     load_run,
@@ -12,6 +13,7 @@ from photoflux.api import (
     prepare,
     report,
     serve,
+    status,
     summary,
     threshold,
     train,
@@ -20,6 +22,8 @@ from photoflux.api import (
 from photoflux.comparison.comparison import Comparison
 from photoflux.data.prepared import PreparedDataset
 from photoflux.errors import DataError, DivergedError, EngineError, PhotoFluxError, RunError, SettingError
+from photoflux.filtering.filter import Filtered
+from photoflux.filtering.status import Status
 from photoflux.model.summary import Summary
 from photoflux.model.variants import Variant, variant, variants
 from photoflux.reporting.notebook import attach
@@ -34,6 +38,7 @@ __all__ = [
     "DataError",
     "DivergedError",
     "EngineError",
+    "Filtered",
     "Metrics",
     "OperatingPoint",
     "PhotoFluxError",
@@ -42,6 +47,7 @@ __all__ = [
     "Run",
     "RunError",
     "SettingError",
+    "Status",
     "Summary",
     "Variant",
     "Verification",
@@ -50,6 +56,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "filter",
     "import_keras",
     "load_comparison",
     "load_run",
@@ -57,6 +64,7 @@ __all__ = [
     "prepare",
     "report",
     "serve",
+    "status",
     "summary",
     "threshold",
     "train",

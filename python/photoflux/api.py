@@ -24,6 +24,8 @@ from photoflux.engines import get_engine
 from photoflux.engines.base import Engine, Model
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import SettingError
+from photoflux.filtering.filter import Filtered, filter_pile
+from photoflux.filtering.status import Status, status_of
 from photoflux.model.settings import chosen_variant, settings_of
 from photoflux.model.summary import Summary
 from photoflux.model.summary import summary as summary_of_variant
@@ -55,6 +57,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "filter",
     "import_keras",
     "load_comparison",
     "load_run",
@@ -62,6 +65,7 @@ __all__ = [
     "prepare",
     "report",
     "serve",
+    "status",
     "summary",
     "threshold",
     "train",
@@ -440,6 +444,90 @@ def serve(
         serve_run(
             run, lambda: _model_of(run, engine, display), host, port, workers, limits, on_ready or (lambda url: None)
         )
+
+
+def filter(
+    run: str | Path | Run,
+    pile: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    recall: float | None = None,
+    threshold: float | None = None,
+    how: str = "link",
+    workers: int | None = None,
+    watch: bool = False,
+    engine: str | None = None,
+    progress: bool = True,
+) -> Filtered:
+    """Take the images of a run's second class, the photographs, out of a pile of any size.
+
+    The job is in the folder `out`: what is found in ``photos`` and ``uncertain``, ``results.csv`` and
+    ``results.parquet``, and the ledger. However it ends, the same call goes on where it stopped, and the results are
+    those of a job that was never stopped. What has changed since, a file, the run or its threshold, is done again.
+
+    Parameters
+    ----------
+    run : str, Path or Run
+        A run of two classes.
+    pile : path or paths
+        Folders, zip and tar archives, and image files, which are only read. Each page of a TIFF or PDF is an item.
+    out : str or Path
+        The job's folder: a new one, or that of an earlier start.
+    recall : float, optional
+        The recall to guarantee, between 0 and 1, as in `threshold`, with a confidence of 0.95.
+    threshold : float, optional
+        The score from which an image is a photograph, 0 to 1. With neither: the run's own threshold, or 0.5.
+    how : str
+        ``"link"``: hard links to the files, and copies where the system makes none; ``"copy"``; or ``"list"``: only
+        the results.
+    workers : int, optional
+        Processes that decode; None: one for each core.
+    watch : bool
+        Whether to go on with files that arrive, until Ctrl-C.
+    engine : str, optional
+        As in `evaluate`.
+    progress : bool
+        Whether to show progress on stderr.
+
+    Returns
+    -------
+    Filtered
+
+    Raises
+    ------
+    RunError, DataError, SettingError, EngineError
+        If the run, the pile or `out` cannot be used, or another process works in `out`.
+    """
+    run = run if isinstance(run, Run) else load_run(run)
+    with Display(progress) as display:
+        return filter_pile(
+            run,
+            [pile] if isinstance(pile, str | Path) else list(pile),
+            user_path(out),
+            lambda: _model_of(run, engine, display),
+            recall=recall,
+            threshold=threshold,
+            how=how,
+            workers=workers,
+            watch=watch,
+            display=display,
+        )
+
+
+def status(out: str | Path) -> Status:
+    """Say how far a filter job is, while it runs and after.
+
+    Parameters
+    ----------
+    out : str or Path
+        The job's folder.
+
+    Raises
+    ------
+    DataError
+        If it is not the folder of a job.
+    """
+    return status_of(user_path(out))
 
 
 def threshold(

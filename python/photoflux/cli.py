@@ -343,6 +343,55 @@ def serve(
     return DONE
 
 
+@command("filter")
+def filter(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run of two classes.")],
+    pile: Annotated[list[Path], typer.Argument(metavar="PILE", help="Folders, zip and tar archives, image files.")],
+    out: Annotated[Path, typer.Option(help="The job's folder; an earlier job there goes on.")],
+    recall: Annotated[float | None, typer.Option(help="The recall to guarantee, between 0 and 1.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="The score from which an image is taken. (default: the run's, or 0.5)")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="Hard links in DIR/photos. (default)")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copies in DIR/photos.")] = False,
+    only_list: Annotated[bool, typer.Option("--list", help="Only the results, no pictures.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode. (default: one for each core)")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with files that arrive, until Ctrl-C.")] = False,
+    engine: EngineName = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Take the photographs out of a pile; a job that was stopped goes on."""
+    chosen = [how for how, given in (("link", link), ("copy", copy), ("list", only_list)) if given]
+    if len(chosen) > 1:
+        raise SettingError(f"Give one of --link, --copy and --list; received: {', '.join(chosen)}.")
+    found = api.filter(
+        run,
+        pile,
+        out,
+        recall=recall,
+        threshold=threshold,
+        how=chosen[0] if chosen else "link",
+        workers=workers,
+        watch=watch,
+        engine=engine,
+    )
+    emit(as_json, found.as_dict(), str(found))
+    return REJECTED if found.counts.get("failed") else DONE
+
+
+@command("status")
+def status(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a filter job.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Show how far a filter job is: counts, rate, time left, and errors by kind."""
+    found = api.status(out)
+    emit(as_json, found.as_dict(), str(found))
+    return DONE
+
+
 @command("threshold")
 def threshold(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run of two classes.")],

@@ -31,7 +31,7 @@ _FOLDERS = {
 # Recycle bins of old Windows systems, whose names a class may have (of waste, say): known by what is in them.
 _BINS = {"recycler": "RECYCLER", "recycled": "RECYCLED"}
 _IN_BINS = ("s-1-", "info2", "desktop.ini")
-PREPARED, RUNS, COMPARISONS = OWN = ("prepared datasets", "runs", "comparisons")
+PREPARED, RUNS, COMPARISONS, FILTERED = OWN = ("prepared datasets", "runs", "comparisons", "filtered piles")
 _ICON = "Icon\r"  # what macOS calls the picture of a folder
 _SHOWN = 4
 
@@ -62,6 +62,8 @@ def own_folder(path: str, names: set[str]) -> str | None:
     """Return what a folder is if PhotoFlux wrote it, known by the names in it, not by its own."""
     if {"meta.json", "images.npy"} <= names:
         return PREPARED
+    if {"ledger.sqlite", "filter.json"} <= names:
+        return FILTERED
     if "run.json" in names and names & {"weights.safetensors", "history.csv", "logits.safetensors"}:
         return RUNS
     if "runs" in names and _holds_runs(os.path.join(path, "runs")):

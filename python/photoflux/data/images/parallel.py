@@ -22,6 +22,8 @@ SECONDS = 120.0
 _CHUNK, _CHUNK_NAMES = 16, 2048
 # Bytes of decoded images that may wait for their turn; beyond them only the file whose turn it is is received.
 _WAITING = 32 << 20
+# Seconds after which a wait looks whether it is to stop.
+_LOOK = 0.5
 # What a part without pixels counts for.
 _PART = 1024
 
@@ -88,6 +90,7 @@ class Decoders:
 
     def __init__(self, shape: Shape, processes: int, *, hashed: bool = True, ordered: bool = True) -> None:
         self.shape, self.hashed, self.ordered = shape, hashed, ordered
+        self.stopped = False
         self.helpers: list[Helper] = []
         self.given: Iterator[Source] = iter(())
         self.sources: dict[int, Source] = {}  # those that are not complete
@@ -111,6 +114,10 @@ class Decoders:
         while self.helpers:
             self.helpers.pop().end()
 
+    def stop(self) -> None:
+        """Have `decode`, in whatever thread it runs, return within half a second, what it has not yielded given up."""
+        self.stopped = True
+
     def decode(self, sources: Iterable[Source]) -> Generator[Delivery, None, None]:
         """Decode sources, which are taken only as far ahead as the processes need; not a second time at once.
 
@@ -122,7 +129,7 @@ class Decoders:
         """
         self.given = iter(sources)
         head = self.next
-        while True:
+        while not self.stopped:
             self._give()
             if self.ordered:
                 if head == self.next and not self._taken():
@@ -156,7 +163,7 @@ class Decoders:
     def _whole(self, head: int) -> Iterator[Delivery]:
         """Decode others, and yield the parts of one source, to its last."""
         last = False
-        while not last:
+        while not last and not self.stopped:
             if self.waiting[head]:
                 decoded = self.waiting[head].popleft()
                 self.held -= _size(decoded.part)
@@ -210,7 +217,7 @@ class Decoders:
             # While nobody has the file whose turn it is, somebody must come free for it.
             helpers = [helper for helper in helpers if head in helper.todo] or helpers
         by_connection = {helper.connection: helper for helper in helpers}
-        ready = wait(list(by_connection), min((helper.left() for helper in helpers), default=None))
+        ready = wait(list(by_connection), min([_LOOK, *(helper.left() for helper in helpers)]))
         found = []
         for connection in ready:
             helper = by_connection[connection]  # type: ignore[index]
@@ -267,9 +274,11 @@ class Decoders:
         """Yield the parts that were not received before; a file has the same parts each time."""
         count, last = 0, False
         while not last:
-            if not wait([helper.connection], helper.left()):
-                helper.end_late()
-                raise EOFError
+            if not wait([helper.connection], min(_LOOK, helper.left())):
+                if self.stopped or helper.left() == 0:
+                    helper.end_late()
+                    raise EOFError
+                continue
             message = helper.receive()
             if message is None:
                 continue

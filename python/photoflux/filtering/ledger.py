@@ -1,0 +1,290 @@
+"""The ledger: an SQLite database with a row for each item of the pile; its tables are changed here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from photoflux.errors import DataError
+from photoflux.system.names import composed, printable
+
+NAME = "ledger.sqlite"
+FORMAT = 1
+# The states of an item.
+DONE, FAILED, STALE = "done", "failed", "stale"
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sources (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL,           -- as the system has it, absolute
+    member BLOB NOT NULL,         -- of an archive, else empty
+    nth INTEGER NOT NULL,         -- of members with the same name
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,    -- of the file
+    complete INTEGER NOT NULL,    -- whether all its items are here
+    UNIQUE (path, member, nth)
+);
+CREATE TABLE IF NOT EXISTS items (
+    source INTEGER NOT NULL REFERENCES sources,
+    page INTEGER NOT NULL,        -- from 1 in a source of several, else 0
+    state TEXT NOT NULL,          -- done, failed, or stale: scored by another model, or of a file that has changed
+    sha256 TEXT NOT NULL,
+    model TEXT NOT NULL,          -- the fingerprint of what scored it
+    width INTEGER, height INTEGER,
+    score REAL,
+    decision TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    error TEXT NOT NULL,
+    place TEXT,                   -- where its picture is, in the job's folder
+    folded TEXT UNIQUE,           -- the same, as a system sees it that knows no capitals
+    PRIMARY KEY (source, page)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS states ON items (state, decision);
+CREATE TABLE IF NOT EXISTS labels (
+    source INTEGER NOT NULL, page INTEGER NOT NULL, label TEXT NOT NULL, labelled TEXT NOT NULL,
+    PRIMARY KEY (source, page)
+) WITHOUT ROWID;
+"""
+
+
+class SourceKey(NamedTuple):
+    """What a source of the pile is known by: its file, the member of it, and which of those of the same name."""
+
+    path: str
+    member: str = ""
+    nth: int = 0
+
+    def blobs(self) -> tuple[bytes, bytes, int]:
+        """Return it as the ledger has it: names as the system's bytes."""
+        return os.fsencode(self.path), os.fsencode(self.member), self.nth
+
+
+class Item(NamedTuple):
+    """An item as it is to be recorded; what is not known of one that failed is None."""
+
+    page: int
+    state: str
+    sha256: str
+    width: int | None
+    height: int | None
+    score: float | None
+    decision: str
+    error: str
+    place: str | None
+
+
+class Row(NamedTuple):
+    """An item as it is in the results; see the columns of the tables."""
+
+    path: str
+    member: str
+    page: int
+    sha256: str
+    width: int | None
+    height: int | None
+    score: float | None
+    decision: str
+    error: str
+    state: str
+    place: str | None
+
+
+class Ledger:
+    """An open ledger. One thread of one process writes it; others may read it meanwhile.
+
+    Parameters
+    ----------
+    folder : Path
+        The job's folder.
+    writes : bool
+        Whether it is to be written: made, where there is none.
+
+    Raises
+    ------
+    DataError
+        If there is none, or it cannot be opened, read or written.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool = False) -> None:
+        self.path = folder / NAME
+        if not writes and not self.path.is_file():
+            raise DataError(f"{printable(folder)} has no {NAME}: it is not the folder of a `photoflux filter`.")
+        with self._told():
+            place = f"{self.path.resolve().as_uri()}?mode={'rwc' if writes else 'ro'}"
+            self._base = sqlite3.connect(place, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
+            if writes:
+                # Of a power cut the last moments may be lost, and are done again; the rest stays whole.
+                self._base.execute("PRAGMA journal_mode=WAL")
+                self._base.execute("PRAGMA synchronous=NORMAL")
+                self._base.executescript(_TABLES)
+        known = self.meta("format", FORMAT)
+        if known != FORMAT:
+            raise DataError(f"{printable(self.path)} has format {known!r}; this PhotoFlux reads {FORMAT}.")
+        if writes:
+            self.keep(format=FORMAT)
+
+    def close(self) -> None:
+        """Close it; what is written is in the one file then."""
+        with contextlib.suppress(sqlite3.Error):
+            self._base.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say what went wrong with the database in words."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            text = str(error)
+            advice = (
+                "Free space and start the job again: it goes on where it stopped."
+                if "full" in text or "disk I/O" in text
+                else "If it is damaged, delete it and start the job again from the beginning."
+            )
+            raise DataError(f"The ledger {printable(self.path)} cannot be used: {text}. {advice}") from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Have all that is written in the block written at once, or nothing of it."""
+        with self._told():
+            self._base.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._base.execute("ROLLBACK")
+                raise
+            self._base.execute("COMMIT")
+
+    def rows(self, query: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Return the rows of a query, one after another."""
+        with self._told(), closing(self._base.execute(query, tuple(values))) as found:
+            yield from found
+
+    def change(self, statement: str, values: Iterable[Any] = ()) -> int:
+        """Change rows and return how many."""
+        with self._told():
+            return self._base.execute(statement, tuple(values)).rowcount
+
+    def meta(self, key: str, otherwise: Any = None) -> Any:
+        """Return what is kept of the job under a key."""
+        for (value,) in self.rows("SELECT value FROM meta WHERE key = ?", (key,)):
+            return json.loads(value)
+        return otherwise
+
+    def keep(self, **values: Any) -> None:
+        """Keep values of the job, ready for JSON."""
+        for key, value in values.items():
+            self.change("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def is_done(self, key: SourceKey, size: int, mtime_ns: int) -> bool:
+        """Say whether all items of a source are here, and it is as it was then."""
+        query = "SELECT size, mtime_ns FROM sources WHERE path = ? AND member = ? AND nth = ? AND complete"
+        return (size, mtime_ns) in self.rows(query, key.blobs())
+
+    def source(self, key: SourceKey, size: int, mtime_ns: int) -> int:
+        """Return the number of a source, new or known; what is here of one that has changed becomes stale."""
+        for number, *known in self.rows(
+            "SELECT id, size, mtime_ns FROM sources WHERE path = ? AND member = ? AND nth = ?", key.blobs()
+        ):
+            if known != [size, mtime_ns]:
+                self.change("UPDATE items SET state = ? WHERE source = ?", (STALE, number))
+            self.change(
+                "UPDATE sources SET size = ?, mtime_ns = ?, complete = 0 WHERE id = ?", (size, mtime_ns, number)
+            )
+            return int(number)
+        values = (*key.blobs(), size, mtime_ns)
+        for (number,) in self.rows("INSERT INTO sources VALUES (NULL, ?, ?, ?, ?, ?, 0) RETURNING id", values):
+            return int(number)
+        raise AssertionError("a row that was inserted has a number")
+
+    def record(self, source: int, items: Iterable[Item], model: str) -> None:
+        """Write items of a source, in place of what was known of them."""
+        for item in items:
+            self.change(
+                "INSERT INTO items VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?10, ?11, ?12) "
+                "ON CONFLICT DO UPDATE SET "
+                "state = ?3, sha256 = ?4, model = ?5, width = ?6, height = ?7, score = ?8, decision = ?9, "
+                "attempts = attempts + 1, error = ?10, place = ?11, folded = ?12",
+                (source, *item[:3], model, *item[3:], _folded(item.place)),
+            )
+
+    def complete(self, source: int, pages: Iterable[int]) -> list[str]:
+        """Note that all items of a source are here; return where pictures are of items that it has no longer."""
+        there = set(pages)
+        gone = [
+            (page, place)
+            for page, place in self.rows("SELECT page, place FROM items WHERE source = ?", (source,))
+            if page not in there
+        ]
+        for page, _ in gone:
+            self.change("DELETE FROM items WHERE source = ? AND page = ?", (source, page))
+        self.change("UPDATE sources SET complete = 1 WHERE id = ?", (source,))
+        return [place for _, place in gone if place is not None]
+
+    def places_of(self, source: int) -> dict[int, str]:
+        """Return where the pictures of a source's items are, by page."""
+        return dict(self.rows("SELECT page, place FROM items WHERE source = ? AND place IS NOT NULL", (source,)))
+
+    def is_taken(self, place: str) -> bool:
+        """Say whether the picture of another item is at a place, or at one that some systems take for the same."""
+        return any(self.rows("SELECT 1 FROM items WHERE folded = ?", (_folded(place),)))
+
+    def decided_otherwise(self, decide: Callable[[float], str]) -> list[tuple[int, int, str, str | None]]:
+        """Return source, page, new decision and place of the items that are decided otherwise now."""
+        with self._told():
+            self._base.create_function("decide", 1, decide, deterministic=True)
+        query = (
+            "SELECT source, page, decide(score), place FROM items WHERE state = 'done' AND decide(score) <> decision"
+        )
+        return [(source, page, decision, place) for source, page, decision, place in self.rows(query)]
+
+    def move(self, source: int, page: int, decision: str) -> None:
+        """Note that an item is decided otherwise and has no picture."""
+        self.change(
+            "UPDATE items SET decision = ?, place = NULL, folded = NULL WHERE source = ? AND page = ?",
+            (decision, source, page),
+        )
+
+    def mark_stale(self, where: str, values: Iterable[Any] = ()) -> None:
+        """Mark the items of a condition as stale, so that they are scored again when they are met."""
+        self.change(f"UPDATE items SET state = 'stale' WHERE {where}", values)
+
+    def open_stale(self) -> None:
+        """Have the sources of stale items read again, and the archives that they are in."""
+        self.change("UPDATE sources SET complete = 0 WHERE id IN (SELECT source FROM items WHERE state = 'stale')")
+        self.change(
+            "UPDATE sources SET complete = 0 WHERE member = x'' AND path IN "
+            "(SELECT path FROM sources WHERE NOT complete AND member <> x'')"
+        )
+
+    def failures(self) -> dict[str, int]:
+        """Return how often each kind of reason was given: what is before its first colon."""
+        query = (
+            "SELECT substr(error, 1, instr(error || ': ', ': ') - 1) AS kind, count(*) FROM items "
+            "WHERE state = 'failed' GROUP BY kind ORDER BY 2 DESC, 1"
+        )
+        return dict(self.rows(query))
+
+    def results(self) -> Iterator[Row]:
+        """Return all items, sorted by path, member and page."""
+        query = (
+            "SELECT path, member, page, sha256, width, height, score, decision, error, state, place "
+            "FROM sources JOIN items ON source = id ORDER BY path, member, nth, page"
+        )
+        for path, member, *rest in self.rows(query):
+            yield Row(os.fsdecode(path), os.fsdecode(member), *rest)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many items there are of each decision, and as ``failed`` and ``stale`` of these states."""
+        query = "SELECT CASE state WHEN 'done' THEN decision ELSE state END AS what, count(*) FROM items GROUP BY what"
+        return dict(self.rows(query))
+
+
+def _folded(place: str | None) -> str | None:
+    return None if place is None else composed(place).casefold()
