@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -56,6 +57,11 @@ class Server:
                 return
             time.sleep(0.01)
         raise AssertionError(f"{name} is {self.numbers().get(name)}, not {value}")
+
+    def folder(self) -> Path:
+        """Where it keeps uploads."""
+        (found,) = Path(tempfile.gettempdir()).glob(f"photoflux-*-{self.process.pid}-*-serve")
+        return found
 
     def helpers(self) -> list[int]:
         """The process ids of the decoders."""

@@ -21,7 +21,7 @@ from photoflux.api import (
 )
 from photoflux.comparison.comparison import Comparison
 from photoflux.data.prepared import PreparedDataset
-from photoflux.errors import DataError, DivergedError, EngineError, PhotoFluxError, RunError, SettingError
+from photoflux.errors import DataError, DivergedError, EngineError, PhotoFluxError, RunError, ServingError, SettingError
 from photoflux.filtering.filter import Filtered
 from photoflux.filtering.status import Status
 from photoflux.model.summary import Summary
@@ -46,6 +46,7 @@ __all__ = [
     "PreparedDataset",
     "Run",
     "RunError",
+    "ServingError",
     "SettingError",
     "Status",
     "Summary",

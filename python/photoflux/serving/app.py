@@ -117,6 +117,8 @@ class Service:
             raise Refusal(504, f"There is no answer within {self.limits.timeout:g} s.") from None
         except ClientDisconnect:
             return Response(status_code=_GONE)
+        except asyncio.CancelledError:  # a second signal, or the time to end is over
+            raise Refusal(503, "The service has ended.") from None
         finally:
             discard(uploads)
             place.leave()
