@@ -361,15 +361,13 @@ def predict(
             model = _model_of(run, engine, display)
             observed = Observed(model, run)
             predictions = predictions_of(model, run, names, batch, observed, evenly(len(batch)))
+            found = observed.shifts()
         else:
             files, counts = expand([images] if isinstance(images, str | Path) else images)
             ignored = ignored_in_words(counts)
             if ignored is not None:
                 display.say(ignored)
-            model = _model_of(run, engine, display)
-            observed = Observed(model, run)
-            predictions = predict_files(model, run, files, display, observed)
-        found = observed.shifts()
+            predictions, found = predict_files(lambda: _model_of(run, engine, display), run, files, display)
         for line in in_words(found):
             display.say(f"Note: {line}")
         if on_shifts is not None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, suppress
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,12 +13,7 @@ from photoflux.data.images.parallel import Decoders, Delivery
 from photoflux.engines.base import Model
 from photoflux.runs.evaluation import probabilities
 from photoflux.runs.run import Run
-
-# Images that are scored at once, always so many: the last bits of a score may depend on their number, and a job that
-# was cut short has the same scores as another.
-BLOCK = 32
-# Blocks that are decoded ahead, and seconds after which one is scored that is not full.
-_AHEAD, _PATIENCE = 4, 1.0
+from photoflux.runs.stream import decoded_ahead, logits_in_blocks
 
 
 class Scored(NamedTuple):
@@ -71,14 +63,6 @@ class Scorer(Protocol):
 Observer = Callable[[np.ndarray, np.ndarray, list[tuple[int, int]]], None]
 
 
-def block_logits(model: Model, pixels: list[np.ndarray]) -> np.ndarray:
-    """Return the logits, (N, outputs), of up to `BLOCK` images, which are filled up to so many with black ones."""
-    block = np.zeros((BLOCK, *pixels[0].shape), np.uint8)
-    for image, row in zip(pixels, block, strict=False):
-        row[...] = image
-    return model.logits(block, batch_size=BLOCK)[: len(pixels)]
-
-
 class LocalScorer:
     """Scores on this machine: processes decode, this one has the network.
 
@@ -105,7 +89,7 @@ class LocalScorer:
 
     def scored(self, sources: Iterable[Source]) -> Generator[list[Scored], None, None]:
         """Yield the items of the sources, a block at a time; see `Scorer.scored`."""
-        with closing(_ahead(self._decoders, sources)) as blocks:
+        with closing(decoded_ahead(self._decoders, sources)) as blocks:
             for block in blocks:
                 if self._model is None:
                     self._model = self._load()
@@ -113,16 +97,10 @@ class LocalScorer:
 
     def _score(self, model: Model, block: list[Delivery]) -> list[Scored]:
         images = [image for delivery in block for image in delivery.part.images]
-        logits = np.zeros((0, 1), np.float32)
-        if images:
-            parts = [
-                block_logits(model, [image.pixels for image in images[at : at + BLOCK]])
-                for at in range(0, len(images), BLOCK)
-            ]
-            logits = np.concatenate(parts)
-            if self._observe is not None:
-                pixels = np.stack([image.pixels for image in images])
-                self._observe(pixels, logits, [(image.width, image.height) for image in images])
+        logits = logits_in_blocks(model, [image.pixels for image in images])
+        if images and self._observe is not None:
+            pixels = np.stack([image.pixels for image in images])
+            self._observe(pixels, logits, [(image.width, image.height) for image in images])
         return scored_of(block, logits)
 
 
@@ -142,60 +120,3 @@ def scored_of(block: Iterable[Delivery], logits: np.ndarray) -> list[Scored]:
                 found.append(Scored(number, 0, "", None, None, None, "has no image", last=False))
             found[-1] = found[-1]._replace(last=True)
     return found
-
-
-class _End(NamedTuple):
-    error: BaseException | None
-
-
-def _ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[list[Delivery], None, None]:
-    """Decode in a thread, and yield what was decoded in blocks of up to `BLOCK` images and reasons."""
-    ready: queue.Queue[Delivery | _End] = queue.Queue(_AHEAD * BLOCK)
-    stopped = threading.Event()
-
-    def put(item: Delivery | _End) -> None:
-        while not stopped.is_set():
-            with suppress(queue.Full):
-                ready.put(item, timeout=0.2)
-                return
-
-    def take() -> None:
-        error: BaseException | None = None
-        try:
-            with closing(decoders.decode(sources)) as deliveries:
-                for delivery in deliveries:
-                    put(delivery)
-        except BaseException as raised:
-            error = raised
-        put(_End(error))
-
-    thread = threading.Thread(target=take, daemon=True, name="photoflux-decoding")
-    thread.start()
-    try:
-        yield from _blocks(ready)
-    finally:
-        if thread.is_alive():
-            decoders.stop()
-        stopped.set()
-        thread.join()
-
-
-def _blocks(ready: queue.Queue[Any]) -> Iterator[list[Delivery]]:
-    block: list[Delivery] = []
-    room, began = BLOCK, time.monotonic()
-    while True:
-        try:
-            item = ready.get(timeout=_PATIENCE)
-        except queue.Empty:
-            item = None
-        if isinstance(item, Delivery):
-            began = began if block else time.monotonic()
-            block.append(item)
-            room -= max(1, len(item.part.images) + len(item.part.rejected))
-        if block and (room <= 0 or not isinstance(item, Delivery) or time.monotonic() - began > _PATIENCE):
-            yield block
-            block, room = [], BLOCK
-        if isinstance(item, _End):
-            if item.error is not None:
-                raise item.error
-            return

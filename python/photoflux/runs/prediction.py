@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from photoflux.data.images.parallel import Decoders, Delivery, processes_for
 from photoflux.data.litter import Ignored, ignored_in_words
 from photoflux.data.shape import Shape
 from photoflux.data.walking import FILE, IGNORED, REJECTED, absence, is_folder, walk
@@ -19,7 +21,8 @@ from photoflux.runs.progress import Display
 from photoflux.runs.reference import features_of
 from photoflux.runs.run import Run
 from photoflux.runs.scoring import EVALUATION_BATCH
-from photoflux.runs.shift import Observed, evenly
+from photoflux.runs.shift import Observed, Shift, evenly
+from photoflux.runs.stream import decoded_ahead
 from photoflux.system.names import user_path
 
 
@@ -105,51 +108,64 @@ def expand(paths: Iterable[str | Path]) -> tuple[list[Candidate], dict[str, Any]
 
 
 def predict_files(
-    model: Model, run: Run, files: Sequence[Candidate], display: Display, observed: Observed | None = None
-) -> list[Prediction]:
-    """Decode and predict files, in blocks of bounded memory; the pages of a file may fall into several.
+    load: Callable[[], Model], run: Run, files: Sequence[Candidate], display: Display
+) -> tuple[list[Prediction], list[Shift]]:
+    """Decode and predict files in bounded memory, and say in which respects they are unlike the run's own.
 
-    The images of some of all files are observed.
+    Parameters
+    ----------
+    load : callable
+        Returns the run's model; called when decoding has begun.
+    run, files, display
+        The run, the files in the order of the predictions, and where progress is shown. Some of all files are
+        compared with the run's own.
     """
-    from photoflux.data.images.decoding import decode_parts
-
-    results: list[Prediction] = []
-    block: list[tuple[str, str | None]] = []  # name, and the reason of a rejected file
-    pixels: list[np.ndarray] = []
-    looked_at = set(evenly(len(files)).tolist()) if observed is not None and not observed.full else set()
-    sizes: list[tuple[int, int]] = []  # of the images that are observed
-    rows: list[int] = []  # and their places among the pixels
-
-    def predict_block() -> None:
-        names = [name for name, reason in block if reason is None]
-        predicted = iter(predictions_of(model, run, names, np.stack(pixels), observed, rows, sizes) if pixels else [])
-        results.extend(
-            next(predicted) if reason is None else Prediction(name, None, {}, reason) for name, reason in block
-        )
-        for kept in (block, pixels, sizes, rows):
-            kept.clear()
-
-    for done, (path, unread) in enumerate(files, start=1):
-        if unread is not None:
-            block.append((str(path), unread))
-        for part in decode_parts(path, run.shape) if unread is None else ():
-            for image in part.images:
-                block.append((_page_name(path, image.page), None))
-                if done - 1 in looked_at:
-                    rows.append(len(pixels))
-                    sizes.append((image.width, image.height))
-                pixels.append(image.pixels)
-            block.extend((_page_name(path, page), reason) for page, reason in part.rejected)
-            if len(block) >= EVALUATION_BATCH:
-                predict_block()
-        if len(block) >= EVALUATION_BATCH or done == len(files):
-            predict_block()
-        if done % EVALUATION_BATCH == 0 or done == len(files):
-            display.step(done, len(files), "Predicting")
-    return results
+    readable = [number for number, file in enumerate(files) if file.reason is None]
+    results: list[list[Prediction]] = [
+        [] if file.reason is None else [Prediction(str(file.path), None, {}, file.reason)] for file in files
+    ]
+    looked_at = {readable[at] for at in evenly(len(readable)).tolist()}
+    model, observed = None, None
+    with Decoders(run.shape, processes_for(len(readable)), hashed=False) as decoders:
+        sources = (files[number].path for number in readable)
+        with closing(decoded_ahead(decoders, sources)) as blocks:
+            for block in blocks:
+                if model is None or observed is None:
+                    model = load()
+                    observed = Observed(model, run)
+                numbered = [(readable[delivery.number], delivery) for delivery in block]
+                _predict_block(model, run, numbered, results, looked_at, observed)
+                if numbered[-1][0] + 1 < len(files):
+                    display.step(numbered[-1][0] + 1, len(files), "Predicting")
+    display.step(len(files), len(files), "Predicting")
+    return [prediction for of_file in results for prediction in of_file], [] if observed is None else observed.shifts()
 
 
-def _page_name(path: Path, page: int) -> str:
+def _predict_block(
+    model: Model,
+    run: Run,
+    block: Sequence[tuple[int, Delivery]],
+    results: list[list[Prediction]],
+    looked_at: set[int],
+    observed: Observed,
+) -> None:
+    """Add the predictions of what was decoded, with the numbers of the files, to those of the files."""
+    images = [(number, image) for number, delivery in block for image in delivery.part.images]
+    names = [_page_name(delivery.source, image.page) for _, delivery in block for image in delivery.part.images]
+    rows = [row for row, (number, _) in enumerate(images) if number in looked_at]
+    predictions: Iterator[Prediction] = iter(())
+    if images:
+        pixels = np.stack([image.pixels for _, image in images])
+        sizes = [(images[row][1].width, images[row][1].height) for row in rows]
+        predictions = iter(predictions_of(model, run, names, pixels, observed, rows, sizes))
+    for number, delivery in block:
+        results[number] += [next(predictions) for _ in delivery.part.images]
+        results[number] += [
+            Prediction(_page_name(delivery.source, page), None, {}, reason) for page, reason in delivery.part.rejected
+        ]
+
+
+def _page_name(path: object, page: int) -> str:
     return f"{path}#{page}" if page else str(path)
 
 

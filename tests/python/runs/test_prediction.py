@@ -32,12 +32,13 @@ def test_the_pages_of_a_file_come_in_blocks_in_their_order(tmp_path: Path):
     files = [Candidate(tmp_path / name) for name in ("a.tif", "b.png", "c.png")]
     files.append(Candidate(tmp_path / "d", "a pipe"))
     model, steps = Brightness(), []
-    run: Any = SimpleNamespace(classes=["dark", "light"], shape=Shape(3, 8, 8), threshold=None)
+    run: Any = SimpleNamespace(classes=["dark", "light"], shape=Shape(3, 8, 8), threshold=None, path=tmp_path)
     display: Any = SimpleNamespace(step=lambda *step: steps.append(step))
-    results = predict_files(model, run, files, display)
+    results, unlike = predict_files(lambda: model, run, files, display)
     assert max(model.sizes) <= EVALUATION_BATCH
     names = [f"a.tif#{number}" for number in range(1, len(pages) + 1)]
     assert [Path(result.path).name for result in results] == [*names, "b.png", "c.png", "d"]
     assert [result.label for result in results[:102]] == ["dark"] * 101 + ["light"]
     assert [result.rejected for result in results[-3:]] == [None, "an empty file (0 bytes)", "a pipe"]
-    assert steps == [(4, 4, "Predicting")]
+    assert unlike == [], "the run has kept nothing of its own"
+    assert steps[-1:] == [(4, 4, "Predicting")]

@@ -67,7 +67,7 @@ def decode_files(paths: Sequence[Path], shape: Shape, *, processes: int | None =
     if processes is not None:
         check_whole("`processes`", processes, 1, "an integer")
     else:
-        processes = 1 if len(paths) < FEW else min(cores(), len(paths) // (FEW // 2))
+        processes = processes_for(len(paths))
     with Decoders(shape, processes if processes > 1 else 0) as decoders:
         for decoded in decoders.decode(paths):
             yield decoded.number, decoded.part
@@ -302,6 +302,11 @@ class Decoders:
 
 def _size(part: DecodedFile) -> int:
     return _PART + sum(image.pixels.nbytes for image in part.images)
+
+
+def processes_for(files: int) -> int:
+    """Return in how many processes so many files are best decoded; 0: in this one."""
+    return 0 if files < FEW else min(cores(), files // (FEW // 2))
 
 
 def cores() -> int:

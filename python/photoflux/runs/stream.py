@@ -1,0 +1,94 @@
+"""Decodes in a thread while the network works, in blocks of always the same size."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from photoflux.data.images.helpers import Source
+from photoflux.data.images.parallel import Decoders, Delivery
+from photoflux.engines.base import Model
+
+# Images that are scored at once, always so many: the last bits of a score may depend on their number, and what was
+# cut short is to have the same scores as what was not.
+BLOCK = 32
+# Blocks that are decoded ahead, and seconds after which one is scored that is not full.
+_AHEAD, _PATIENCE = 4, 1.0
+
+
+def logits_in_blocks(model: Model, pixels: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the logits, float32 (N, outputs), of images, uint8 (C, H, W) each; of none (0, 1).
+
+    They are computed `BLOCK` at a time, the last ones filled up with black images.
+    """
+    found = []
+    for at in range(0, len(pixels), BLOCK):
+        some = pixels[at : at + BLOCK]
+        block = np.zeros((BLOCK, *some[0].shape), np.uint8)
+        for image, row in zip(some, block, strict=False):
+            row[...] = image
+        found.append(model.logits(block, batch_size=BLOCK)[: len(some)])
+    return np.concatenate(found) if found else np.zeros((0, 1), np.float32)
+
+
+class _End(NamedTuple):
+    error: BaseException | None
+
+
+def decoded_ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[list[Delivery], None, None]:
+    """Decode in a thread, and yield what was decoded in blocks of up to `BLOCK` images and reasons."""
+    ready: queue.Queue[Delivery | _End] = queue.Queue(_AHEAD * BLOCK)
+    stopped = threading.Event()
+
+    def put(item: Delivery | _End) -> None:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                ready.put(item, timeout=0.2)
+                return
+
+    def take() -> None:
+        error: BaseException | None = None
+        try:
+            with closing(decoders.decode(sources)) as deliveries:
+                for delivery in deliveries:
+                    put(delivery)
+        except BaseException as raised:
+            error = raised
+        put(_End(error))
+
+    thread = threading.Thread(target=take, daemon=True, name="photoflux-decoding")
+    thread.start()
+    try:
+        yield from _blocks(ready)
+    finally:
+        if thread.is_alive():
+            decoders.stop()
+        stopped.set()
+        thread.join()
+
+
+def _blocks(ready: queue.Queue[Any]) -> Iterator[list[Delivery]]:
+    block: list[Delivery] = []
+    room, began = BLOCK, time.monotonic()
+    while True:
+        try:
+            item = ready.get(timeout=_PATIENCE)
+        except queue.Empty:
+            item = None
+        if isinstance(item, Delivery):
+            began = began if block else time.monotonic()
+            block.append(item)
+            room -= max(1, len(item.part.images) + len(item.part.rejected))
+        if block and (room <= 0 or not isinstance(item, Delivery) or time.monotonic() - began > _PATIENCE):
+            yield block
+            block, room = [], BLOCK
+        if isinstance(item, _End):
+            if item.error is not None:
+                raise item.error
+            return
