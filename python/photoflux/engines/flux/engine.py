@@ -262,7 +262,8 @@ class FluxModel:
         images, found = np.ascontiguousarray(images), np.empty((len(images), self._outputs), np.float32)
         channels, height, width = self._shape
         with _translated(self._julia):
-            self._julia.PhotoFlux.engine_logits_b(
+            # Python's other threads go on meanwhile: nothing of Python is called in there.
+            self._julia.PhotoFlux.engine_logits_b._jl_call_nogil(
                 found.ctypes.data, self._model, images.ctypes.data, width, height, channels, len(images), batch_size
             )
         return found
