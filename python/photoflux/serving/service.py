@@ -72,6 +72,8 @@ def serve(
                     decoders.wake()
                     if batch:
                         _predict(service, model, batch)
+                if service.state != "ending":
+                    raise ServingError("The web server has failed, and the service has ended.")
         finally:
             service.state = "ending"
             server.end()
