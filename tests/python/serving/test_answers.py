@@ -32,15 +32,15 @@ def form(*parts: bytes, end: str = f"--{BOUNDARY}--\r\n") -> dict[str, object]:
     return {"content": b"".join(parts) + end.encode(), "headers": headers}
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A PNG that says it has so many pixels, which are packed very small."""
+def bomb(width: int, height: int, rows: int = 1000) -> bytes:
+    """A PNG that says it has so many black pixels, packed very small; so many rows of them are there."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(rows * (width // 8 + 1))))
         + chunk(b"IEND", b"")
     )  # fmt: skip
 
@@ -142,10 +142,18 @@ def test_a_body_that_does_not_say_how_long_it_is_is_measured(server: Server):
     assert answer.status_code == 413, answer.text
 
 
+def test_a_large_image_is_decoded_in_a_process_of_its_own(server: Server):
+    found = server.predict(bomb(8_000, 8_000, rows=8_000), image()).json()["images"]
+    assert [(row["width"], row["decision"], row["error"]) for row in found] == [
+        (8_000, "class0", None), (9, "class1", None),
+    ]  # fmt: skip
+    assert server.predict(image()).status_code == 200
+
+
 BROKEN = {
     "a JPEG that is cut off": (image(150, "JPEG")[:300], "broken"),
     "a bomb": (bomb(30_000, 30_000), "30000 × 30000 pixels, the limit is 200 million"),
-    "packed zeros": (bomb(5_000, 5_000), "broken"),
+    "packed zeros, cut off": (bomb(5_000, 5_000)[:-100], "broken"),
     "words": (b"words", "a text file"),
     "an empty file": (b"", "an empty file (0 bytes)"),
 }

@@ -136,6 +136,21 @@ def test_a_request_of_more_images_than_are_free_is_refused(start, clients: Threa
     assert answers(waiting) == [200]
 
 
+def test_bodies_of_more_bytes_than_may_wait_are_refused(start, clients: ThreadPoolExecutor):
+    server = start("--max-bytes", 1024)
+    server.hold.touch()
+    # What is behind the last boundary belongs to the body, and to no part.
+    body = whole(image()).partition(b"\r\n\r\n")[2].ljust(1024)
+    options = {"content": body, "headers": {"Content-Type": "multipart/form-data; boundary=b"}}
+    waiting = [clients.submit(server.client.post, "/predict", **options) for _ in range(16)]
+    server.until("photoflux_decode_seconds_count", 16)
+    full = server.predict(image())
+    assert (full.status_code, full.json()) == (503, {"error": "Too many bytes wait already. Try again later."})
+    server.hold.unlink()
+    assert answers(waiting) == [200] * 16
+    assert server.predict(image()).status_code == 200
+
+
 def test_a_late_answer_is_given_up(start):
     server = start("--timeout", 2)
     server.hold.touch()
