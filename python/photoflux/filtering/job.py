@@ -19,6 +19,7 @@ import numpy as np
 from photoflux.data.images.formats import RefusedError
 from photoflux.data.images.helpers import Source
 from photoflux.data.images.members import Member
+from photoflux.data.walking import is_folder
 from photoflux.errors import DataError
 from photoflux.filtering.ledger import DONE, FAILED, Item, Ledger
 from photoflux.filtering.naming import place_of, root_labels
@@ -132,6 +133,7 @@ class Job:
         self._next = self._finished = 0
         self._unread: deque[tuple[int, Entry]] = deque()
         self._met = 0
+        self._folders: set[str] = set()  # of the pictures, that are there
         self._items, self._beaten = 0, time.monotonic()
         self._recent = deque([(self._beaten, 0, 0)])
         self.total: int | None = None
@@ -181,12 +183,13 @@ class Job:
                 self.ledger.mark_stale("source = ? AND page = ?", (source, page))
                 continue
             if place is not None:
-                take_away(self.folder / place, self.folder)
+                self._take_away(place)
             self.ledger.move(source, page, decision)
 
     def work(self, scorer: Scorer, *, watch: bool = False) -> None:
         """Go through the pile until all is done, or with `watch` until it is interrupted."""
         with atomic.scratch("members") as scratch, self._counting():
+            self.beat(0)
             while True:
                 with closing(scorer.scored(self._sources(scratch, watch))) as found:
                     for items in found:
@@ -252,7 +255,7 @@ class Job:
         known = scored.sha256, scored.width, scored.height, scored.score
         if scored.score is None:
             if before is not None:
-                take_away(self.folder / before, self.folder)
+                self._take_away(before)
             return Item(scored.page, FAILED, *known, "", scored.error, None)
         decision = self.decision.of(scored.score)
         folder = None if self.how == LIST else self.decision.folder(decision)
@@ -264,33 +267,45 @@ class Job:
                 self.copied += put(entry.source, scored.page, self.folder / place, self.how, self._staging)
             except RefusedError as refused:
                 place, error = None, f"its picture could not be written: {refused}"
-            except FileNotFoundError:
-                place, error = None, "the file has gone"
             except OSError as failure:
                 raise DataError(
                     f"{printable(self.folder / place)} could not be written: {failure.strerror or failure}. Free "
                     "space, or see to the permissions, and start the job again: it goes on where it stopped."
                 ) from failure
         if before is not None and before != place:
-            take_away(self.folder / before, self.folder)
+            self._take_away(before)
         return Item(scored.page, FAILED if error else DONE, *known, "" if error else decision, error, place)
 
     def _free_place(self, folder: str, entry: Entry, page: int, before: str | None) -> str:
         places = place_of(self._labels.get(entry.root, ""), entry.below, entry.key, page, ".png")
         plain, marked = (f"{folder}/{place}" for place in places)
-        if before in (plain, marked):
-            return str(before)
-        whole = self.folder / plain
-        # An archive may have a member and a folder of the same name.
-        blocked = whole.is_dir() or any(parent.is_file() for parent in whole.parents[: plain.count("/")])
-        return marked if blocked or self.ledger.is_taken(plain) else plain
+        # Where an archive has a member and a folder of the same name, not even the marked name can be had.
+        known = (plain, marked, f"{folder}/conflicts/{marked.rpartition('/')[2]}")
+        if before in known and self._can_be(before):
+            return before
+        return next(place for place in known if self._can_be(place) and not self.ledger.is_taken(place))
+
+    def _can_be(self, place: str) -> bool:
+        """Make the folder of a place; False where there is a file of its name, or a folder of the place's."""
+        folder = place.rpartition("/")[0]
+        if folder not in self._folders:
+            try:
+                (self.folder / folder).mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                return False
+            self._folders.add(folder)
+        return not is_folder(self.folder / place)
+
+    def _take_away(self, place: str) -> None:
+        take_away(self.folder / place, self.folder)
+        self._folders.clear()  # it may have been the last in its folder
 
     def _keep(self, source: int, items: list[Item]) -> None:
         self.ledger.record(source, items, self.model)
 
     def _complete(self, source: int, pages: set[int]) -> None:
         for place in self.ledger.complete(source, pages):
-            take_away(self.folder / place, self.folder)
+            self._take_away(place)
 
     def _delete_copy(self, entry: Entry) -> None:
         if isinstance(entry.source, Member) and entry.source.file != entry.source.archive:
@@ -340,7 +355,7 @@ class Job:
         """Note how far the job is, at most every two seconds."""
         self._items += items
         now = time.monotonic()
-        if now - self._beaten < _BEAT and not last:
+        if now - self._beaten < _BEAT and self._items and not last:
             return
         self._beaten = now
         files = max(0, self._met - len(self._given))

@@ -185,28 +185,33 @@ class Ledger:
     def is_done(self, key: SourceKey, size: int, mtime_ns: int) -> bool:
         """Say whether all items of a source are here, and it is as it was then."""
         query = "SELECT size, mtime_ns FROM sources WHERE path = ? AND member = ? AND nth = ? AND complete"
-        return (size, mtime_ns) in self.rows(query, key.blobs())
+        with self._told():
+            known: tuple[int, int] | None = self._base.execute(query, key.blobs()).fetchone()
+        return known == (size, mtime_ns)
 
     def source(self, key: SourceKey, size: int, mtime_ns: int) -> int:
-        """Return the number of a source, new or known; what is here of one that has changed becomes stale."""
-        for number, *known in self.rows(
-            "SELECT id, size, mtime_ns FROM sources WHERE path = ? AND member = ? AND nth = ?", key.blobs()
-        ):
-            if known != [size, mtime_ns]:
-                self.change("UPDATE items SET state = ? WHERE source = ?", (STALE, number))
-            self.change(
-                "UPDATE sources SET size = ?, mtime_ns = ?, complete = 0 WHERE id = ?", (size, mtime_ns, number)
-            )
-            return int(number)
-        values = (*key.blobs(), size, mtime_ns)
-        for (number,) in self.rows("INSERT INTO sources VALUES (NULL, ?, ?, ?, ?, ?, 0) RETURNING id", values):
-            return int(number)
-        raise AssertionError("a row that was inserted has a number")
+        """Return the number of a source, new or known; what is here of one that has changed becomes stale.
+
+        In a transaction, as all that is done for each item: its errors are told there.
+        """
+        execute, blobs = self._base.execute, key.blobs()
+        query = "SELECT id, size, mtime_ns FROM sources WHERE path = ? AND member = ? AND nth = ?"
+        found = execute(query, blobs).fetchone()
+        if found is None:
+            values = (*blobs, size, mtime_ns)
+            number = execute("INSERT INTO sources VALUES (NULL, ?, ?, ?, ?, ?, 0)", values).lastrowid
+            assert number is not None
+            return number
+        number, *known = found
+        if known != [size, mtime_ns]:
+            execute("UPDATE items SET state = ? WHERE source = ?", (STALE, number))
+        execute("UPDATE sources SET size = ?, mtime_ns = ?, complete = 0 WHERE id = ?", (size, mtime_ns, number))
+        return int(number)
 
     def record(self, source: int, items: Iterable[Item], model: str) -> None:
         """Write items of a source, in place of what was known of them."""
         for item in items:
-            self.change(
+            self._base.execute(
                 "INSERT INTO items VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?10, ?11, ?12) "
                 "ON CONFLICT DO UPDATE SET "
                 "state = ?3, sha256 = ?4, model = ?5, width = ?6, height = ?7, score = ?8, decision = ?9, "
@@ -216,24 +221,22 @@ class Ledger:
 
     def complete(self, source: int, pages: Iterable[int]) -> list[str]:
         """Note that all items of a source are here; return where pictures are of items that it has no longer."""
-        there = set(pages)
-        gone = [
-            (page, place)
-            for page, place in self.rows("SELECT page, place FROM items WHERE source = ?", (source,))
-            if page not in there
-        ]
+        there, execute = set(pages), self._base.execute
+        rows = execute("SELECT page, place FROM items WHERE source = ?", (source,)).fetchall()
+        gone = [(page, place) for page, place in rows if page not in there]
         for page, _ in gone:
-            self.change("DELETE FROM items WHERE source = ? AND page = ?", (source, page))
-        self.change("UPDATE sources SET complete = 1 WHERE id = ?", (source,))
+            execute("DELETE FROM items WHERE source = ? AND page = ?", (source, page))
+        execute("UPDATE sources SET complete = 1 WHERE id = ?", (source,))
         return [place for _, place in gone if place is not None]
 
     def places_of(self, source: int) -> dict[int, str]:
         """Return where the pictures of a source's items are, by page."""
-        return dict(self.rows("SELECT page, place FROM items WHERE source = ? AND place IS NOT NULL", (source,)))
+        query = "SELECT page, place FROM items WHERE source = ? AND place IS NOT NULL"
+        return dict(self._base.execute(query, (source,)).fetchall())
 
     def is_taken(self, place: str) -> bool:
         """Say whether the picture of another item is at a place, or at one that some systems take for the same."""
-        return any(self.rows("SELECT 1 FROM items WHERE folded = ?", (_folded(place),)))
+        return self._base.execute("SELECT 1 FROM items WHERE folded = ?", (_folded(place),)).fetchone() is not None
 
     def decided_otherwise(self, decide: Callable[[float], str]) -> list[tuple[int, int, str, str | None]]:
         """Return source, page, new decision and place of the items that are decided otherwise now."""

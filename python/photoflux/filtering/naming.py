@@ -48,7 +48,7 @@ def place_of(label: str, below: str, key: SourceKey, page: int, suffix: str) -> 
     suffix : str
         What the name of a page ends in, such as ``".png"``.
     """
-    parts = [part for part in (label, *PurePosixPath(below).parts) if part]
+    parts = [part for part in (label, *below.split("/")) if part]
     inner = PurePosixPath(key.member.replace("\\", "/")).parts if key.member else ()
     safe = [_safe(part) for part in inner if part not in ("/", "..", ".")]
     changed = key.nth > 0 or (bool(inner) and list(key.member.split("/")) != safe)
@@ -68,7 +68,9 @@ def place_of(label: str, below: str, key: SourceKey, page: int, suffix: str) -> 
 
 
 def _safe(name: str) -> str:
-    text = printable(name).replace("/", "-").rstrip(" ") or "unnamed"
+    # Nearly all are; the other way is slow.
+    plain = name.isascii() and name.isprintable()
+    text = (name if plain else printable(name)).replace("/", "-").rstrip(" ") or "unnamed"
     if text in (".", ".."):
         return "dots"
     if len(text.encode()) <= _MOST_NAME:

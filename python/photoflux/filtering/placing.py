@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+from photoflux.data.images.formats import RefusedError
 from photoflux.data.images.members import Member, open_member
 from photoflux.data.images.pages import read_page
 
@@ -18,7 +19,7 @@ _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOS
 
 
 def put(source: Path | Member, page: int, place: Path, how: str, staging: Path) -> bool:
-    """Put the picture of an item at a place; what is there is replaced at once, and the folders are made.
+    """Put the picture of an item at a place, whose folder is there; what is at the place is replaced.
 
     Parameters
     ----------
@@ -41,43 +42,59 @@ def put(source: Path | Member, page: int, place: Path, how: str, staging: Path) 
     Raises
     ------
     OSError
-        If it cannot be written, or the file has gone.
+        If it cannot be written.
     RefusedError
-        If a member or page cannot be read any more.
+        If the file, member or page cannot be read any more.
     """
+    if how == LINK and page == 0 and isinstance(source, Path) and _link(source, place):
+        return False
     made = staging / "picture"
     try:
-        copied = _make(source, page, made, how)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        _make(source, page, made)
         # Not synced: what a power cut takes is done again.
         made.replace(place)
     finally:
-        # Renaming a link to a file onto another link to it does nothing, and leaves both.
         with contextlib.suppress(OSError):
             made.unlink()
-    return copied
+    return how == LINK and page == 0 and isinstance(source, Path)
 
 
-def _make(source: Path | Member, page: int, made: Path, how: str) -> bool:
+def _link(source: Path, place: Path) -> bool:
+    """Link a file, and say whether the system has done it."""
+    # A link to the file, not to a link to it.
+    file = os.path.realpath(source) if source.is_symlink() else source
+    try:
+        try:
+            os.link(file, place)
+        except FileExistsError:
+            # Of an earlier start; if it is the same file, a link to it would not be renamed.
+            place.unlink()
+            os.link(file, place)
+    except OSError as error:
+        if error.errno in _NO_LINK:
+            return False
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(file):
+            raise RefusedError(_why(error)) from error
+        raise
+    return True
+
+
+def _make(source: Path | Member, page: int, made: Path) -> None:
     if page:
         read_page(source, page).save(made, "PNG", compress_level=1)
-        return False
-    if isinstance(source, Member):
-        with open_member(source) as packed, made.open("wb") as file:
-            shutil.copyfileobj(packed, file, 1 << 20)
-        return False
-    if how == LINK:
-        try:
-            # A link to the file, not to a link to it.
-            os.link(os.path.realpath(source), made)
-        except OSError as error:
-            if error.errno not in _NO_LINK:
-                raise
-        else:
-            return False
-    shutil.copyfile(source, made)
-    shutil.copystat(source, made)
-    return how == LINK
+        return
+    try:
+        opened = open_member(source) if isinstance(source, Member) else source.open("rb")
+    except OSError as error:
+        raise RefusedError(_why(error)) from error
+    with opened as original, made.open("wb") as file:
+        shutil.copyfileobj(original, file, 1 << 20)
+    if isinstance(source, Path):
+        shutil.copystat(source, made)
+
+
+def _why(error: OSError) -> str:
+    return "the file has gone" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
 
 
 def take_away(place: Path, top: Path) -> None:

@@ -66,9 +66,10 @@ def decoded_ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[li
     thread.start()
     try:
         yield from _blocks(ready)
+    except BaseException:
+        decoders.stop()
+        raise
     finally:
-        if thread.is_alive():
-            decoders.stop()
         stopped.set()
         thread.join()
 

@@ -7,12 +7,14 @@ import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from photoflux.data.images.decoding import decode_file
+from photoflux.data.images.formats import RefusedError
 from photoflux.data.shape import Shape
 from photoflux.errors import DataError, RunError, SettingError
 from photoflux.filtering import job
@@ -169,9 +171,12 @@ def test_what_may_pass_is_tried_again_and_the_rest_is_not(tmp_path: Path, monkey
     (pile / "bad.png").write_bytes(b"")
     (pile / "good.png").write_bytes(picture(LIGHT))
     with monkeypatch.context() as patched:
-        patched.setattr(job, "put", lambda *_: (_ for _ in ()).throw(FileNotFoundError()))
+        patched.setattr(job, "put", lambda *_: (_ for _ in ()).throw(RefusedError("the file has gone")))
         run_job(run, pile, out)
-    assert {row["error"] for row in rows_of(out)} == {"an empty file (0 bytes)", "the file has gone"}
+    assert {row["error"] for row in rows_of(out)} == {
+        "an empty file (0 bytes)",
+        "its picture could not be written: the file has gone",
+    }
     run_job(run, pile, out)
     assert {row["error"] for row in rows_of(out)} == {"an empty file (0 bytes)", ""}
     assert list(Ledger(out).rows("SELECT state, attempts FROM items ORDER BY state")) == [("done", 2), ("failed", 1)]
@@ -286,3 +291,16 @@ def test_folders_that_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="cannot be used: file is not a database"):
         run_job(run, pile, tmp_path / "out")
     assert run_job(run, pile, tmp_path / "empty").counts == {}
+
+
+def test_an_archive_with_a_member_and_a_folder_of_one_name(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        archive.writestr("a", picture(LIGHT, 1))
+        archive.writestr("a/b.png", picture(LIGHT, 2))
+        archive.writestr("c/d.png", picture(LIGHT, 3))
+        archive.writestr("c", picture(LIGHT, 4))
+    run_job(make_run(tmp_path / "run"), tmp_path / "odd.zip", tmp_path / "out")
+    photos = files_below(tmp_path / "out" / "photos")
+    assert sorted(photos.values()) == sorted(picture(LIGHT, number) for number in (1, 2, 3, 4))
+    run_job(make_run(tmp_path / "run"), tmp_path / "odd.zip", tmp_path / "out", how="copy")
+    assert files_below(tmp_path / "out" / "photos") == photos

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -9,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +22,17 @@ from photoflux.filtering.status import status_of
 from piles import LIGHT, files_below, make_pile, make_run, picture, run_job
 
 KILLS = 20
+
+
+@contextlib.contextmanager
+def started(*arguments: Any, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A job as a process, which ends with the block."""
+    with start(*arguments, **options) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def start(run: Path, pile: Path, out: Path, slow: float, **options: object) -> subprocess.Popen[str]:
@@ -46,7 +60,7 @@ def test_twenty_kills_at_random_instants(tmp_path: Path):
     rng, struck = random.Random(7), []
     for kill in range(KILLS):
         before = scored(out)
-        with start(run.path, pile, out, slow=0.15) as process:
+        with started(run.path, pile, out, slow=0.15) as process:
             # Wherever it is: starting, or decoding, scoring, placing, committing.
             deadline = time.monotonic() + 60
             while kill % 4 and scored(out) == before and process.poll() is None:
@@ -58,7 +72,7 @@ def test_twenty_kills_at_random_instants(tmp_path: Path):
                 struck.append(scored(out))
     assert len(struck) == KILLS, "it was killed before it was done, each time"
     assert len(set(struck)) > KILLS // 2, f"at different instants: {struck}"
-    with start(run.path, pile, out, slow=0) as process:
+    with started(run.path, pile, out, slow=0) as process:
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert records(out) == records(tmp_path / "whole")
@@ -104,7 +118,7 @@ def test_watch_goes_on_with_what_arrives(tmp_path: Path):
     run, pile, out = make_run(tmp_path / "run"), tmp_path / "pile", tmp_path / "out"
     pile.mkdir()
     (pile / "first.png").write_bytes(picture(LIGHT, 1))
-    with start(run.path, pile, out, slow=0, watch=True) as process:
+    with started(run.path, pile, out, slow=0, watch=True) as process:
 
         def wait_for(count: int) -> None:
             deadline = time.monotonic() + 60
@@ -124,7 +138,7 @@ def test_watch_goes_on_with_what_arrives(tmp_path: Path):
 
 def test_two_jobs_in_one_folder(tmp_path: Path):
     run, pile, out = make_run(tmp_path / "run"), make_pile(tmp_path / "pile", 200), tmp_path / "out"
-    with start(run.path, pile, out, slow=0.5) as process:
+    with started(run.path, pile, out, slow=0.5) as process:
         deadline = time.monotonic() + 60
         while not (out / "ledger.sqlite").is_file() or not status_of(out).counts:
             assert time.monotonic() < deadline
