@@ -27,6 +27,7 @@ ROOMS = (
     "thresholds",
     "filtering",
     "serving",
+    "reviewing",
     "reporting",
     "verification",
     "comparison",

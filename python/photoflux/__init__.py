@@ -12,6 +12,7 @@ from photoflux.api import (
     predict,
     prepare,
     report,
+    review,
     serve,
     status,
     summary,
@@ -27,6 +28,7 @@ from photoflux.filtering.status import Status
 from photoflux.model.summary import Summary
 from photoflux.model.variants import Variant, variant, variants
 from photoflux.reporting.notebook import attach
+from photoflux.reviewing.reviewed import Reviewed
 from photoflux.runs.evaluation import Metrics
 from photoflux.runs.run import Run
 from photoflux.system.version import __version__
@@ -44,6 +46,7 @@ __all__ = [
     "PhotoFluxError",
     "Prediction",
     "PreparedDataset",
+    "Reviewed",
     "Run",
     "RunError",
     "ServingError",
@@ -64,6 +67,7 @@ __all__ = [
     "predict",
     "prepare",
     "report",
+    "review",
     "serve",
     "status",
     "summary",

@@ -35,6 +35,8 @@ from photoflux.reporting.finishing import complete, draw_calibration, finish, fi
 from photoflux.reporting.i18n import translator
 from photoflux.reporting.page import destination
 from photoflux.reporting.run_report import report as report_run
+from photoflux.reviewing.reviewed import Reviewed
+from photoflux.reviewing.reviewed import need_libraries as need_libraries_of_review
 from photoflux.runs.evaluation import Metrics
 from photoflux.runs.export import export
 from photoflux.runs.folder import claimed, claimed_new
@@ -64,6 +66,7 @@ __all__ = [
     "predict",
     "prepare",
     "report",
+    "review",
     "serve",
     "status",
     "summary",
@@ -510,6 +513,57 @@ def filter(
             watch=watch,
             display=display,
         )
+
+
+def review(
+    folder: str | Path,
+    *,
+    decision: str | None = None,
+    everything: bool = False,
+    port: int = 0,
+    on_ready: Callable[[str], None] | None = None,
+    progress: bool = True,
+) -> Reviewed:
+    """Show images on a web page of this machine, to be labelled by keys, until SIGINT (Ctrl-C), SIGTERM or SIGHUP.
+
+    Of a filter job these are the uncertain ones, those nearest to the threshold first, while the job runs too. Of a run
+    they are the likely label errors of its data: the images of the validation and test part on which it is wrong, those
+    with the largest data loss first. A label is kept at once, in the job's ledger or in the run's ``labels.sqlite``;
+    ``add_labels`` of `train` uses them. The page is served at 127.0.0.1 only, to whoever has the address that is given
+    to `on_ready`. Where there is nothing to label, nothing is served.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder of a filter job, or of a run of two classes.
+    decision : str, optional
+        Of a job: show the images of this decision, a class, instead of the uncertain ones.
+    everything : bool
+        Whether to show all images that have a score.
+    port : int
+        0 to 65535; 0: any that is free.
+    on_ready : callable, optional
+        Is given the URL when the page is served.
+    progress : bool
+        Whether to show progress on stderr.
+
+    Returns
+    -------
+    Reviewed
+
+    Raises
+    ------
+    DataError, RunError, SettingError
+        If the folder or an argument cannot be used, or this is not the main thread.
+    ServingError
+        If a library is missing, or the port cannot be had.
+    """
+    need_libraries_of_review()
+    # They import libraries of an extra.
+    from photoflux.reviewing.review import review as review_folder
+
+    with Display(progress) as display:
+        return review_folder(user_path(folder), decision, everything, port, on_ready or (lambda url: None), display)
 
 
 def status(out: str | Path) -> Status:

@@ -392,6 +392,33 @@ def status(
     return DONE
 
 
+@command("review")
+def review(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a filter job, or of a run.")],
+    decision: Annotated[
+        str | None, typer.Option(help="Of a job: show the images of this decision. (default: uncertain)")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show every image that has a score.")] = False,
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Label uncertain images, or likely label errors of a run's data, on a local web page, until Ctrl-C."""
+    served = False
+
+    def ready(url: str) -> None:
+        nonlocal served
+        served = True
+        emit(as_json, {"folder": str(folder), "url": url}, f"Open {url} in a browser on this machine; Ctrl-C ends it.")
+
+    found = api.review(folder, decision=decision, everything=everything, port=port, on_ready=ready)
+    if as_json and served:  # whose one object was the address
+        say(str(found))
+    else:
+        emit(as_json, found.as_dict(), str(found))
+    return DONE
+
+
 @command("threshold")
 def threshold(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run of two classes.")],

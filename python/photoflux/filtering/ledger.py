@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from photoflux.errors import DataError
 from photoflux.system.names import composed, printable
 
 NAME = "ledger.sqlite"
+# Of a run's folder: the same tables, of the images whose labels are reviewed.
+LABELS = "labels.sqlite"
 FORMAT = 1
 # The states of an item.
 DONE, FAILED, STALE = "done", "failed", "stale"
@@ -47,7 +50,11 @@ CREATE TABLE IF NOT EXISTS items (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS states ON items (state, decision);
 CREATE TABLE IF NOT EXISTS labels (
-    source INTEGER NOT NULL, page INTEGER NOT NULL, label TEXT NOT NULL, labelled TEXT NOT NULL,
+    source INTEGER NOT NULL,
+    page INTEGER NOT NULL,
+    label TEXT NOT NULL,          -- a class, as a person says
+    sha256 TEXT NOT NULL,         -- of the item that was seen
+    labelled TEXT NOT NULL,       -- when, ISO 8601, UTC
     PRIMARY KEY (source, page)
 ) WITHOUT ROWID;
 """
@@ -96,7 +103,7 @@ class Row(NamedTuple):
 
 
 class Ledger:
-    """An open ledger. One thread of one process writes it; others may read it meanwhile.
+    """An open ledger. One thread of one process writes items; others may read it and write labels meanwhile.
 
     Parameters
     ----------
@@ -104,6 +111,8 @@ class Ledger:
         The job's folder.
     writes : bool
         Whether it is to be written: made, where there is none.
+    name : str
+        Of its file.
 
     Raises
     ------
@@ -111,10 +120,10 @@ class Ledger:
         If there is none, or it cannot be opened, read or written.
     """
 
-    def __init__(self, folder: Path, *, writes: bool = False) -> None:
-        self.path = folder / NAME
+    def __init__(self, folder: Path, *, writes: bool = False, name: str = NAME) -> None:
+        self.path = folder / name
         if not writes and not self.path.is_file():
-            raise DataError(f"{printable(folder)} has no {NAME}: it is not the folder of a `photoflux filter`.")
+            raise DataError(f"{printable(folder)} has no {name}: it is not the folder of a `photoflux filter`.")
         with self._told():
             place = f"{self.path.resolve().as_uri()}?mode={'rwc' if writes else 'ro'}"
             self._base = sqlite3.connect(place, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
@@ -265,6 +274,26 @@ class Ledger:
             "UPDATE sources SET complete = 0 WHERE member = x'' AND path IN "
             "(SELECT path FROM sources WHERE NOT complete AND member <> x'')"
         )
+
+    def label(self, source: int, page: int, label: str | None) -> bool:
+        """Note what a person says that an item is, in place of an earlier label; None takes that away.
+
+        This is one short write, for which the job in the same ledger waits, or it for the job.
+
+        Returns
+        -------
+        bool
+            Whether there is such an item.
+        """
+        if label is None:
+            self.change("DELETE FROM labels WHERE source = ? AND page = ?", (source, page))
+            return any(self.rows("SELECT 1 FROM items WHERE source = ? AND page = ?", (source, page)))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        statement = (
+            "INSERT OR REPLACE INTO labels (source, page, label, sha256, labelled) "
+            "SELECT source, page, ?, sha256, ? FROM items WHERE source = ? AND page = ?"
+        )
+        return self.change(statement, (label, now, source, page)) == 1
 
     def failures(self) -> dict[str, int]:
         """Return how often each kind of reason was given: what is before its first colon."""

@@ -72,7 +72,7 @@ class Helper:
         self._seconds, self._since = seconds, time.monotonic()
         self._process = context.Process(target=_help, args=(theirs, shape, large, hashed), daemon=True)
         try:
-            with _hidden_main(), _held_interrupts():
+            with hidden_main(), held_interrupts():
                 self._process.start()
         except BaseException:
             self.connection.close()
@@ -140,8 +140,8 @@ class Helper:
 def _help(connection: Connection, shape: Shape, large: bool, hashed: bool) -> None:
     # Ctrl-C reaches every process of the terminal; the main one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _bound_memory(MEMORY_LARGE if large else MEMORY)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    bound_memory(MEMORY_LARGE if large else MEMORY)
     with contextlib.suppress(EOFError, OSError):
         connection.send(None)
         while True:
@@ -150,7 +150,7 @@ def _help(connection: Connection, shape: Shape, large: bool, hashed: bool) -> No
                     connection.send(message)
 
 
-def _bound_memory(most: int) -> None:
+def bound_memory(most: int) -> None:
     """Have what would take so many bytes more than now fail in this process, where the system has such a limit."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
@@ -176,7 +176,8 @@ def _messages(index: int, path: Source, shape: Shape, large: bool, hashed: bool)
     yield Message(index, before, last=True)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """End this process when the one that has started it has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -184,7 +185,7 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _held_interrupts() -> Iterator[None]:
+def held_interrupts() -> Iterator[None]:
     """Start a process with Ctrl-C blocked, until it ignores it; in this process it comes after the start."""
     if sys.platform == "win32":
         yield
@@ -197,7 +198,7 @@ def _held_interrupts() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
+def hidden_main() -> Iterator[None]:
     """Keep a new process from running the user's script again, which has no ``if __name__ == "__main__"``."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

@@ -38,7 +38,7 @@ def document_of(kind: str, file: BinaryIO) -> Document:
     return _Frames(source_of(kind, file))
 
 
-def read_page(source: Path | Member, page: int, *, dpi: int = DPI) -> Image.Image:
+def read_page(source: Path | Member, page: int, *, dpi: int = DPI, side: int | None = None) -> Image.Image:
     """Return a page of a file: the whole picture in all its pixels, upright.
 
     Parameters
@@ -49,6 +49,8 @@ def read_page(source: Path | Member, page: int, *, dpi: int = DPI) -> Image.Imag
         Which page, counted from 1; 0 of a file with a single one.
     dpi : int
         How many pixels to the inch a page is drawn with that has none of its own, a PDF's.
+    side : int, optional
+        The picture may be made smaller, where its format does that fast, but not below this many pixels a side.
 
     Returns
     -------
@@ -68,7 +70,7 @@ def read_page(source: Path | Member, page: int, *, dpi: int = DPI) -> Image.Imag
             with document_of(kind, file) as document:
                 if not 0 <= page <= document.pages:
                     raise RefusedError(f"has {document.pages} pages, and none with the number {page}")
-                picture = document.picture(0 if document.pages == 1 else page or 1, side=None, most=None, dpi=dpi)
+                picture = document.picture(0 if document.pages == 1 else page or 1, side=side, most=None, dpi=dpi)
                 image = picture.upright(picture.image)
                 grey = image.mode in ("1", "L") and not image.has_transparency_data
                 plain = image.convert("L") if grey else to_rgb(image)
