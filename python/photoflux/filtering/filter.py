@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
 from photoflux.runs.shift import Observed, in_words
 from photoflux.system.names import printable
+from photoflux.system.signals import received
 from photoflux.thresholds.band import uncertain_band
 from photoflux.thresholds.choice import check
 from photoflux.thresholds.operating_point import scored_parts
@@ -176,18 +178,19 @@ def filter_pile(
 
 
 def _filter(job: Job, load: Callable[[], Model], workers: int, watch: bool, display: Display) -> Filtered:
-    look = _Look(job, load, display)
-    scorer = LocalScorer(job.run, look.load, workers, look.see)
     complete = False
-    try:
-        job.begin()
-        display.say(f"Filtering: {job.decision.why}")
-        job.work(scorer, watch=watch)
-        complete = True
-    finally:
-        scorer.end()
-        look.tell()
-        values = job.finish(complete=complete)
+    with ExitStack() as stack:
+        look = _Look(job, load, display, stack)
+        scorer = LocalScorer(job.run, look.load, workers, look.see)
+        try:
+            job.begin()
+            display.say(f"Filtering: {job.decision.why}")
+            job.work(scorer, watch=watch)
+            complete = True
+        finally:
+            scorer.end()
+            look.tell()
+            values = job.finish(complete=complete)
     notes = [shift["text"] for shift in values["shifts"]]
     ignored = ignored_in_words(values["ignored"])
     if ignored is not None:
@@ -204,13 +207,15 @@ def _filter(job: Job, load: Callable[[], Model], workers: int, watch: bool, disp
 class _Look:
     """Looks at the first images of the pile, and says if they are unlike those that the run was trained on."""
 
-    def __init__(self, job: Job, load: Callable[[], Model], display: Display) -> None:
-        self._job, self._load, self._display = job, load, display
+    def __init__(self, job: Job, load: Callable[[], Model], display: Display, stack: ExitStack) -> None:
+        self._job, self._load, self._display, self._stack = job, load, display, stack
         self._observed: Observed | None = None
         self._told = job.ledger.meta("shifts") is not None
 
     def load(self) -> Model:
         model = self._load()
+        # From here on signals would be Julia's.
+        self._stack.enter_context(received())
         self._observed = Observed(model, self._job.run)
         return model
 

@@ -381,7 +381,8 @@ class Job:
             }
         )
         if self.total is not None and not last:
-            self._display.step(min(files, self.total), max(self.total, 1), "Filtering", rated="files")
+            rate = (self._items - items_before) / passed
+            self._display.step(min(files, self.total), max(self.total, 1), "Filtering", f"{rate:.0f} images/s")
 
     def close(self) -> None:
         """Close the ledger, and remove what was only for the time of the work."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import queue
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 
@@ -25,7 +23,7 @@ from photoflux.serving.jobs import Piece
 from photoflux.serving.limits import Limits
 from photoflux.serving.server import ServerThread, address_of, bind, deaf
 from photoflux.system.atomic import scratch
-from photoflux.system.signals import Ended
+from photoflux.system.signals import end_by, received
 
 _LOOK = 0.2  # seconds between two looks whether the server has ended
 
@@ -110,28 +108,13 @@ def _predict(service: Service, model: Model, batch: list[Piece]) -> None:
         piece.job.predicted(piece.row, prediction)
 
 
-@contextmanager
-def _ending_on_signals(service: Service, server: ServerThread) -> Iterator[None]:
-    """Have the first signal end the service when its requests are answered, and a second one at once.
+def _ending_on_signals(service: Service, server: ServerThread) -> AbstractContextManager[None]:
+    """Have the first signal end the service when its requests are answered, and a second one at once."""
 
-    Julia blocks these signals in the thread that starts it, and waits for them in one of its own, which would end the
-    process; a thread that lets them through is given them first.
-    """
-    numbers = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
-    numbers = {number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
-
-    def end(number: int, frame: FrameType | None) -> None:
+    def end(number: int) -> None:
         if service.state == "ending":
-            raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
+            end_by(number)
         service.state = "ending"
         server.stop()
 
-    before = {number: signal.signal(number, end) for number in numbers}
-    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers) if hasattr(signal, "pthread_sigmask") else set()
-    try:
-        yield
-    finally:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return received(end)

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 # What ends a process that has no handler for it, and leaves what it was writing behind.
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -53,6 +54,42 @@ def unwinding() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def received(handler: Callable[[int], None] | None = None) -> Iterator[None]:
+    """Have Ctrl-C, SIGTERM and SIGHUP come to Python in the block, although Julia was started; in the main thread only.
+
+    Julia blocks these signals in the thread that starts it, and waits for them in one of its own, which would end the
+    process; a thread that lets them through is given them first. One that is ignored stays so.
+
+    Parameters
+    ----------
+    handler : callable, optional
+        Is called with the number of a signal. None: Ctrl-C raises `KeyboardInterrupt`, the others `Ended`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = {number for number in (signal.SIGINT, *ENDING) if signal.getsignal(number) is not signal.SIG_IGN}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        (handler or end_by)(number)
+
+    before = {number: signal.signal(number, end) for number in numbers}
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers) if hasattr(signal, "pthread_sigmask") else set()
+    try:
+        yield
+    finally:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for number, kept in before.items():
+            signal.signal(number, kept)
+
+
+def end_by(number: int) -> NoReturn:
+    """Raise what a signal ends a command by."""
+    raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
 
 
 @contextlib.contextmanager

@@ -146,3 +146,27 @@ def test_two_jobs_in_one_folder(tmp_path: Path):
         with pytest.raises(Exception, match="is being written by"):
             run_job(run, pile, out)
         process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_come_through_under_flux(tmp_path: Path, flux: Any, number: signal.Signals, code: int):
+    """Julia would keep them for itself."""
+    run, pile, out = make_run(tmp_path / "run"), tmp_path / "pile", tmp_path / "out"
+    pile.mkdir()
+    (pile / "a.png").write_bytes(picture(LIGHT, 1))
+    command = [sys.executable, "-m", "photoflux", "filter", run.path, pile, "--out", out, "--watch", "--engine", "flux"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 300
+            while not (out / "results.csv").is_file():
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    assert status_of(out).state == "stopped"

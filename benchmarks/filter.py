@@ -1,0 +1,205 @@
+"""Filters a pile with a run, and with the peers in turn: how many images a second, beyond what the start takes.
+
+    python benchmarks/filter.py RUN [--small 3000] [--large 600] [--rounds 3] [--torch-python PYTHON]
+
+Makes a pile of small JPEGs (256 px) and one of 8-megapixel scans, and runs on each, in turn and as a process of its
+own: decoding alone in as many processes, `photoflux filter --list`, torch's DataLoader with ONNX Runtime (of a Python
+that has both) and tf.data with Keras, on the same weights. Each is run on all files and on one of them: the rate is
+that of the others in the time between, the best of the rounds.
+
+    python benchmarks/filter.py RUN --memory 100000    the most memory of the job over so many generated images
+    python benchmarks/filter.py RUN --start 1000000    how long until the first images of so many names are decoded
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import photoflux
+from photoflux.data.images.parallel import cores
+from photoflux.filtering.status import status_of
+
+DECODE = """
+import sys
+from pathlib import Path
+from photoflux.data.images.parallel import Decoders
+from photoflux.data.shape import Shape
+with Decoders(Shape({channels}, {height}, {width}), {workers}, hashed=False) as decoders:
+    print(sum(len(one.part.images) for one in decoders.decode(sorted(Path(sys.argv[1]).iterdir()))))
+"""
+TORCH = """
+import sys, os
+from pathlib import Path
+import numpy as np, onnxruntime, torch
+from PIL import Image
+files = sorted(Path(sys.argv[1]).iterdir())
+class Files(torch.utils.data.Dataset):
+    def __len__(self):
+        return len(files)
+    def __getitem__(self, at):
+        with Image.open(files[at]) as image:
+            image.draft("RGB", (2 * {width}, 2 * {height}))
+            return np.asarray(image.convert("RGB").resize(({width}, {height}), Image.Resampling.BILINEAR))
+session = onnxruntime.InferenceSession({onnx!r})
+name = session.get_inputs()[0].name
+kind = np.uint8 if "uint8" in session.get_inputs()[0].type else np.float32
+loader = torch.utils.data.DataLoader(Files(), batch_size=64, num_workers={workers}, collate_fn=np.stack)
+print(sum(len(session.run(None, {{name: batch.astype(kind)}})[0]) for batch in loader))
+"""
+TENSORFLOW = """
+import os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["KERAS_BACKEND"] = "tensorflow"
+import keras, tensorflow as tf
+files = sorted(os.path.join(sys.argv[1], name) for name in os.listdir(sys.argv[1]))
+model = keras.saving.load_model({keras!r})
+def read(path):
+    return tf.image.resize(tf.io.decode_jpeg(tf.io.read_file(path), channels=3), ({height}, {width}), antialias=True)
+data = tf.data.Dataset.from_tensor_slices(files).map(read, num_parallel_calls={workers}).batch(64).prefetch(2)
+print(sum(len(model(batch, training=False)) for batch in data))
+"""
+
+# The command, as far as to where the engine is loaded: the first images are decoded then.
+START = """
+import os, sys
+from photoflux import api, cli
+api._model_of = lambda *_: os._exit(0)
+sys.argv = ["photoflux", "filter", *sys.argv[1:3], "--out", sys.argv[3], "--list"]
+cli.main()
+"""
+
+
+def picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+    """Smooth noise, which JPEG packs as it does a photograph."""
+    coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def make(folder: Path, count: int, width: int, height: int) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    some = [picture(rng, width, height) for _ in range(min(count, 20))]
+    for number in range(count):
+        some[number % len(some)].save(folder / f"{number:07}.jpg", quality=88 + number % 5)
+    return folder
+
+
+def seconds(command: list[str]) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": "agg"})
+    if done.returncode not in (0, 3):
+        raise SystemExit(done.stderr[-2000:])
+    return time.perf_counter() - began
+
+
+def compare(run: str, options: argparse.Namespace, folder: Path) -> None:
+    opened = photoflux.load_run(run)
+    channels, height, width = opened.shape
+    shape = {"channels": channels, "height": height, "width": width, "workers": cores()}
+    exports = {kind: str(photoflux.export(run, folder / f"model.{kind}")) for kind in ("onnx", "keras")}
+    scripts = {"decoding alone": (sys.executable, DECODE), "tf.data + Keras": (sys.executable, TENSORFLOW)}
+    if options.torch_python:
+        scripts["DataLoader + ONNX Runtime"] = (options.torch_python, TORCH)
+    print(f"{cores()} cores; {opened.variant.name}, images of {opened.shape}; images a second")
+    for what, count, size in (("small", options.small, (256, 256)), ("large", options.large, (2448, 3264))):
+        pile, one = make(folder / what, count, *size), folder / f"{what}-one"
+        one.mkdir()
+        shutil.copy(next(pile.iterdir()), one)
+        best: dict[str, float] = {}
+        for round_ in range(options.rounds):
+            for name in ("photoflux filter", *scripts):
+                times = []
+                for place in (pile, one):
+                    if name == "photoflux filter":
+                        out = str(folder / f"out-{what}-{place.name}-{round_}")
+                        command = [sys.executable, "-m", "photoflux", "filter", run, str(place), "--out", out, "--list"]
+                    else:
+                        python, script = scripts[name]
+                        command = [python, "-c", script.format(**shape, **exports), str(place)]
+                    times.append(seconds(command))
+                best[name] = max(best.get(name, 0.0), (count - 1) / (times[0] - times[1]))
+        print(f"{what}, {size[0]} × {size[1]}:")
+        for name, rate in best.items():
+            print(f"  {name:<26} {rate:8.1f}   ours ÷ this {best['photoflux filter'] / rate:5.2f}")
+
+
+def memory(run: str, count: int, folder: Path) -> None:
+    """Print the most memory of the job's process and its helpers, for each tenth of the work."""
+    pile = folder / "pile"
+    some = make(folder / "some", 20, 128, 128)
+    pile.mkdir()
+    for number in range(count):
+        os.link(some / f"{number % 20:07}.jpg", pile / f"{number:07}.jpg")
+    out = folder / "out"
+    command = [sys.executable, "-m", "photoflux", "filter", run, str(pile), "--out", str(out), "--list"]
+    with subprocess.Popen(command) as process:
+        most: dict[int, float] = {}
+        while process.poll() is None:
+            time.sleep(0.5)
+            if (out / "ledger.sqlite").is_file():
+                done = sum(status_of(out).counts.values())
+                tenth = 10 * done // count
+                most[tenth] = max(most.get(tenth, 0.0), resident(process.pid))
+    for tenth, mebibytes in sorted(most.items()):
+        print(f"from {tenth * count // 10:>8} images: {mebibytes:.0f} MiB")
+
+
+def resident(pid: int) -> float:
+    """Return the proportional memory of a process and its children in MiB."""
+    total = 0.0
+    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
+    for each in (str(pid), *children):
+        try:
+            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return total
+
+
+def start(run: str, count: int, folder: Path) -> None:
+    """Print how long it takes from the command to the first decoded block, in a folder of many names."""
+    pile = folder / "pile"
+    pile.mkdir()
+    original = make(folder / "one", 1, 256, 256) / "0000000.jpg"
+    for number in range(count):
+        if number % 50_000 == 0 and number:  # a file has no more than so many links
+            original = Path(shutil.copy(original, folder / "one" / f"{number}.jpg"))
+        os.link(original, pile / f"{number:07}.jpg")
+    command = [sys.executable, "-c", START, run, str(pile), str(folder / "out")]
+    print(f"{count} names: the first images are decoded {seconds(command):.1f} s after the command")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("--small", type=int, default=3000)
+    parser.add_argument("--large", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--torch-python")
+    parser.add_argument("--memory", type=int)
+    parser.add_argument("--start", type=int)
+    options = parser.parse_args()
+    run = str(Path(options.run).resolve())
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch:
+        folder = Path(scratch)
+        if options.memory:
+            memory(run, options.memory, folder)
+        elif options.start:
+            start(run, options.start, folder)
+        else:
+            compare(run, options, folder)
+
+
+if __name__ == "__main__":
+    main()
