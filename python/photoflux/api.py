@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from photoflux.engines.base import Engine, Model
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import SettingError
 from photoflux.filtering.filter import Filtered, filter_pile
+from photoflux.filtering.station import loaded
 from photoflux.filtering.status import Status, status_of
 from photoflux.model.settings import chosen_variant, settings_of
 from photoflux.model.summary import Summary
@@ -458,6 +460,7 @@ def filter(
     workers: int | None = None,
     watch: bool = False,
     engine: str | None = None,
+    dask: str | None = None,
     progress: bool = True,
 ) -> Filtered:
     """Take the images of a run's second class, the photographs, out of a pile of any size.
@@ -487,6 +490,9 @@ def filter(
         Whether to go on with files that arrive, until Ctrl-C.
     engine : str, optional
         As in `evaluate`.
+    dask : str, optional
+        The address of the scheduler of a dask.distributed cluster, whose workers score then. They must have this
+        PhotoFlux, and the pile at the same paths. The results are the same.
     progress : bool
         Whether to show progress on stderr.
 
@@ -498,6 +504,8 @@ def filter(
     ------
     RunError, DataError, SettingError, EngineError
         If the run, the pile or `out` cannot be used, or another process works in `out`.
+    ClusterError
+        If the cluster cannot be used, or ends.
     """
     run = run if isinstance(run, Run) else load_run(run)
     with Display(progress) as display:
@@ -512,6 +520,8 @@ def filter(
             workers=workers,
             watch=watch,
             display=display,
+            dask=dask,
+            load_there=partial(loaded, engine=engine),
         )
 
 

@@ -63,6 +63,7 @@ BackboneMean = Annotated[
 Unfreeze = Annotated[int, typer.Option(help="Of transfer variants: train the backbone's last N blocks too.")]
 BackboneScale = Annotated[str | None, typer.Option(help=f"Of model.onnx, see --backbone-mean. {Numbers}")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras. (default: the run's)")]
+Dask = Annotated[str | None, typer.Option("--dask", metavar="ADDRESS", help="Work on the cluster of a dask scheduler.")]
 
 
 def command(name: str, *aliases: str) -> Callable[[Callable[P, int]], Callable[P, None]]:
@@ -358,6 +359,7 @@ def filter(
     workers: Annotated[int | None, typer.Option(help="Processes that decode. (default: one for each core)")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on with files that arrive, until Ctrl-C.")] = False,
     engine: EngineName = None,
+    dask: Dask = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -375,6 +377,7 @@ def filter(
         workers=workers,
         watch=watch,
         engine=engine,
+        dask=dask,
     )
     emit(as_json, found.as_dict(), str(found))
     return REJECTED if found.counts.get("failed") else DONE

@@ -76,6 +76,10 @@ class BackboneError(PhotoFluxError):
     """A backbone, its weights or its runtime is missing, or is another than expected; the message says what to do."""
 
 
+class ClusterError(PhotoFluxError):
+    """A cluster cannot be reached or used, or has ended; the message says what to do."""
+
+
 class ServingError(PhotoFluxError):
     """A service cannot be started, or has ended because its engine failed."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from photoflux.data.images.parallel import cores
 from photoflux.data.litter import ignored_in_words
 from photoflux.engines.base import Model
 from photoflux.errors import DataError, RunError, SettingError, unknown_name
+from photoflux.filtering.cluster import ClusterScorer
 from photoflux.filtering.job import Decision, Job, fingerprint_of_model
 from photoflux.filtering.ledger import NAME
 from photoflux.filtering.pile import Pile
 from photoflux.filtering.placing import HOW
-from photoflux.filtering.scoring import LocalScorer
+from photoflux.filtering.scoring import LocalScorer, Scorer
+from photoflux.filtering.station import Loader
 from photoflux.model.weights import fingerprint_of, read_weights_of
 from photoflux.runs.evaluation import probabilities
 from photoflux.runs.folder import claimed_out
@@ -152,10 +155,14 @@ def filter_pile(
     workers: int | None,
     watch: bool,
     display: Display,
+    dask: str | None = None,
+    load_there: Loader | None = None,
 ) -> Filtered:
-    """Filter a pile into a folder, as `photoflux.filter` says."""
+    """Filter a pile into a folder, as `photoflux.filter` says; `load_there` loads the run on a worker of `dask`."""
     if how not in HOW:
         raise unknown_name("how", how, HOW)
+    if dask is not None and workers is not None:
+        raise SettingError("Give one of `workers` and `dask`: on a cluster each worker decodes in all its threads.")
     workers = cores() if workers is None else check_whole("`workers`", workers, 1, "an integer")
     _check_out(out)
     found = Pile(list(pile), out)
@@ -163,25 +170,43 @@ def filter_pile(
     model = fingerprint_of_model(
         run, fingerprint_of(read_weights_of(run.weights, run.variant, run.input_shape, len(run.classes)))
     )
-    with claimed_out(out, _unwritable):
+    with ExitStack() as stack:
+        scorer_of = partial(_scorer_here, run, workers)
+        if dask is not None:
+            assert load_there is not None
+            cluster = ClusterScorer(dask, run, load_there, display)
+            stack.callback(cluster.end)
+            scorer_of = partial(_scorer_there, cluster)
+        stack.enter_context(claimed_out(out, _unwritable))
         try:
             out.mkdir(parents=True, exist_ok=True)
             job = Job(out, run, model, decision, found, how, display)
         except OSError as error:
             raise _unwritable(out, error) from error
         try:
-            return _filter(job, load, workers, watch, display)
+            return _filter(job, load, scorer_of, watch, display)
         except OSError as error:
             raise _unwritable(out, error) from error
         finally:
             job.close()
 
 
-def _filter(job: Job, load: Callable[[], Model], workers: int, watch: bool, display: Display) -> Filtered:
+def _scorer_here(run: Run, workers: int, look: _Look) -> Scorer:
+    return LocalScorer(run, look.load, workers, look.see)
+
+
+def _scorer_there(cluster: ClusterScorer, look: _Look) -> Scorer:
+    cluster.show(look)
+    return cluster
+
+
+def _filter(
+    job: Job, load: Callable[[], Model], scorer_of: Callable[[_Look], Scorer], watch: bool, display: Display
+) -> Filtered:
     complete = False
     with ExitStack() as stack:
         look = _Look(job, load, display, stack)
-        scorer = LocalScorer(job.run, look.load, workers, look.see)
+        scorer = scorer_of(look)
         try:
             job.begin()
             display.say(f"Filtering: {job.decision.why}")
@@ -224,6 +249,19 @@ class _Look:
         if self._told:
             return
         self._observed.add(pixels, logits, sizes)
+        if self._observed.full:
+            self.tell()
+
+    @property
+    def wants(self) -> bool:
+        """Whether it is to see more images."""
+        return not self._told and (self._observed is None or not self._observed.full)
+
+    def extend(self, images: int, measured: dict[str, Any]) -> None:
+        """Take what was measured of images on another machine."""
+        if self._observed is None:
+            self._observed = Observed(None, self._job.run)
+        self._observed.extend(images, measured)
         if self._observed.full:
             self.tell()
 

@@ -77,13 +77,13 @@ class Observed:
 
     Parameters
     ----------
-    model : Model
-        What classifies them, as the run's engine loaded it.
+    model : Model or None
+        What classifies them, as the run's engine loaded it; None where `extend` alone is called.
     run : Run
         The run. One without a reference is asked for nothing, and `full` is true at once.
     """
 
-    def __init__(self, model: Model, run: Run) -> None:
+    def __init__(self, model: Model | None, run: Run) -> None:
         self.reference = read_reference(run)
         self.images = 0
         self._model = model
@@ -122,17 +122,26 @@ class Observed:
         if sizes is not None:
             found |= dimensions_of(sizes[:count])
         if reference.space is not None:
-            if features is None:
+            if features is None and self._model is not None:
                 features = features_of(self._model, pixels)
             if features is not None:
                 found["features"] = reference.space.distances(features[:count])
-        for respect, values in found.items():
-            self._values[respect].append(values[np.isfinite(values)])
+        self.extend(count, found)
+
+    def extend(self, images: int, measured: dict[str, np.ndarray]) -> None:
+        """Add what another has `measured` of so many images; those beyond `OBSERVED` are passed over."""
+        count = min(images, OBSERVED - self.images)
+        for respect, values in measured.items():
+            self._values[respect].append(values[:count])
         self.images += count
+
+    def measured(self) -> dict[str, np.ndarray]:
+        """Return the value of each image in each respect that was measured, (images,), NaN or infinite ones too."""
+        return {respect: np.concatenate(parts) for respect, parts in self._values.items() if parts}
 
     def values(self) -> dict[str, np.ndarray]:
         """Return the values of each respect that was measured, (N,) float32."""
-        return {respect: np.concatenate(parts) for respect, parts in self._values.items() if parts}
+        return {respect: values[np.isfinite(values)] for respect, values in self.measured().items()}
 
     def shifts(self) -> list[Shift]:
         """Return in which respects the images are unlike those of the run; none of a run without a reference."""

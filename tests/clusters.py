@@ -1,0 +1,60 @@
+"""Models that workers of a cluster load in tests, where they can import them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from photoflux.runs.run import Run
+from piles import Brightness
+
+
+class Slow(Brightness):
+    """A model that takes a while for a block, so that a worker can be killed before the work is done."""
+
+    def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+        time.sleep(0.3)
+        return super().logits(images, batch_size=batch_size)
+
+
+def brightness(_: Run) -> tuple[Brightness, str]:
+    return Brightness(), "brightness"
+
+
+def slow(_: Run) -> tuple[Brightness, str]:
+    return Slow(), "brightness"
+
+
+def engine_of_the_process(_: Run) -> tuple[Brightness, str]:
+    return Brightness(), f"engine {os.getpid()}"
+
+
+def failing(_: Run) -> tuple[Brightness, str]:
+    raise OSError("no such engine")
+
+
+class Deadly(Brightness):
+    """A model that ends its process at an image of a mean of 60 to 90, as a lack of memory would."""
+
+    def logits(self, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+        means = images.mean(axis=(1, 2, 3))
+        if ((means > 60) & (means < 90)).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().logits(images, batch_size=batch_size)
+
+
+def deadly(_: Run) -> tuple[Brightness, str]:
+    return Deadly(), "brightness"
+
+
+def kept(dask_worker: object) -> list[str]:
+    """Say what a worker has of jobs."""
+    from photoflux.filtering.station import _STATIONS, _THREAD
+
+    _THREAD.submit(int).result()
+    folder = Path(dask_worker.local_directory)
+    return [*_STATIONS, *(path.name for path in folder.iterdir() if path.name.startswith("photoflux"))]
