@@ -167,6 +167,7 @@ def train(
     backbone_mean: float | Sequence[float] | None = None,
     backbone_scale: float | Sequence[float] | None = None,
     unfreeze: int = 0,
+    add_labels: str | Path | Sequence[str | Path] = (),
     out: str | Path | None = None,
     progress: bool = True,
     on_prepared: Callable[[PreparedDataset], None] | None = None,
@@ -215,6 +216,9 @@ def train(
     unfreeze : int
         How many of the last blocks of a transfer variant's backbone are trained on with the head, once this is fitted,
         with a tenth of the learning rate; 0: none. The run then has a backbone of its own. With Flux only.
+    add_labels : path or paths
+        Folders of filter jobs and runs whose images were labelled with `review`: they are added to the training part,
+        and to no other, as `photoflux.data.additions.with_labels` says. The data has the same two classes.
     out : str or Path, optional
         The run's folder; None: a new one under ``runs/``. An earlier run there is replaced at the end.
     progress : bool
@@ -250,6 +254,9 @@ def train(
         prepared = prepare(
             data, positive=positive, image_size=image_size, seed=seed, groups=groups, resplit=resplit, progress=progress
         )
+        folders = [add_labels] if isinstance(add_labels, str | Path) else list(add_labels)
+        if folders:
+            prepared = _with_labels(prepared, folders, progress)
         if on_prepared is not None:
             on_prepared(prepared)
         if start is not None:
@@ -270,6 +277,17 @@ def train(
         )
         trained = fit_and_save(chosen, variant, prepared, settings, folder, display, start)
         return finish_fit(trained, chosen, prepared, display)
+
+
+def _with_labels(prepared: PreparedDataset, folders: list[str | Path], progress: bool) -> PreparedDataset:
+    """Add labelled images to a dataset, and say what became of them."""
+    from photoflux.data.additions import with_labels
+
+    with Display(progress) as display:
+        labelled = with_labels(prepared, list(map(user_path, folders)), display.step)
+        for note in labelled.warnings[len(prepared.warnings) :]:
+            display.say(f"Note: {note}")
+    return labelled
 
 
 def evaluate(

@@ -186,6 +186,10 @@ def train(
     backbone_mean: BackboneMean = None,
     backbone_scale: BackboneScale = None,
     unfreeze: Unfreeze = 0,
+    add_labels: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder whose images were labelled with `photoflux review`: they are trained on too."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. (default: a new one under runs/)")] = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -215,6 +219,7 @@ def train(
         backbone_mean=_numbers("backbone_mean", backbone_mean),
         backbone_scale=_numbers("backbone_scale", backbone_scale),
         unfreeze=unfreeze,
+        add_labels=add_labels or (),
         out=out,
         on_prepared=lambda prepared: prepared_rejected.append(len(prepared.rejected)),
     )

@@ -209,7 +209,10 @@ def prepare_again(made_from: Mapping[str, Any], on_progress: OnProgress | None =
     DataError
         If the source was arrays, is no longer there, or is another kind of source now.
     """
+    from photoflux.data.additions import with_labels_again
+
     settings = dict(made_from)
+    settings.pop("labels", None)
     kind, path = settings.pop("kind"), settings.pop("path")
     if kind == "arrays":
         raise DataError("It was made from arrays in memory, which only the caller has.")
@@ -217,7 +220,7 @@ def prepare_again(made_from: Mapping[str, Any], on_progress: OnProgress | None =
     found = kind_of(source)
     if found != kind:
         raise DataError(f"{source} was {_WHAT[kind]}, now it is {_WHAT[found]}.")
-    return prepare(source, **settings, on_progress=on_progress)
+    return with_labels_again(prepare(source, **settings, on_progress=on_progress), made_from, on_progress)
 
 
 def _from_folder(

@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from photoflux.data.labelled import LABELS as LABELS
+from photoflux.data.labelled import LEDGER
 from photoflux.errors import DataError
 from photoflux.system.names import composed, printable
 
-NAME = "ledger.sqlite"
-# Of a run's folder: the same tables, of the images whose labels are reviewed.
-LABELS = "labels.sqlite"
+# Of a run's folder, `LABELS` has the same tables, of the images whose labels are reviewed.
+NAME = LEDGER
 FORMAT = 1
 # The states of an item.
 DONE, FAILED, STALE = "done", "failed", "stale"

@@ -68,18 +68,21 @@ def numbers_text(value: Any) -> str | None:
 
 
 def prepare_command(prepared: PreparedDataset) -> str | None:
-    """Return the `photoflux prepare` command that makes a prepared dataset again; None if arrays were given to Python.
+    """Return the `photoflux prepare` command that makes a prepared dataset again; None if there is no such command.
+
+    There is none of arrays that were given to Python, and of a dataset to which labelled images were added.
 
     A folder, and a file of groups, are named only, as the dataset does not say where they were.
     """
-    if prepared.meta.get("source") not in ("folder", "demo", "cifar10", "idx"):
+    made_from = prepared.meta.get("made_from") or {}
+    if prepared.meta.get("source") not in ("folder", "demo", "cifar10", "idx") or "labels" in made_from:
         return None
     options: dict[str, Any] = {"positive": prepared.positive or "none", "seed": prepared.meta["seed"]}
     if prepared.height == prepared.width:
         options["image_size"] = prepared.height
     if prepared.meta.get("groups"):
         options["groups"] = "groups.csv"
-    flags = ["--resplit"] if (prepared.meta.get("made_from") or {}).get("resplit") else []
+    flags = ["--resplit"] if made_from.get("resplit") else []
     return command_line(["photoflux", "prepare", *flags, prepared.name, str(prepared.path)], options)
 
 

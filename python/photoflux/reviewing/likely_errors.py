@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.errors import SettingError
-from photoflux.filtering.job import fingerprint_of_model
 from photoflux.filtering.ledger import DONE, LABELS, Item, Ledger, SourceKey
-from photoflux.model.weights import fingerprint_of, read_weights_of
 from photoflux.runs.dataset import dataset_of
 from photoflux.runs.evaluation import probabilities
 from photoflux.runs.progress import Display
@@ -40,8 +39,7 @@ def open_labels(run: Run, display: Display) -> Ledger:
         )
     parts = scored_parts(run, display)
     prepared = dataset_of(run, display)
-    weights = read_weights_of(run.weights, run.variant, run.input_shape, len(run.classes))
-    model = fingerprint_of_model(run, fingerprint_of(weights))
+    model = hashlib.sha256(b"".join(logits.tobytes() for logits, _ in parts.values())).hexdigest()[:16]
     ledger = Ledger(run.path, writes=True, name=LABELS)
     try:
         if ledger.meta("model") != [model, prepared.fingerprint]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from photoflux.data.labelled import LABELS
 from photoflux.errors import RunError
 from photoflux.runs.run import COLUMNS, Run
 from photoflux.system import atomic
@@ -130,6 +131,9 @@ def writing(path: Path, *, rescue: bool = False) -> Iterator[Path]:
         try:
             temporary.mkdir(parents=True)
             yield temporary
+            if (place / LABELS).is_file():
+                # What a person has labelled is not the earlier run's alone.
+                shutil.copyfile(place / LABELS, temporary / LABELS)
             atomic.install(temporary, place)
         except BaseException as error:
             kept = _rescued(temporary / "weights.safetensors", path) if rescue else None

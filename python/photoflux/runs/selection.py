@@ -182,14 +182,18 @@ def _as_the_run_did(run: Run, data: Any, kind: str, display: Display) -> Prepare
 
     None if it is another source, or cannot be prepared so any more.
     """
+    from photoflux.data.additions import with_labels_again
+
     settings = dict(run.data.made_from or {})
     place = settings.pop("path", None)
+    settings.pop("labels", None)
     if settings.pop("kind", None) != kind:
         return None
     if kind == "folder" and (place is None or Path(place).resolve() != Path(data).resolve()):
         return None
     try:
         prepared = prepare_source(data, **settings, on_progress=display.step)
+        prepared = with_labels_again(prepared, run.data.made_from or {}, display.step)
     except DataError:
         return None
     return prepared if _fits(run, prepared) else None
