@@ -65,7 +65,7 @@ function add(parent, kind, name, text) {
 }
 
 function words(item) {
-  const before = item.before === null ? "" : `labelled “${item.before}”, `;
+  const before = item.before === null ? "" : `data: ${item.before} · `;
   return `${before}score ${item.score.toFixed(3)}`;
 }
 
