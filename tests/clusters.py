@@ -1,4 +1,4 @@
-"""Models that workers of a cluster load in tests, where they can import them."""
+"""A cluster on this machine, and models that its workers load, where they can import them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from photoflux.runs.run import Run
 from piles import Brightness
+
+
+def started(workers: int) -> Any:
+    """A cluster of so many worker processes on this machine."""
+    import distributed
+
+    return distributed.LocalCluster(
+        n_workers=workers, processes=True, threads_per_worker=1, dashboard_address=":0", memory_limit=0
+    )
 
 
 class Slow(Brightness):
@@ -53,8 +63,9 @@ def deadly(_: Run) -> tuple[Brightness, str]:
 
 def kept(dask_worker: object) -> list[str]:
     """Say what a worker has of jobs."""
-    from photoflux.filtering.station import _STATIONS, _THREAD
+    from photoflux.filtering.station import _STATIONS
+    from photoflux.system.cluster import THREAD
 
-    _THREAD.submit(int).result()
+    THREAD.submit(int).result()
     folder = Path(dask_worker.local_directory)
     return [*_STATIONS, *(path.name for path in folder.iterdir() if path.name.startswith("photoflux"))]

@@ -542,6 +542,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="The comparison's folder: finished fits in it are kept. (default: under runs/)")
     ] = None,
+    dask: Dask = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -570,6 +571,7 @@ def compare(
         backbone_scale=_numbers("backbone_scale", backbone_scale),
         engine=engine,
         out=out,
+        dask=dask,
     )
     emit(as_json, found.as_dict(), str(found))
     return REJECTED if found.data["rejected"] else DONE

@@ -15,6 +15,7 @@ from photoflux.comparison.fits import Fit, fit_all, measure
 from photoflux.comparison.holdout import Holdout, second_folder
 from photoflux.comparison.measures import results_of
 from photoflux.comparison.report import write_comparison
+from photoflux.comparison.spreading import fit_on_cluster
 from photoflux.data.checks import check_seed
 from photoflux.data.preparation import Source, homonym, kind_of
 from photoflux.data.preparation import prepare as prepare_source
@@ -58,6 +59,7 @@ def compare(
     backbone_scale: float | Sequence[float] | None = None,
     engine: str = "auto",
     out: str | Path | None = None,
+    dask: str | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Train variants with the same seeds, splits and batch orders, and choose one on the validation part.
@@ -95,6 +97,9 @@ def compare(
         As in `photoflux.train`.
     out : str or Path, optional
         The comparison's folder; None: a new one under ``runs/``.
+    dask : str, optional
+        The address of the scheduler of a dask.distributed cluster, whose workers make the fits. They must have this
+        PhotoFlux, the engine, and the prepared datasets at the same paths. The results are the same.
     progress : bool
         Whether to show progress on stderr.
 
@@ -107,6 +112,8 @@ def compare(
     ------
     SettingError, DataError, RunError, EngineError
         If an argument, the data or `out` cannot be used; before anything is trained.
+    ClusterError
+        If the cluster cannot be used, or ends; the fits that are done are kept.
     """
     options = {
         "epochs": epochs,
@@ -184,6 +191,8 @@ def compare(
                     fitting = with_backbone(chosen_engine, network, prepared, display, views)
                     variant, _ = tuned(fitting, variant, prepared, own)
                 fits.append(Fit(variant, own, prepared, fitting, second_by_size[size]))
+        if dask is not None:
+            fit_on_cluster(fits, folder, dask, display)
         done = list(fit_all(fits, folder, display))
         display.say("Measuring and resampling")
         measured = [

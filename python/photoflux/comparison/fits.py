@@ -75,7 +75,7 @@ def fit_all(fits: Sequence[Fit], folder: Path, display: Display) -> Iterator[tup
     KeyboardInterrupt
         If Ctrl-C ended a fit; those before it are kept, and the next call goes on with it.
     """
-    there = {fit.name: _kept(fit, folder / "runs" / fit.name) for fit in fits}
+    there = {fit.name: kept_run(fit, folder / "runs" / fit.name) for fit in fits}
     kept = sum(run is not None for run in there.values())
     if kept:
         display.say(f"{kept} of {len(fits)} fits are there and are kept.")
@@ -97,7 +97,7 @@ def fit_all(fits: Sequence[Fit], folder: Path, display: Display) -> Iterator[tup
         if unscored_parts(run, fit.data):
             run = _scored(fit, run, FitDisplay(display, advance))
         if there[fit.name] is None:
-            display.say(_line(fit, run))
+            display.say(line_of(fit, run))
         _score(fit, run, folder)
         yield fit, run
 
@@ -123,7 +123,8 @@ def _scored(fit: Fit, run: Run, display: Display) -> Run:
     return run
 
 
-def _line(fit: Fit, run: Run) -> str:
+def line_of(fit: Fit, run: Run) -> str:
+    """Return what is said of a fit when it is done."""
     m = run.metrics.validation
     assert m is not None
     return (
@@ -142,8 +143,14 @@ def _fitted(fit: Fit, path: Path, display: Display) -> Run:
         return load_run(path)
 
 
-def _kept(fit: Fit, path: Path) -> Run | None:
-    """Return the run of a fit that exists already and is complete."""
+def kept_run(fit: Fit, path: Path) -> Run | None:
+    """Return the run of a fit that exists already and is complete.
+
+    Raises
+    ------
+    RunError
+        If it is one of other settings.
+    """
     if not path.exists():
         return None
     run = load_run(path)

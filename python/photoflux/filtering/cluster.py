@@ -237,7 +237,7 @@ class ClusterScorer:
                     file = source.file if isinstance(source, Member) else source
                     raise ClusterError(
                         f"The workers do not see the pile: {printable(file)} can be read here, and not on "
-                        f"{answer.worker}. All machines must have the files at the same path, as on a shared file "
+                        f"{answer.machine}. All machines must have the files at the same path, as on a shared file "
                         "system, and may read them."
                     )
         if self._engine and answer.engine and answer.engine != self._engine:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from photoflux.runs.progress import Display
 from photoflux.runs.run import Run, load_run
 from photoflux.runs.shift import Observed
 from photoflux.runs.transfer import engine_of
-from photoflux.system.cluster import other_versions
+from photoflux.system.cluster import THREAD, on_worker, other_versions
 from photoflux.system.version import __version__
 
 # Returns the model of a run, and the name of its engine; sent by its name, so it is in a module that workers have too.
@@ -74,15 +74,15 @@ class Answer(NamedTuple):
         At its images, if they were asked for.
     unseen : int
         Sources whose file the worker cannot read.
-    engine, worker : str
-        The engine that scored, and the address of the worker.
+    engine, machine : str
+        The engine that scored, and the worker's machine.
     """
 
     scored: list[Scored]
     looks: Looks
     unseen: int
     engine: str
-    worker: str
+    machine: str
 
 
 def loaded(run: Run, engine: str | None) -> tuple[Model, str]:
@@ -92,8 +92,6 @@ def loaded(run: Run, engine: str | None) -> tuple[Model, str]:
         return engine_of(found, run, display).load(run.variant, run.weights, run.shape, len(run.classes)), found.name
 
 
-# Julia answers the thread that started it and no other, so all that is done for jobs is done in this one.
-_THREAD = ThreadPoolExecutor(1, thread_name_prefix="photoflux")
 _STATIONS: dict[str, Station] = {}
 # Of jobs at once; the oldest makes way, as one whose client has died.
 _MOST = 2
@@ -107,28 +105,22 @@ def score(order: Order, batch: list[Source | Unpacked], look: bool) -> Answer:
     PhotoFluxError
         If the run cannot be loaded here.
     """
-    from distributed import get_worker
-
-    worker = get_worker()
-    folder, threads = Path(worker.local_directory), worker.state.nthreads
-    return _THREAD.submit(_score, order, batch, look, folder, threads, worker.address).result()
+    return on_worker(_score, order, batch, look)
 
 
 def release(token: str) -> None:
     """Give up what a worker has of a job, when it has done what it is doing."""
-    _THREAD.submit(_end, token)
+    THREAD.submit(_end, token)
 
 
-def _score(
-    order: Order, batch: list[Source | Unpacked], look: bool, folder: Path, threads: int, address: str
-) -> Answer:
+def _score(folder: Path, threads: int, order: Order, batch: list[Source | Unpacked], look: bool) -> Answer:
     if order.token not in _STATIONS:
         while len(_STATIONS) >= _MOST:
             _end(next(iter(_STATIONS)))
         _STATIONS[order.token] = Station(order, folder, threads)
     station = _STATIONS[order.token]
     try:
-        return station.score(batch, look)._replace(worker=address)
+        return station.score(batch, look)
     except BaseException:
         _end(order.token)
         raise
@@ -164,9 +156,6 @@ class Station:
         # A worker under a nanny is daemonic and may not start processes, and those that decode end with it anyway.
         with contextlib.suppress(AssertionError):
             multiprocessing.current_process().daemon = False
-        # As many threads as the cluster grants, where each worker would take all cores.
-        if "PYTHON_JULIACALL_THREADS" not in os.environ and "JULIA_NUM_THREADS" not in os.environ:
-            os.environ["PYTHON_JULIACALL_THREADS"] = str(threads)
         self._folder = Path(tempfile.mkdtemp(prefix="photoflux-", dir=folder))
         for name, data in order.files.items():
             (self._folder / name).write_bytes(data)
@@ -205,7 +194,7 @@ class Station:
         scored = [item._replace(number=item.number - self._before) for item in scored]
         self._before += len(batch)
         looks: Looks = (0, {}) if self._observed is None else (self._observed.images, self._observed.measured())
-        return Answer(scored, looks, unseen, self._engine, "")
+        return Answer(scored, looks, unseen, self._engine, platform.node())
 
 
 def _unpacked(source: Source | Unpacked, file: Path) -> Source:

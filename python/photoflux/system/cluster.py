@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from photoflux.errors import ClusterError
 from photoflux.system.version import __version__
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Of a worker. Julia answers the thread that started it and no other, so all that is done for jobs is done in this one.
+THREAD = ThreadPoolExecutor(1, thread_name_prefix="photoflux")
 # Seconds to reach the scheduler, and to wait for a worker.
 _TIMEOUT = 10
 
@@ -75,6 +84,21 @@ def other_versions(own: str, others: dict[str, str]) -> str:
     """Return the message for workers that have another PhotoFlux."""
     listed = ", ".join(f"{version} on {worker}" for worker, version in others.items())
     return f"The workers must have the PhotoFlux of this machine, {own}; found: {listed}. Install it on all of them."
+
+
+def on_worker(function: Callable[Concatenate[Path, int, P], T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Call a function in the thread of a worker that has the engines; it is called by a task in another thread.
+
+    Its first arguments are a folder that the worker may write to, and how many threads the worker is granted.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    threads = worker.state.nthreads
+    # Each worker's Julia would take all cores.
+    if "PYTHON_JULIACALL_THREADS" not in os.environ and "JULIA_NUM_THREADS" not in os.environ:
+        os.environ["PYTHON_JULIACALL_THREADS"] = str(threads)
+    return THREAD.submit(function, Path(worker.local_directory), threads, *arguments, **named).result()
 
 
 def submit(client: Any, function: Any, *arguments: Any) -> Any:
