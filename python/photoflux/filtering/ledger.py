@@ -22,6 +22,13 @@ NAME = LEDGER
 FORMAT = 1
 # The states of an item.
 DONE, FAILED, STALE = "done", "failed", "stale"
+# What to do about what SQLite says.
+_ADVICE = {
+    "full": "Free space and start the job again: it goes on where it stopped.",
+    "disk I/O": "Free space and start the job again: it goes on where it stopped.",
+    "readonly": "See to the permissions of the file and its folder.",
+    "locked": "Another process has been writing it for a minute; wait until it is done, and try again.",
+}
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sources (
@@ -151,10 +158,9 @@ class Ledger:
             yield
         except sqlite3.Error as error:
             text = str(error)
-            advice = (
-                "Free space and start the job again: it goes on where it stopped."
-                if "full" in text or "disk I/O" in text
-                else "If it is damaged, delete it and start the job again from the beginning."
+            advice = next(
+                (advice for words, advice in _ADVICE.items() if words in text),
+                "If it is damaged, delete it and start the job again from the beginning.",
             )
             raise DataError(f"The ledger {printable(self.path)} cannot be used: {text}. {advice}") from error
 

@@ -263,6 +263,22 @@ def test_labels_wait_for_the_job_and_the_job_for_labels(job, open_page):
     assert page.labels() == {"even.png": "dark", "big.png": "light"}
 
 
+def test_a_label_that_cannot_be_written_says_why(job, open_page):
+    page = open_page(job)
+    item = page.items()["even.png"]
+    with closing(Ledger(job, writes=True)) as work, work.transaction():
+        page.ledger._base.execute("PRAGMA busy_timeout=1")
+        answer = page.label(item, "dark")
+        assert answer.status_code == 500
+        assert "cannot be used: database is locked. Another process has been writing it" in answer.json()["error"]
+    page.ledger._base.execute("PRAGMA query_only=ON")
+    answer = page.label(item, "dark")
+    assert answer.status_code == 500
+    assert "See to the permissions of the file and its folder." in answer.json()["error"]
+    page.ledger._base.execute("PRAGMA query_only=OFF")
+    assert page.labels() == {}
+
+
 def test_what_the_job_does_later_leaves_labels(make_job, open_page, tmp_path: Path):
     folder = make_job()
     page = open_page(folder, everything=True)
