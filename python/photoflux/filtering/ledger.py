@@ -129,7 +129,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, *, writes: bool = False, name: str = NAME) -> None:
-        self.path = folder / name
+        self.path, self._writes = folder / name, writes
         if not writes and not self.path.is_file():
             raise DataError(f"{printable(folder)} has no {name}: it is not the folder of a `photoflux filter`.")
         with self._told():
@@ -147,7 +147,11 @@ class Ledger:
             self.keep(format=FORMAT)
 
     def close(self) -> None:
-        """Close it; what is written is in the one file then."""
+        """Close it; if nobody else has it open, all is in the one file then, which can be read anywhere."""
+        with contextlib.suppress(sqlite3.Error):
+            if self._writes:
+                self._base.execute("PRAGMA busy_timeout=0")
+                self._base.execute("PRAGMA journal_mode=DELETE")
         with contextlib.suppress(sqlite3.Error):
             self._base.close()
 
