@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from photoflux.data.labelled import LABELS as LABELS
 from photoflux.data.labelled import LEDGER
 from photoflux.errors import DataError
+from photoflux.system import atomic
 from photoflux.system.names import composed, printable
 
 # Of a run's folder, `LABELS` has the same tables, of the images whose labels are reviewed.
@@ -133,18 +134,29 @@ class Ledger:
         if not writes and not self.path.is_file():
             raise DataError(f"{printable(folder)} has no {name}: it is not the folder of a `photoflux filter`.")
         with self._told():
-            place = f"{self.path.resolve().as_uri()}?mode={'rwc' if writes else 'ro'}"
+            if writes and not self.path.is_file():
+                self._make()
+            place = f"{self.path.resolve().as_uri()}?mode={'rw' if writes else 'ro'}"
             self._base = sqlite3.connect(place, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
             if writes:
                 # Of a power cut the last moments may be lost, and are done again; the rest stays whole.
                 self._base.execute("PRAGMA journal_mode=WAL")
                 self._base.execute("PRAGMA synchronous=NORMAL")
-                self._base.executescript(_TABLES)
         known = self.meta("format", FORMAT)
         if known != FORMAT:
             raise DataError(f"{printable(self.path)} has format {known!r}; this PhotoFlux reads {FORMAT}.")
         if writes:
             self.keep(format=FORMAT)
+
+    def _make(self) -> None:
+        """Make it under another name, so that whoever reads it finds its tables."""
+        temporary = atomic.sibling(self.path)
+        try:
+            with closing(sqlite3.connect(temporary)) as base:
+                base.executescript(_TABLES)
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close it; if nobody else has it open, all is in the one file then, which can be read anywhere."""
