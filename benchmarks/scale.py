@@ -103,9 +103,9 @@ def own_part(run: Run, folder: Path, count: int, share: float) -> None:
             decision = decision_of(run, None, 0.5, display)
             job = Job(out, run, "0" * 16, decision, Pile([pile], out), how, display)
             job.begin()
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             job.work(MadeUp(share))
-            worked = time.perf_counter() - began
+            worked, busy = time.perf_counter() - began, time.process_time() - busy
             began = time.perf_counter()
             job.finish(complete=True)
             finished = time.perf_counter() - began
@@ -113,9 +113,8 @@ def own_part(run: Run, folder: Path, count: int, share: float) -> None:
         sizes = {name: (out / name).stat().st_size / count for name in ("ledger.sqlite", "results.csv")}
         parquet = out / "results.parquet"
         sizes |= {parquet.name: parquet.stat().st_size / count} if parquet.is_file() else {}
-        print(
-            f"--{how}: {count / worked:.0f} files/s walked, recorded and placed; results {count / finished:.0f} rows/s"
-        )
+        print(f"--{how}: {count / worked:.0f} files/s recorded and placed; {1000 * busy / count:.3f} ms of a core each")
+        print(f"  results: {count / finished:.0f} rows/s")
         print("  " + ", ".join(f"{name} {size:.0f} bytes a row" for name, size in sizes.items()))
         job = Job(out, run, "0" * 16, decision, Pile([pile], out), how, Display(False))
         job.begin()
