@@ -122,16 +122,13 @@ def test_a_file_that_kills_its_helper_costs_itself_only(folder: Path, deadly: No
     assert plain([results[k] for k in good]) == alone([paths[k] for k in good])
 
 
-@pytest.mark.parametrize("ordered", [True, False])
-def test_a_file_that_hangs_and_one_that_takes_all_memory(
-    folder: Path, deadly: None, monkeypatch: pytest.MonkeyPatch, ordered: bool
-):
+def test_a_file_that_hangs_and_one_that_takes_all_memory(folder: Path, deadly: None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(parallel, "SECONDS", 2.0)
     (folder / "07.png").rename(folder / "hang.png")
     (folder / "41.png").rename(folder / "bomb.png")
     paths = sorted(folder.iterdir(), key=lambda path: path.name[::-1])
     rejected, images = {}, 0
-    with Decoders(Shape(3, 8, 8), 2, ordered=ordered) as decoders:
+    with Decoders(Shape(3, 8, 8), 2) as decoders:
         for decoded in decoders.decode(iter(paths)):
             images += len(decoded.part.images)
             assert decoded.source == paths[decoded.number]
@@ -146,22 +143,6 @@ def test_a_file_that_hangs_and_one_that_takes_all_memory(
         "bomb.png": "needs more memory than there is for one image",
     }
     assert multiprocessing.active_children() == []
-
-
-@pytest.mark.parametrize("processes", [0, 3])
-def test_without_an_order_nothing_is_lost_or_twice(folder: Path, processes: int):
-    Image.new("L", (9, 9)).save(folder / "10a.tif", save_all=True, append_images=[Image.new("L", (9, 9), 7)] * 70)
-    (folder / "zz.png").write_bytes(b"words")
-    paths = sorted(folder.iterdir())
-    results = [DecodedFile([], [], []) for _ in paths]
-    ended = []
-    with Decoders(Shape(3, 8, 8), processes, ordered=False) as decoders:
-        for decoded in decoders.decode(paths):
-            for gathered, new in zip(results[decoded.number], decoded.part, strict=True):
-                gathered.extend(new)
-            ended += [decoded.number] * decoded.last
-    assert sorted(ended) == list(range(len(paths)))
-    assert plain(results) == alone(paths)
 
 
 def test_without_hashes_pixels_are_the_same(folder: Path):

@@ -84,12 +84,10 @@ class Decoders:
         How many; 0: this process decodes, which nothing protects.
     hashed : bool
         Whether perceptual hashes are made.
-    ordered : bool
-        Whether what is decoded comes in the order of the sources, or as it is ready.
     """
 
-    def __init__(self, shape: Shape, processes: int, *, hashed: bool = True, ordered: bool = True) -> None:
-        self.shape, self.hashed, self.ordered = shape, hashed, ordered
+    def __init__(self, shape: Shape, processes: int, *, hashed: bool = True) -> None:
+        self.shape, self.hashed = shape, hashed
         self.stopped = False
         self.helpers: list[Helper] = []
         self.given: Iterator[Source] = iter(())
@@ -119,7 +117,7 @@ class Decoders:
         self.stopped = True
 
     def decode(self, sources: Iterable[Source]) -> Generator[Delivery, None, None]:
-        """Decode sources, which are taken only as far ahead as the processes need; not a second time at once.
+        """Decode sources in their order; they are taken only as far ahead as the processes need.
 
         Yields
         ------
@@ -131,15 +129,10 @@ class Decoders:
         head = self.next
         while not self.stopped:
             self._give()
-            if self.ordered:
-                if head == self.next and not self._taken():
-                    return
-                yield from self._whole(head)
-                head += 1
-            else:
-                if not self.sources and not self._taken():
-                    return
-                yield from self._any()
+            if head == self.next and not self._taken():
+                return
+            yield from self._whole(head)
+            head += 1
 
     def _start(self, count: int) -> None:
         for _ in range(count):
@@ -179,18 +172,6 @@ class Decoders:
                     self.held += _size(decoded.part)
         self._forget(head)
 
-    def _any(self) -> Iterator[Delivery]:
-        """Yield what is ready, waiting until something is."""
-        if self.alone or not self.helpers:
-            index = next(iter(self.alone or self.sources))
-            yield from self._alone(index) if index in self.alone else self._here(index)
-            self._forget(index)
-            return
-        for decoded in self._receive(None):
-            yield decoded
-            if decoded.last:
-                self._forget(decoded.number)
-
     def _forget(self, index: int) -> None:
         for kept in (self.sources, self.waiting, self.received, self.alone):
             kept.pop(index, None)
@@ -210,10 +191,10 @@ class Decoders:
             if chunk:
                 helper.give(chunk)
 
-    def _receive(self, head: int | None) -> list[Delivery]:
+    def _receive(self, head: int) -> list[Delivery]:
         """Return what the helpers have ready; they may then have died, or left sources to be decoded alone."""
         helpers = self.helpers
-        if head is not None and self.held > _WAITING:
+        if self.held > _WAITING:
             # While nobody has the file whose turn it is, somebody must come free for it.
             helpers = [helper for helper in helpers if head in helper.todo] or helpers
         by_connection = {helper.connection: helper for helper in helpers}
