@@ -23,7 +23,7 @@ from photoflux.api import (
 from photoflux.comparison.comparison import Comparison
 from photoflux.data.prepared import PreparedDataset
 from photoflux.errors import DataError, DivergedError, EngineError, PhotoFluxError, RunError, ServingError, SettingError
-from photoflux.filtering.filter import Filtered
+from photoflux.filtering.decision import Filtered
 from photoflux.filtering.status import Status
 from photoflux.model.summary import Summary
 from photoflux.model.variants import Variant, variant, variants

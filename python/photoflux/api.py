@@ -15,7 +15,6 @@ from photoflux.comparison.comparison import NAME as COMPARISON
 from photoflux.comparison.comparison import Comparison, load_comparison
 from photoflux.comparison.report import write_comparison
 from photoflux.data.checks import check_whole
-from photoflux.data.images.parallel import cores
 from photoflux.data.litter import ignored_in_words
 from photoflux.data.preparation import Source, homonym, kind_of
 from photoflux.data.preparation import prepare as prepare_source
@@ -25,8 +24,7 @@ from photoflux.engines import get_engine
 from photoflux.engines.base import Engine, Model
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import SettingError
-from photoflux.filtering.filter import Filtered, filter_pile
-from photoflux.filtering.station import loaded
+from photoflux.filtering.decision import Filtered
 from photoflux.filtering.status import Status, status_of
 from photoflux.model.settings import chosen_variant, settings_of
 from photoflux.model.summary import Summary
@@ -454,6 +452,8 @@ def serve(
     KeyboardInterrupt, SystemExit
         If a second signal comes before the requests under way are answered.
     """
+    from photoflux.data.images.parallel import cores
+
     limits = Limits(max_bytes, max_images, queue, timeout)
     workers = cores() if workers is None else check_whole("`workers`", workers, 1)
     need_libraries()
@@ -525,6 +525,9 @@ def filter(
     ClusterError
         If the cluster cannot be used, or ends.
     """
+    from photoflux.filtering.filter import filter_pile
+    from photoflux.filtering.station import loaded
+
     run = run if isinstance(run, Run) else load_run(run)
     with Display(progress) as display:
         return filter_pile(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from photoflux.data.litter import ignored_in_words
 from photoflux.engines.base import Model
 from photoflux.errors import DataError, RunError, SettingError, unknown_name
 from photoflux.filtering.cluster import ClusterScorer
-from photoflux.filtering.job import Decision, Job, fingerprint_of_model
+from photoflux.filtering.decision import Decision, Filtered
+from photoflux.filtering.job import Job, fingerprint_of_model
 from photoflux.filtering.ledger import NAME
 from photoflux.filtering.pile import Pile
 from photoflux.filtering.placing import HOW
@@ -34,53 +34,6 @@ from photoflux.thresholds.choice import check
 from photoflux.thresholds.operating_point import scored_parts
 
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Filtered:
-    """What a job has done.
-
-    Attributes
-    ----------
-    path : Path
-        Its folder.
-    complete : bool
-        Whether all of the pile is done.
-    counts : dict of str to int
-        Items of each decision, and as ``"failed"`` and ``"stale"`` of these states.
-    failures : dict of str to int
-        How often each kind of reason was given.
-    decision : Decision
-        From which score on an image is what.
-    notes : list of str
-        What is to be known of the results.
-    shifts : list of dict
-        In which respects the pile is unlike what the run was trained on (`photoflux.runs.shift.Shift`).
-    """
-
-    path: Path
-    complete: bool
-    counts: dict[str, int]
-    failures: dict[str, int]
-    decision: Decision
-    notes: list[str]
-    shifts: list[dict[str, Any]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON-ready values."""
-        return dict(vars(self)) | {"path": str(self.path), "decision": self.decision.as_dict()}
-
-    def __str__(self) -> str:
-        decided = {name: count for name, count in self.counts.items() if name not in ("failed", "stale")}
-        width = max((len(name) for name in decided), default=0)
-        lines = [f"{printable(self.path)}: {sum(decided.values())} images, {self.decision.why}"]
-        lines += [f"  {printable(name):<{width}}  {count:>9}" for name, count in sorted(decided.items())]
-        if "failed" in self.counts:
-            lines.append(f"  {self.counts['failed']} could not be read:")
-            lines += [f"    {count} × {printable(kind)}" for kind, count in self.failures.items()]
-        if "stale" in self.counts:
-            lines.append(f"  {self.counts['stale']} were scored by another model and are not in the pile any more")
-        return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
 
 
 def decision_of(run: Run, recall: float | None, threshold: float | None, display: Display) -> Decision:

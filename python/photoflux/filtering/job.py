@@ -9,18 +9,16 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from photoflux.data.images.formats import RefusedError
 from photoflux.data.images.helpers import Source
 from photoflux.data.images.members import Member
 from photoflux.data.walking import is_folder
 from photoflux.errors import DataError
+from photoflux.filtering.decision import Decision
 from photoflux.filtering.ledger import DONE, FAILED, Item, Ledger
 from photoflux.filtering.naming import place_of, root_labels
 from photoflux.filtering.pile import Entry, Pile
@@ -32,7 +30,6 @@ from photoflux.runs.run import Run
 from photoflux.system import atomic
 from photoflux.system.names import as_json, printable
 
-PHOTOS, UNCERTAIN = "photos", "uncertain"
 DESCRIPTION = "filter.json"
 # A failure of these kinds may pass: such an item is tried again when the job is started again, so often in all.
 _PASSING = (
@@ -51,45 +48,6 @@ _BEAT = 2.0  # seconds between two notes of how far the job is
 _SETTLED = 2.0  # seconds for which a file that arrives must not have changed
 _RECENT = 60.0  # seconds that the rate is of
 _POLL = 2.0  # seconds between two looks at a pile that is watched
-
-
-@dataclass(frozen=True)
-class Decision:
-    """From which scores on an image is what.
-
-    Attributes
-    ----------
-    threshold : float
-        The score from which an image is of the positive class.
-    low, high : float
-        Scores from `low` to below `high` are uncertain; both are the threshold where none is.
-    negative, positive : str
-        The classes.
-    why : str
-        Where the threshold is from, in words.
-    """
-
-    threshold: float
-    low: float
-    high: float
-    negative: str
-    positive: str
-    why: str
-
-    def of(self, score: float) -> str:
-        """Return the decision for a score."""
-        # Rounded as the scores are: one that equals the threshold is taken.
-        if np.float32(self.low) <= np.float32(score) < np.float32(self.high):
-            return UNCERTAIN
-        return self.positive if np.float32(score) >= np.float32(self.high) else self.negative
-
-    def folder(self, decision: str) -> str | None:
-        """Return the folder of the pictures of a decision; None where they stay where they are."""
-        return {self.positive: PHOTOS, UNCERTAIN: UNCERTAIN}.get(decision)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON-ready values."""
-        return dict(vars(self))
 
 
 def fingerprint_of_model(run: Run, weights: str) -> str:

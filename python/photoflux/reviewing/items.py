@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from photoflux.filtering.job import UNCERTAIN
+from photoflux.filtering.decision import UNCERTAIN
 from photoflux.filtering.ledger import Ledger
 from photoflux.reviewing.pictures import Origin
 from photoflux.system.names import printable

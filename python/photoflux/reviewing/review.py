@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from photoflux.errors import DataError, ServingError, SettingError, unknown_name
-from photoflux.filtering.job import UNCERTAIN
+from photoflux.filtering.decision import UNCERTAIN
 from photoflux.filtering.ledger import NAME, Ledger
 from photoflux.reviewing.app import app_of
 from photoflux.reviewing.items import Sitting, Wanted, of_job, of_run

@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from photoflux.data.images.parallel import Decoders, Delivery, processes_for
 from photoflux.data.litter import Ignored, ignored_in_words
 from photoflux.data.shape import Shape
 from photoflux.data.walking import FILE, IGNORED, REJECTED, absence, is_folder, walk
@@ -22,8 +21,10 @@ from photoflux.runs.reference import features_of
 from photoflux.runs.run import Run
 from photoflux.runs.scoring import EVALUATION_BATCH
 from photoflux.runs.shift import Observed, Shift, evenly
-from photoflux.runs.stream import decoded_ahead
 from photoflux.system.names import user_path
+
+if TYPE_CHECKING:
+    from photoflux.data.images.parallel import Delivery
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +121,9 @@ def predict_files(
         The run, the files in the order of the predictions, and where progress is shown. Some of all files are
         compared with the run's own.
     """
+    from photoflux.data.images.parallel import Decoders, processes_for
+    from photoflux.runs.stream import decoded_ahead
+
     readable = [number for number, file in enumerate(files) if file.reason is None]
     results: list[list[Prediction]] = [
         [] if file.reason is None else [Prediction(str(file.path), None, {}, file.reason)] for file in files

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from photoflux.filtering import filter as filter_module
-from photoflux.filtering.job import Decision
+from photoflux.filtering.decision import Decision
 from photoflux.filtering.ledger import Ledger
 from photoflux.reviewing.items import Sitting, of_job
 from photoflux.reviewing.pictures import Pictures
