@@ -112,7 +112,7 @@ def julia(walk: Walk) -> SimpleNamespace:
     ours = SimpleNamespace(
         engine_fit=engine_fit,
         engine_load=lambda *given: None,
-        engine_logits_b=engine_logits_b,
+        engine_logits_b=SimpleNamespace(_jl_call_nogil=engine_logits_b),
         package_version=lambda name: "0",
     )
     return SimpleNamespace(PhotoFlux=ours, VERSION="0", Threads=SimpleNamespace(nthreads=lambda: 1), called=lambda f: f)
