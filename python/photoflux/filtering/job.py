@@ -88,7 +88,7 @@ class Job:
         self.copied = 0  # pictures that could not be linked
         self._begun: dict[int, tuple[Entry, int, set[int], dict[int, str]]] = {}
         self._given: dict[int, Entry] = {}
-        self._next = self._finished = 0
+        self._next = 0
         self._unread: deque[tuple[int, Entry]] = deque()
         self._met = 0
         self._folders: set[str] = set()  # of the pictures, that are there
@@ -186,7 +186,6 @@ class Job:
 
     def _flush(self, finished: int) -> None:
         """Record what was met that is not opened, as far as all sources before it are recorded."""
-        self._finished = finished
         while self._unread and self._unread[0][0] <= finished:
             _, entry = self._unread.popleft()
             source = self.ledger.source(entry.key, entry.size, entry.mtime_ns)
