@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,19 @@ def started(workers: int) -> Any:
     """A cluster of so many worker processes on this machine."""
     import distributed
 
-    return distributed.LocalCluster(
-        n_workers=workers, processes=True, threads_per_worker=1, dashboard_address=":0", memory_limit=0
-    )
+    for last in (False, False, True):
+        try:
+            return distributed.LocalCluster(
+                n_workers=workers, processes=True, threads_per_worker=1, dashboard_address=":0", memory_limit=0
+            )
+        except AssertionError:
+            # It gives its own thread ten seconds to start, and a busy machine may take longer.
+            if last:
+                raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # of the one that has not started
+            gc.collect()
+    raise AssertionError
 
 
 class Slow(Brightness):

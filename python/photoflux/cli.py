@@ -267,7 +267,8 @@ def evaluate(
     """Score a run on images that it has not seen, or on a part of its own data."""
     opened = api.load_run(run)
     metrics = api.evaluate(opened, data, part=part, engine=engine)
-    values = {"run": str(run), "part": metrics.part, "classes": opened.classes, **metrics.as_dict()}
+    values = {"run": str(run), "part": metrics.part, "classes": opened.classes, "shifts": metrics.shifts}
+    values |= metrics.as_dict()
     left_out = f" ({metrics.left_out} left out)" if metrics.left_out else ""
     lines = [
         f"{metrics.part}: {metrics.images} images{left_out}, loss {metrics.loss:.4f}, penalty {metrics.penalty:.4f}, "

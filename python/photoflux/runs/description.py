@@ -61,7 +61,10 @@ class RunMetrics:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON-ready values; a part without metrics is left out."""
-        return {part: asdict(metrics) for part, metrics in self.by_part().items()}
+        return {
+            part: metrics.as_dict() if isinstance(metrics, Metrics) else asdict(metrics)
+            for part, metrics in self.by_part().items()
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunMetrics:

@@ -58,8 +58,8 @@ class Metrics:
     shifts: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the metrics as plain JSON-ready values."""
-        return asdict(self)
+        """Return the metrics as plain JSON-ready values; ``shifts`` only where there are any."""
+        return {name: value for name, value in asdict(self).items() if name != "shifts" or value}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
