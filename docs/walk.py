@@ -41,7 +41,7 @@ class Walk:
         while frame is not None:
             stack += [name] if (name := _name(frame)) else []
             frame = frame.f_back  # type: ignore[assignment]
-        for name in stack[stack.index("cli:train") :: -1]:
+        for name in stack[stack.index("cli.training:train") :: -1]:
             place = place.setdefault(name, {})
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:

@@ -19,7 +19,7 @@ from photoflux.data.images.members import Member
 from photoflux.data.walking import is_folder
 from photoflux.errors import DataError
 from photoflux.filtering.decision import Decision
-from photoflux.filtering.ledger import DONE, FAILED, Item, Ledger
+from photoflux.filtering.ledger import DONE, FAILED, Item, Ledger, SourceKey
 from photoflux.filtering.naming import place_of, root_labels
 from photoflux.filtering.pile import Entry, Pile
 from photoflux.filtering.placing import LIST, put, take_away
@@ -86,6 +86,7 @@ class Job:
         self._reader = Ledger(folder)
         self._staging = folder / ".placing"
         self.copied = 0  # pictures that could not be linked
+        self._changed = True  # since the results were written
         self._begun: dict[int, tuple[Entry, int, set[int], dict[int, str]]] = {}
         self._given: dict[int, Entry] = {}
         self._next = 0
@@ -156,16 +157,20 @@ class Job:
                 self.beat(0, last=not watch)
                 if not watch:
                     return
-                self.finish(complete=False)
+                if self._changed:
+                    self.finish(complete=False)
                 time.sleep(_POLL)
 
     def _sources(self, scratch: Path, watch: bool) -> Iterator[Source]:
         """Yield what is to be decoded; called in the thread that decodes."""
-        newest = time.time_ns() - int(_SETTLED * 1e9) if watch else None
-        for entry in self.pile.entries(self._reader.is_done, scratch):
+        newest = time.time_ns() - int(_SETTLED * 1e9)
+
+        def passed_over(key: SourceKey, size: int, mtime_ns: int) -> bool:
+            # What has just changed may be being written; the next look takes it.
+            return (watch and mtime_ns > newest) or self._reader.is_done(key, size, mtime_ns)
+
+        for entry in self.pile.entries(passed_over, scratch):
             self._met = self.pile.files
-            if newest is not None and entry.mtime_ns > newest:
-                continue  # it may be being written; the next look takes it
             if entry.source is None:
                 self._unread.append((self._next, entry))
                 continue
@@ -259,6 +264,7 @@ class Job:
 
     def _keep(self, source: int, items: list[Item]) -> None:
         self.ledger.record(source, items, self.model)
+        self._changed = True
 
     def _complete(self, source: int, pages: set[int]) -> None:
         for place in self.ledger.complete(source, pages):
@@ -293,6 +299,7 @@ class Job:
     def finish(self, *, complete: bool) -> dict[str, Any]:
         """Write the results as they are now, and return what ``filter.json`` says."""
         written = write_results(self.folder, self.ledger)
+        self._changed = False
         values = {
             "format": 1,
             **self.ledger.meta("job"),

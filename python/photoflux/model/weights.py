@@ -15,7 +15,7 @@ from photoflux.errors import RunError, side_by_side
 from photoflux.model.layers import layers
 from photoflux.model.variants import Variant
 from photoflux.system import atomic
-from photoflux.system.names import user_path
+from photoflux.system.names import printable, user_path
 
 FORMAT = "photoflux-weights-1"
 
@@ -81,6 +81,37 @@ def read_weights(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
         if value.dtype != np.float32:
             raise RunError(f"{path}: the weight {name} must be float32, found: {value.dtype}.")
     return weights, metadata
+
+
+def read_arrays(path: Path, known: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read a safetensors file of a run whose header says a format; nothing in it is executed.
+
+    Returns
+    -------
+    arrays : dict of str to numpy.ndarray
+        By name.
+    metadata : dict of str to str
+        The header.
+
+    Raises
+    ------
+    RunError
+        If it cannot be read, or is of another format.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+        raise damaged(path, error) from error
+    if metadata.get("format") != known:
+        raise RunError(f"{printable(path)} has the format {metadata.get('format')!r}; this PhotoFlux reads {known}.")
+    return arrays, metadata
+
+
+def damaged(path: Path, error: Exception) -> RunError:
+    """Return the error for a file of a run whose content cannot be used."""
+    return RunError(f"{printable(path)} cannot be read: {error}. Take another copy of the run.")
 
 
 def write_weights(path: str | Path, weights: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

@@ -15,13 +15,11 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import Model
-from photoflux.errors import RunError
-from photoflux.model.weights import write_arrays
+from photoflux.model.weights import damaged, read_arrays, write_arrays
 from photoflux.runs.appearance import PIXELS, SIZES, dimensions_of, looks_of, margins_of
 from photoflux.runs.run import Run
 from photoflux.runs.seen import scored_positions
 from photoflux.runs.transfer import TransferModel
-from photoflux.system.names import printable
 
 NAME = "reference.safetensors"
 FORMAT = "photoflux-reference-1"
@@ -199,25 +197,17 @@ def read_reference(run: Run) -> Reference | None:
     RunError
         If the file is there and cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = run.path / NAME
     if not path.is_file():
         return None
+    arrays, _ = read_arrays(path, FORMAT)
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if metadata.get("format") != FORMAT:
-            raise RunError(
-                f"{printable(path)} has the format {metadata.get('format')!r}; this PhotoFlux reads {FORMAT}."
-            )
         values = {respect: arrays[respect] for respect in RESPECTS if respect in arrays}
         kinds = {respect: arrays[_KINDS + respect] for respect in values}
         for respect, found in values.items():
             if found.shape != kinds[respect].shape or found.ndim != 1:
                 raise ValueError(f"{respect} has the shapes {found.shape} and {kinds[respect].shape}")
         space = Space(*(arrays[_SPACE + part] for part in _PARTS)) if "features" in values else None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{printable(path)} cannot be read: {error}. Take another copy of the run.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, error) from error
     return Reference(values, kinds, space)

@@ -18,7 +18,7 @@ import numpy as np
 from photoflux.data.duplicates import distinct_looks, looks_like
 from photoflux.data.prepared import SPLITS, PreparedDataset, open_prepared
 from photoflux.errors import DataError, RunError
-from photoflux.model.weights import fingerprint_of, read_weights_of, write_arrays
+from photoflux.model.weights import damaged, fingerprint_of, read_arrays, read_weights_of, write_arrays
 from photoflux.runs.run import Run, load_run
 from photoflux.system.names import printable
 
@@ -152,20 +152,12 @@ def read_seen(folder: Path) -> Seen | None:
     RunError
         If it cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / NAME
     if not path.is_file():
         return None
+    arrays, metadata = read_arrays(path, FORMAT)
+    left_out = {name.removeprefix(_LEFT_OUT): arrays[name] for name in arrays if name.startswith(_LEFT_OUT)}
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if metadata.get("format") != FORMAT:
-            raise RunError(
-                f"{printable(path)} has the format {metadata.get('format')!r}; this PhotoFlux reads {FORMAT}."
-            )
-        left_out = {name.removeprefix(_LEFT_OUT): arrays[name] for name in arrays if name.startswith(_LEFT_OUT)}
         return Seen(
             arrays["train"],
             arrays["validation"],
@@ -174,8 +166,8 @@ def read_seen(folder: Path) -> Seen | None:
             arrays.get("validation.looks", _NONE),
             left_out,
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{printable(path)} cannot be read: {error}. Take another copy of the run.") from error
+    except KeyError as error:
+        raise damaged(path, error) from error
 
 
 def seen_by(run: Run) -> Seen:

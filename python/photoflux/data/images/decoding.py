@@ -80,7 +80,7 @@ def decode_parts(
     """Decode a file or a member of an archive part by part, a page at a time, as `decode_file` does.
 
     The parts are the same each time. Without `hashed` there are no perceptual hashes, which find duplicates and take
-    a third of the time of a small image.
+    time.
 
     Raises
     ------
