@@ -269,6 +269,55 @@ def test_a_png_without_its_end_and_one_without_pixels(tmp_path: Path):
         assert decode_file(tmp_path / "a.png", Shape(3, 12, 16)).images == [], cut
 
 
+# Bits and type of the colours, columns, and the bytes of a row.
+@pytest.mark.parametrize(
+    ("bits", "colours", "width", "row"), [(8, 2, 7, 21), (1, 0, 9, 2), (4, 3, 5, 3), (16, 6, 3, 24)]
+)
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_png_whose_data_ends_before_its_last_row(tmp_path: Path, bits: int, colours: int, width: int, row: int,
+                                                   dark: bool):  # fmt: skip
+    header = struct.pack(">IIBBBBB", width, 6, bits, colours, 0, 0, 0)
+    palette = chunk(b"PLTE", bytes(range(48))) if colours == 3 else b""
+    rows = (b"\0" + bytes([0 if dark else 0x51]) * row) * 6
+
+    def read(data: bytes, more: int) -> bool:
+        packed = zlib.compress(data)
+        # In several chunks, as large files have it.
+        chunks = b"".join(chunk(b"IDAT", packed[at : at + 5]) for at in range(0, len(packed), 5))
+        (tmp_path / "a.png").write_bytes(
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + chunks + chunk(b"IEND", b"")
+        )
+        decoded = decode_file(tmp_path / "a.png", Shape(3, 8, 8))
+        assert bool(decoded.images) is not bool(decoded.rejected), more
+        return bool(decoded.images)
+
+    assert read(rows, 0)
+    assert read(rows * 2, 1)
+    for missing in range(1, 6):
+        assert not read(rows[: -missing * (row + 1)], -missing), missing
+
+
+def test_an_interlaced_png_whose_data_ends_between_two_passes(tmp_path: Path):
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    for width, height in ((1, 1), (3, 2), (16, 12), (9, 17)):
+        pixels = np.random.default_rng(1).integers(1, 256, (height, width, 3), dtype=np.uint8)
+        data = [
+            b"".join(b"\0" + line.tobytes() for line in pixels[y::down, x::across] if line.size)
+            for x, y, across, down in passes
+        ]
+        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1)
+        for number in range(1, 8):
+            packed = zlib.compress(b"".join(data[:number]))
+            (tmp_path / "a.png").write_bytes(
+                b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+            )
+            decoded = decode_file(tmp_path / "a.png", Shape(3, height, width))
+            if any(data[number:]):
+                assert decoded.images == []
+            else:
+                assert np.array_equal(decoded.images[0].pixels.transpose(1, 2, 0), pixels)
+
+
 def test_transparency_is_kept_and_noted_where_it_is_damaged(tmp_path: Path):
     image = Image.new("RGB", (16, 12), (9, 8, 7))
     values = struct.pack(">HHH", 9, 8, 7)

@@ -20,6 +20,7 @@ from photoflux.data.images.libraries import library_for
 from photoflux.data.images.members import Member
 from photoflux.data.images.opening import Source, open_first, opened, source_of
 from photoflux.data.images.pdf import Pdf
+from photoflux.data.images.png import lacks_rows
 from photoflux.data.images.samples import picture_of_samples
 from photoflux.data.images.tiffs import AS_SAMPLES, not_unpacked
 
@@ -162,6 +163,8 @@ def _loaded(image: Image.Image, source: Source, side: int | None) -> Image.Image
     """Load the pixels; of a JPEG without its end marker if none of them is missing."""
     if source.kind != "JPEG":
         image.load()
+        if source.kind == "PNG" and lacks_rows(image, source.file):
+            raise RefusedError("broken PNG: rows are missing at the end of its data")
         return image
     try:
         image.load()

@@ -1,9 +1,12 @@
-"""PNG: removes comments and colour profiles before Pillow would inflate them."""
+"""PNG: removes comments and colour profiles before Pillow would inflate them; checks that no rows are missing."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
+
+from PIL import Image
 
 from photoflux.data.images.pieces import Span, joined
 
@@ -14,6 +17,11 @@ _PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 _ORIENTED = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 _ORIENTED_BYTES = 1 << 17
 _ORIENTED_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+# Values of a pixel by the type of its colours; first column and row, and the steps, of each pass of an interlaced PNG.
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_WHOLE = ((0, 0, 1, 1),)
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_BLOCK = 1 << 18
 DAMAGED_TRANSPARENCY = "its transparency is damaged and was left out"
 
 
@@ -72,6 +80,48 @@ def strip_png(file: BinaryIO) -> Png:
             break
         place += whole
     return Png(joined(file, pieces), bits, significant, note)
+
+
+def lacks_rows(image: Image.Image, file: BinaryIO) -> bool:
+    """Whether rows are missing of a loaded PNG whose compressed data comes to its end, which no decoder says.
+
+    Where they are missing the image has zeros; only one with a last row of zeros, or interlaced, costs another look.
+    """
+    interlaced = bool(image.info.get("interlace"))
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    if not interlaced and last.tobytes().strip(b"\0"):
+        return False
+    file.seek(_SIGNATURE + 8)
+    header = file.read(13)
+    bits, channels = header[8], _CHANNELS[header[9]]
+    expected = 0
+    for column, row, across, down in _ADAM7 if interlaced else _WHOLE:
+        width, height = -(-(image.width - column) // across), -(-(image.height - row) // down)
+        if width > 0:
+            # Each row begins with the byte of its filter.
+            expected += height * (1 + -(-width * bits * channels // 8))
+    return sum(_inflated(file, expected)) < expected
+
+
+def _inflated(file: BinaryIO, most: int) -> Iterator[int]:
+    """Yield the lengths of the pieces of the inflated data, up to a number of bytes."""
+    inflater = zlib.decompressobj()
+    place = _SIGNATURE
+    while most > 0:
+        file.seek(place)
+        header = file.read(8)
+        if len(header) < 8:
+            return
+        length, name = int.from_bytes(header[:4], "big"), header[4:]
+        left = length if name == b"IDAT" else 0
+        while left > 0 and (packed := file.read(min(left, _BLOCK))):
+            left -= len(packed)
+            while packed and most > 0:
+                size = len(inflater.decompress(packed, _BLOCK))
+                packed = inflater.unconsumed_tail
+                most -= size
+                yield size
+        place += length + 12
 
 
 def _add(pieces: list[bytes | Span], span: Span) -> None:
