@@ -35,6 +35,20 @@ SPELLINGS = [
     ("Trainingsdaten", "Validierungsdaten", "Testdaten"),
     ("entrenamiento", "validación", "prueba"),
     ("train (1)", "val (1)", "test (1)"),
+    ("train", "cross validation", "hold-out"),
+    ("train", "CV", "unseen"),
+    ("TrainImages", "ValImages", "TestImages"),
+    ("Training", "PublicEval", "PrivateTest"),
+    ("trainA", "valA", "testA"),
+    ("train_full", "dev_small", "final_test"),
+    ("Lerndaten", "Validierungsdaten", "Prüfdaten"),
+    ("Lernmenge", "Validierungsmenge", "Prüfung"),
+    ("entraîné", "validation", "essai"),
+    ("addestramento", "convalida", "verifica"),
+    ("treino", "avaliação", "teste"),
+    ("Обучающая выборка", "Валидационная выборка", "Тестовая выборка"),
+    ("训练集", "验证集", "测试集"),
+    ("訓練データ", "検証データ", "テストデータ"),
 ]
 
 
@@ -54,6 +68,7 @@ def test_two_parts_and_several_of_one():
     [
         ["train"], ["train", "car", "bus"], ["test", "val"], ["training shoes", "test tubes"], ["Photo", "Text"],
         ["train_photo", "train_text"], ["valid", "invalid"], [], ["development", "nature"], ["1", "2"],
+        ["tr", "te", "de"], ["train_test", "train_val"], ["a", "b"], ["訓", "試"], ["Trainstation", "Teststrecke"],
     ],
 )  # fmt: skip
 def test_what_is_no_split(names: list[str]):
