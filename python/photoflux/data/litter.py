@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from typing import Any
 
@@ -16,7 +17,7 @@ _FILES = {
         ".DS_Store", ".directory", "Thumbs.db", "Thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db",
         "desktop.ini", "Picasa.ini", ".picasa.ini", "ZbThumbnail.info", "pspbrwse.jbf", "sthumbs.dat",
         "digikam4.db", "thumbnails-digikam.db", "recognition.db", "similarity.db",
-        "SYNOINDEX_MEDIA_INFO", "SynologyPhoto.db",
+        "SYNOINDEX_MEDIA_INFO", "SynologyPhoto.db", "BridgeCache", "BridgeCacheT", "Folder.htt", "sync.ffs_db",
     )
 }  # fmt: skip
 _FOLDERS = {
@@ -26,8 +27,22 @@ _FOLDERS = {
         "#snapshot", "~snapshot", ".snapshot", "__MACOSX", ".AppleDouble", ".Trash", ".Trashes", ".thumbnails",
         ".ipynb_checkpoints", ".git", ".picasaoriginals", "$RECYCLE.BIN", "System Volume Information", "lost+found",
         "Network Trash Folder", "Temporary Items", "TheVolumeSettingsFolder", "__pycache__",
+        "@sharesnap", "_vti_cnf", "_gsdata_", "recycle.bin",
     )
 }  # fmt: skip
+# Names with something of their own before or behind what is always the same, and how they are counted.
+_FILES_LIKE = (
+    (re.compile(r".*:zone\.identifier"), "*:Zone.Identifier"),
+    (re.compile(r"~\$.*\.(doc|dot|xls|xlt|ppt|pot|vsd|pub)\w?"), "~$*"),
+    (re.compile(r".*@syno(resource|eastream)"), "*@SynoResource"),
+    (re.compile(r"adobe bridge cache.*\.bct?"), "Adobe Bridge Cache"),
+)
+_FOLDERS_LIKE = (
+    (re.compile(r".*\.lrdata"), "*.lrdata"),
+    (re.compile(r"found\.\d{3}"), "FOUND.*"),
+    (re.compile(r".*@synoeastream"), "*@SynoEAStream"),
+    (re.compile(r"\.trash-.*"), ".Trash-*"),
+)
 # Recycle bins of old Windows systems, whose names a class may have (of waste, say): known by what is in them.
 _BINS = {"recycler": "RECYCLER", "recycled": "RECYCLED"}
 _IN_BINS = ("s-1-", "info2", "desktop.ini")
@@ -50,12 +65,17 @@ def litter(name: str, path: str, *, folder: bool) -> str | None:
     if folder:
         if lower in _BINS:
             return _BINS[lower] if _is_bin(path) else None
-        known = _FOLDERS.get(lower) or (".Trash-*" if lower.startswith(".trash-") else None)
-        return known or ("hidden folders" if name.startswith(".") else None)
+        return (
+            _FOLDERS.get(lower) or _like(lower, _FOLDERS_LIKE) or ("hidden folders" if name.startswith(".") else None)
+        )
     if name == _ICON:
         return "Icon"
     known = _FILES.get(lower) or ("._*" if name.startswith("._") else None)
-    return known or ("hidden files" if name.startswith(".") else None)
+    return known or _like(lower, _FILES_LIKE) or ("hidden files" if name.startswith(".") else None)
+
+
+def _like(name: str, patterns: tuple[tuple[re.Pattern[str], str], ...]) -> str | None:
+    return next((what for pattern, what in patterns if pattern.fullmatch(name)), None)
 
 
 def own_folder(path: str, names: set[str]) -> str | None:

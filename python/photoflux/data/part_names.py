@@ -24,8 +24,8 @@ _NAMES = {
     ),
     TEST: (
         "test", "testing", "tests", "tst", "heldout", "holdout", "unseen", "prueba", "pruebas", "teste", "testes",
-        "testen", "essai", "essais", "prufung", "prufen", "pruf", "verifica", "prova", "toets", "тест", "тестовая", "测试",
-        "測試", "テスト", "테스트", "시험",
+        "testen", "essai", "essais", "prufung", "prufen", "pruf", "verifica", "prova", "toets", "тест",
+        "тестовая", "测试", "測試", "テスト", "테스트", "시험",
     ),
 }  # fmt: skip
 # The second of two parts whichever the other is: to validate on where there is something to test on too.

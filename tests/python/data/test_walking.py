@@ -203,6 +203,8 @@ IGNORED_NAMES = [
     "@EADIR/x.png", "#recycle/x.png", "@Recycle/x.png", ".@__thumb/x.png", "@__thumb/x.png", "#snapshot/x.png",
     "__MACOSX/x.png", ".AppleDouble/x.png", ".picasaoriginals/x.png", "$RECYCLE.BIN/x.png", "$Recycle.Bin/x.png",
     "RECYCLER/S-1-5-21-1/x.png", "System Volume Information/x.png", "lost+found/x.png",
+    "1.png:Zone.Identifier", "~$page.docx", "x.jpg@SynoResource", "Adobe Bridge Cache.bct", "BridgeCacheT",
+    "Mine Previews.lrdata/x.jpg", "FOUND.000/x.jpg", "x@SynoEAStream/x.jpg", "_vti_cnf/x.jpg", "_gsdata_/x.jpg",
 ]  # fmt: skip
 
 
@@ -221,7 +223,18 @@ def test_what_is_not_the_users_data_is_ignored_everywhere(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize(
-    "name", ["Thumbs/a.png", "runs/a.png", "Icon/a.png", "recycler/a.png", "Desktop/a.png", "thumbs.png", "git/a.png"]
+    "name",
+    [
+        "Thumbs/a.png",
+        "runs/a.png",
+        "Icon/a.png",
+        "recycler/a.png",
+        "Desktop/a.png",
+        "thumbs.png",
+        "git/a.png",
+        "Found/a.png",
+        "~a.png",
+    ],
 )
 def test_a_class_is_never_ignored_for_its_name(tmp_path: Path, name: str):
     assert list(of_kind(touch(tmp_path, name), FILE)) == [name]
