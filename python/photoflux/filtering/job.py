@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from photoflux.data.images.formats import RefusedError
 from photoflux.data.images.helpers import Source
@@ -56,6 +56,15 @@ def fingerprint_of_model(run: Run, weights: str) -> str:
     return hashlib.sha256(f"{weights} {backbone} {run.shape} {run.classes}".encode()).hexdigest()[:16]
 
 
+class _Begun(NamedTuple):
+    """A source of which not all items are recorded: its number in the ledger, the pages that are, earlier pictures."""
+
+    source: int
+    new: bool
+    pages: set[int]
+    places: dict[int, str]
+
+
 class Job:
     """A job in its folder, which this process has claimed.
 
@@ -87,7 +96,7 @@ class Job:
         self._staging = folder / ".placing"
         self.copied = 0  # pictures that could not be linked
         self._changed = True  # since the results were written
-        self._begun: dict[int, tuple[Entry, int, set[int], dict[int, str]]] = {}
+        self._begun: dict[int, _Begun] = {}
         self._given: dict[int, Entry] = {}
         self._next = 0
         self._unread: deque[tuple[int, Entry]] = deque()
@@ -193,22 +202,22 @@ class Job:
         """Record what was met that is not opened, as far as all sources before it are recorded."""
         while self._unread and self._unread[0][0] <= finished:
             _, entry = self._unread.popleft()
-            source = self.ledger.source(entry.key, entry.size, entry.mtime_ns)
+            source, new = self.ledger.source(entry.key, entry.size, entry.mtime_ns)
             failed = [Item(0, FAILED, "", None, None, None, "", entry.reason, None)] if entry.reason else []
             self._keep(source, failed)
-            self._complete(source, {item.page for item in failed})
+            self._complete(source, new, {item.page for item in failed})
 
     def _one(self, scored: Scored) -> None:
         entry = self._given[scored.number]
         if scored.number not in self._begun:
-            source = self.ledger.source(entry.key, entry.size, entry.mtime_ns)
-            self._begun[scored.number] = (entry, source, set(), self.ledger.places_of(source))
-        _, source, pages, places = self._begun[scored.number]
+            source, new = self.ledger.source(entry.key, entry.size, entry.mtime_ns)
+            self._begun[scored.number] = _Begun(source, new, set(), {} if new else self.ledger.places_of(source))
+        source, new, pages, places = self._begun[scored.number]
         pages.add(scored.page)
         item = self._item(entry, scored, places.get(scored.page))
         self._keep(source, [item])
         if scored.last:
-            self._complete(source, pages)
+            self._complete(source, new, pages)
             del self._begun[scored.number], self._given[scored.number]
             self._delete_copy(entry)
 
@@ -266,9 +275,11 @@ class Job:
         self.ledger.record(source, items, self.model)
         self._changed = True
 
-    def _complete(self, source: int, pages: set[int]) -> None:
-        for place in self.ledger.complete(source, pages):
-            self._take_away(place)
+    def _complete(self, source: int, new: bool, pages: set[int]) -> None:
+        if not new:
+            for place in self.ledger.forget_others(source, pages):
+                self._take_away(place)
+        self.ledger.complete(source)
 
     def _delete_copy(self, entry: Entry) -> None:
         if isinstance(entry.source, Member) and entry.source.file != entry.source.archive:

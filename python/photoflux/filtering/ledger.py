@@ -221,8 +221,8 @@ class Ledger:
             known: tuple[int, int] | None = self._base.execute(query, key.blobs()).fetchone()
         return known == (size, mtime_ns)
 
-    def source(self, key: SourceKey, size: int, mtime_ns: int) -> int:
-        """Return the number of a source, new or known; what is here of one that has changed becomes stale.
+    def source(self, key: SourceKey, size: int, mtime_ns: int) -> tuple[int, bool]:
+        """Return the number of a source, and whether it is new; what is here of one that has changed becomes stale.
 
         In a transaction, as all that is done for each item: its errors are told there.
         """
@@ -233,12 +233,12 @@ class Ledger:
             values = (*blobs, size, mtime_ns)
             number = execute("INSERT INTO sources VALUES (NULL, ?, ?, ?, ?, ?, 0)", values).lastrowid
             assert number is not None
-            return number
+            return number, True
         number, *known = found
         if known != [size, mtime_ns]:
             execute("UPDATE items SET state = ? WHERE source = ?", (STALE, number))
         execute("UPDATE sources SET size = ?, mtime_ns = ?, complete = 0 WHERE id = ?", (size, mtime_ns, number))
-        return int(number)
+        return int(number), False
 
     def record(self, source: int, items: Iterable[Item], model: str) -> None:
         """Write items of a source, in place of what was known of them."""
@@ -251,14 +251,17 @@ class Ledger:
                 (source, *item[:3], model, *item[3:], _folded(item.place)),
             )
 
-    def complete(self, source: int, pages: Iterable[int]) -> list[str]:
-        """Note that all items of a source are here; return where pictures are of items that it has no longer."""
+    def complete(self, source: int) -> None:
+        """Note that all items of a source are here."""
+        self._base.execute("UPDATE sources SET complete = 1 WHERE id = ?", (source,))
+
+    def forget_others(self, source: int, pages: Iterable[int]) -> list[str]:
+        """Delete the items of a source of all pages but these; return where the pictures of them are."""
         there, execute = set(pages), self._base.execute
         rows = execute("SELECT page, place FROM items WHERE source = ?", (source,)).fetchall()
         gone = [(page, place) for page, place in rows if page not in there]
         for page, _ in gone:
             execute("DELETE FROM items WHERE source = ? AND page = ?", (source, page))
-        execute("UPDATE sources SET complete = 1 WHERE id = ?", (source,))
         return [place for _, place in gone if place is not None]
 
     def places_of(self, source: int) -> dict[int, str]:

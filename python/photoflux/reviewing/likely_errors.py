@@ -67,7 +67,8 @@ def _fill(
                 key, page = _source(prepared, folder, row["path"], position)
                 size = int(row["width"]), int(row["height"])
                 item = Item(page, DONE, row["sha256"], *size, score, run.classes[label], "", None)
-                ledger.record(ledger.source(key, -1, -1), [item], model)
+                source, _ = ledger.source(key, -1, -1)
+                ledger.record(source, [item], model)
         ledger.keep(model=[model, prepared.fingerprint])
 
 

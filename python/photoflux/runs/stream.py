@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ from photoflux.engines.base import Model
 BLOCK = 32
 # Blocks that are decoded ahead, and seconds after which one is scored that is not full.
 _AHEAD, _PATIENCE = 4, 1.0
+# Seconds between two looks whether there is room again for what is decoded.
+_LOOK = 0.005
 
 
 def logits_in_blocks(model: Model, pixels: Sequence[np.ndarray]) -> np.ndarray:
@@ -43,14 +45,14 @@ class _End(NamedTuple):
 
 def decoded_ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[list[Delivery], None, None]:
     """Decode in a thread, and yield what was decoded in blocks of up to `BLOCK` images and reasons."""
-    ready: queue.Queue[Delivery | _End] = queue.Queue(_AHEAD * BLOCK)
+    # One without a limit of its own takes a fraction of the time; the limit is looked at here.
+    ready: queue.SimpleQueue[Delivery | _End] = queue.SimpleQueue()
     stopped = threading.Event()
 
     def put(item: Delivery | _End) -> None:
-        while not stopped.is_set():
-            with suppress(queue.Full):
-                ready.put(item, timeout=0.2)
-                return
+        while ready.qsize() >= _AHEAD * BLOCK and not stopped.wait(_LOOK):
+            pass
+        ready.put(item)
 
     def take() -> None:
         error: BaseException | None = None
@@ -74,7 +76,7 @@ def decoded_ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[li
         thread.join()
 
 
-def _blocks(ready: queue.Queue[Any]) -> Iterator[list[Delivery]]:
+def _blocks(ready: queue.SimpleQueue[Any]) -> Iterator[list[Delivery]]:
     block: list[Delivery] = []
     room, began = BLOCK, time.monotonic()
     while True:

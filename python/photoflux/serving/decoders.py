@@ -170,10 +170,11 @@ class DecoderThread:
         for connection, worker in workers.items():
             if connection in ready:
                 try:
-                    message = worker.helper.receive()
+                    messages = worker.helper.receive()
                 except EOFError:
                     self._lost(worker)
-                else:
+                    continue
+                for message in messages:
                     self._take(worker, message)
             elif worker.helper.left() == 0:
                 worker.helper.end_late()
@@ -199,9 +200,9 @@ class DecoderThread:
         task.dropped = task.dropped or now
         return max(0.0, task.dropped + _GRACE - now)
 
-    def _take(self, worker: _Worker, message: Message | None) -> None:
+    def _take(self, worker: _Worker, message: Message) -> None:
         task = worker.task
-        if message is None or task is None:
+        if task is None:
             return
         worker.sent += 1
         if message.part is None:

@@ -24,9 +24,10 @@ def printable(name: str | os.PathLike[str]) -> str:
     >>> print(printable("a\tb\udcff.png"))
     a\tb\xff.png
     """
-    return "".join(
-        _escaped(letter) if unicodedata.category(letter) in _UNSEEN else letter for letter in os.fspath(name)
-    )
+    text = os.fspath(name)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(letter) if unicodedata.category(letter) in _UNSEEN else letter for letter in text)
 
 
 def quoted(name: str | os.PathLike[str]) -> str:

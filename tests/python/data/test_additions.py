@@ -59,7 +59,7 @@ def label(tmp_path: Path) -> Callable[..., Path]:
             sha256 = inner.get("sha256")
             if sha256 is None:
                 sha256 = next(i.sha256 for i in decode_file(path, Shape(3, 8, 8)).images if i.page == page)
-            number = ledger.source(key, 1, 1)
+            number, _ = ledger.source(key, 1, 1)
             ledger.record(number, [Item(page, DONE, str(sha256), 20, 18, 0.5, "uncertain", "", None)], "m")
             assert ledger.label(number, page, said)
         ledger.close()

@@ -165,6 +165,27 @@ def test_many_files_that_kill(folder: Path, deadly: None):
     assert {reason for result in results for _, reason in result.rejected} == {KILLED}
 
 
+def test_a_large_image_beside_a_file_that_kills(folder: Path, deadly: None):
+    """Nobody knows which of the two the process died of, so that both are decoded alone."""
+    (folder / "01.png").rename(folder / "killer.png")
+    Image.new("1", (10_000, 5_001), 1).save(folder / "large.png")
+    paths = [folder / name for name in ("00.png", "killer.png", "large.png", "02.png", "03.png")]
+    results = decode(paths, 2)
+    assert [result.rejected for result in results] == [[], [(0, KILLED)], [], [], []]
+    assert results[2].images[0].width == 10_000
+
+
+def test_ends_of_files_are_told_together_and_pages_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(helpers, "_SOON", 600.0)
+    monkeypatch.setattr(helpers, "TOGETHER", 3)
+    lasts = [True, True, False, False, True, True, True, True]
+    messages = [helpers.Message(k, None, last) for k, last in enumerate(lasts)]
+    together = list(helpers._together(iter(messages)))
+    assert [[message.file for message in some] for some in together] == [[0, 1, 2], [3], [4, 5, 6], [7]]
+    monkeypatch.setattr(helpers, "_SOON", -1.0)
+    assert [len(some) for some in helpers._together(iter(messages))] == [1] * 8
+
+
 def test_a_helper_killed_from_outside_costs_nothing(folder: Path):
     paths = sorted(folder.iterdir()) * 3
     killed = 0

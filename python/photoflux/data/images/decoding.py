@@ -93,6 +93,7 @@ def decode_parts(
             # Never around a `yield`: what it changes must not be seen by whoever takes the parts.
             with quiet():
                 kind = recognise(file)
+            with quiet(kind):
                 document = document_of(kind, file)
             with document:
                 yield from _decode_pages(document, shape, large, hashed)
@@ -110,13 +111,13 @@ def left_out(page: int, why: str) -> DecodedFile:
 
 def _decode_pages(document: Document, shape: Shape, large: bool, hashed: bool) -> Iterator[DecodedFile]:
     if document.pages == 1:
-        with quiet():
+        with quiet(document.kind):
             only = _decode_page(document, 0, shape, large, hashed)
         yield only
         return
     for page in range(1, min(document.pages, MAX_PAGES) + 1):
         try:
-            with quiet():
+            with quiet(document.kind):
                 part = _decode_page(document, page, shape, large, hashed)
         except TooLargeError:
             raise

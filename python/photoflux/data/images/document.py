@@ -107,9 +107,12 @@ def check_pixels(width: int, height: int) -> None:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Pillow's warnings and its own pixel limit: both become a reason or nothing, never a leak."""
-    with LOCK, warnings.catch_warnings(), more_kinds():
+def quiet(kind: str = "") -> Iterator[None]:
+    """Silence Pillow's warnings and its own pixel limit: both become a reason or nothing, never a leak.
+
+    It reads files of a kind; of TIFF, more kinds of values than Pillow alone would open.
+    """
+    with LOCK, warnings.catch_warnings(), more_kinds() if kind == "TIFF" else contextlib.nullcontext():
         warnings.simplefilter("ignore")
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None

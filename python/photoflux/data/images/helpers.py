@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +24,8 @@ from photoflux.data.shape import Shape
 _PATIENCE = 10
 # Bytes that a process may take beyond those of its start, and one for large images.
 MEMORY, MEMORY_LARGE = 2 << 30, 8 << 30
+# Files of which it tells at once if they are decoded within `_SOON` seconds: a message costs both sides time.
+TOGETHER, _SOON = 8, 0.01
 
 Source = Path | Member
 
@@ -53,7 +55,7 @@ class Helper:
     Attributes
     ----------
     todo : deque of int
-        The files that it was given and has not finished, the one under way first.
+        The files that it was given and has not told the end of; the one under way is among the first `TOGETHER`.
     ready : bool
         Whether it has ever said anything; one that ends before could not be started.
 
@@ -88,8 +90,8 @@ class Helper:
         with contextlib.suppress(OSError):
             self.connection.send(files)
 
-    def receive(self) -> Message | None:
-        """Wait for the next part of a file; the first answer is None, when the process is ready.
+    def receive(self) -> list[Message]:
+        """Wait for the next parts of files; the first answer, when the process is ready, has none.
 
         Raises
         ------
@@ -97,15 +99,16 @@ class Helper:
             If the process has ended.
         """
         try:
-            message: Message | None = self.connection.recv()
+            messages: list[Message] = self.connection.recv()
         # In the middle of a message its end is an OSError.
         except OSError as error:
             raise EOFError from error
         self.ready = True
         self._since = time.monotonic()
-        if message is not None and message.last:
-            self.todo.popleft()
-        return message
+        for message in messages:
+            if message.last:
+                self.todo.popleft()
+        return messages
 
     def left(self) -> float:
         """Return the seconds that are left for the part under way, 0 or more."""
@@ -143,11 +146,25 @@ def _help(connection: Connection, shape: Shape, large: bool, hashed: bool) -> No
     threading.Thread(target=end_with_parent, daemon=True).start()
     bound_memory(MEMORY_LARGE if large else MEMORY)
     with contextlib.suppress(EOFError, OSError):
-        connection.send(None)
+        connection.send([])
         while True:
-            for index, source in connection.recv():
-                for message in _messages(index, source, shape, large, hashed):
-                    connection.send(message)
+            given: list[tuple[int, Source]] = connection.recv()
+            parts = (part for index, source in given for part in _messages(index, source, shape, large, hashed))
+            for messages in _together(parts):
+                connection.send(messages)
+
+
+def _together(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    """Gather the ends of files; what is not a file's last part is not kept waiting, since the next may be fatal."""
+    gathered: list[Message] = []
+    began = time.monotonic()
+    for message in messages:
+        gathered.append(message)
+        if not message.last or len(gathered) == TOGETHER or time.monotonic() - began > _SOON:
+            yield gathered
+            gathered, began = [], time.monotonic()
+    if gathered:
+        yield gathered
 
 
 def bound_memory(most: int) -> None:

@@ -38,8 +38,11 @@ def strip_jpeg(file: BinaryIO) -> BinaryIO:
     """Return a JPEG without comments and application segments, those with the orientation and colour space apart."""
     pieces: list[bytes | Span] = [(0, 2)]
     oriented: set[bytes] = set()
+    whole = True
     for marker, place, length in _segments(file):
         if marker == _START_OF_SCAN:
+            if whole:
+                break
             file.seek(0, 2)
             return joined(file, [*pieces, (place, file.tell() - place)])
         file.seek(place + 4)
@@ -52,9 +55,10 @@ def strip_jpeg(file: BinaryIO) -> BinaryIO:
                 marker == _ADOBE and data[:5] == b"Adobe" and length >= 16
             )
             if not sound:
+                whole = False
                 continue
         pieces.append((place, length))
-    # What comes before the first scan cannot be followed: the decoder says what is wrong.
+    # Nothing is to be removed, or what comes before the first scan cannot be followed: the decoder says what is wrong.
     file.seek(0)
     return file
 

@@ -66,9 +66,10 @@ def read_page(source: Path | Member, page: int, *, dpi: int = DPI, side: int | N
     """
     kind = "file"
     try:
-        with opened(source) as file, quiet():
-            kind = recognise(file)
-            with document_of(kind, file) as document:
+        with opened(source) as file:
+            with quiet():
+                kind = recognise(file)
+            with quiet(kind), document_of(kind, file) as document:
                 if not 0 <= page <= document.pages:
                     raise RefusedError(f"has {document.pages} pages, and none with the number {page}")
                 picture = document.picture(0 if document.pages == 1 else page or 1, side=side, most=None, dpi=dpi)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from photoflux.data.checks import check_whole
-from photoflux.data.images.decoding import DecodedFile, decode_parts, left_out
-from photoflux.data.images.helpers import Helper, Source
+from photoflux.data.images.decoding import DecodedFile, TooLargeError, decode_parts, left_out
+from photoflux.data.images.helpers import TOGETHER, Helper, Source
 from photoflux.data.shape import Shape
 
 FEW = 200
@@ -203,17 +203,16 @@ class Decoders:
         for connection in ready:
             helper = by_connection[connection]  # type: ignore[index]
             try:
-                message = helper.receive()
+                messages = helper.receive()
             except EOFError:
                 self._replace(helper)
                 continue
-            if message is None:
-                continue
-            if message.part is None:
-                self.alone[message.file] = None
-                continue
-            self.received[message.file] += 1
-            found.append(Delivery(message.file, self.sources[message.file], message.part, message.last))
+            for message in messages:
+                if message.part is None:
+                    self.alone[message.file] = None
+                    continue
+                self.received[message.file] += 1
+                found.append(Delivery(message.file, self.sources[message.file], message.part, message.last))
         for helper in helpers:
             if helper.connection not in ready and helper.left() == 0 and not helper.connection.poll():
                 helper.end_late()
@@ -221,11 +220,11 @@ class Decoders:
         return found
 
     def _replace(self, helper: Helper) -> None:
-        """Go on without a helper that has died: the file that it was reading is suspected, the others are not."""
+        """Go on without a helper that has died: suspected are the files of which it may have been reading one."""
         self.helpers.remove(helper)
         files = helper.todo
         if helper.ready:
-            if files:
+            for _ in range(min(TOGETHER, len(files))):
                 self.alone[files.popleft()] = helper.why_it_ended()
             self._start(1)
         helper.end()
@@ -233,15 +232,19 @@ class Decoders:
 
     def _alone(self, index: int) -> Iterator[Delivery]:
         reason = self.alone[index]
-        for _ in range(2 if reason is None else 1):
+        large, tries = reason is None, 0
+        while tries < (2 if large else 1):
+            tries += 1
             try:
-                helper = self._helper(large=True)
+                helper = self._helper(large=large)
             except OSError:
                 break
             try:
                 helper.give([(index, self.sources[index])])
                 yield from self._parts_of(helper, index)
                 return
+            except TooLargeError:
+                large, tries, reason = True, 0, None
             except EOFError:
                 reason = helper.why_it_ended() if helper.ready else reason
             finally:
@@ -252,7 +255,15 @@ class Decoders:
             yield Delivery(index, self.sources[index], left_out(0, reason), last=True)
 
     def _parts_of(self, helper: Helper, index: int) -> Iterator[Delivery]:
-        """Yield the parts that were not received before; a file has the same parts each time."""
+        """Yield the parts that were not received before; a file has the same parts each time.
+
+        Raises
+        ------
+        EOFError
+            If the helper has ended.
+        TooLargeError
+            If it comes to an image that takes a process with more memory.
+        """
         count, last = 0, False
         while not last:
             if not wait([helper.connection], min(_LOOK, helper.left())):
@@ -260,15 +271,14 @@ class Decoders:
                     helper.end_late()
                     raise EOFError
                 continue
-            message = helper.receive()
-            if message is None:
-                continue
-            assert message.part is not None
-            last = message.last
-            count += 1
-            if count > self.received[index]:
-                self.received[index] = count
-                yield Delivery(index, self.sources[index], message.part, last)
+            for message in helper.receive():
+                if message.part is None:
+                    raise TooLargeError
+                last = message.last
+                count += 1
+                if count > self.received[index]:
+                    self.received[index] = count
+                    yield Delivery(index, self.sources[index], message.part, last)
 
     def _here(self, index: int) -> Iterator[Delivery]:
         source, before = self.sources[index], None
