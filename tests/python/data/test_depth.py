@@ -103,6 +103,7 @@ def scaled(white: float, kind: Any, black: float = 0, picture: np.ndarray = STEP
 BOTH = ("<", ">")
 FROM_TO = {340: ("h", -500), 341: ("h", 500)}
 FEW_SHADES = {"png 1 ": 1, "png 2 ": 3, "png 4 ": 15, "tiff 1 ": 1, "tiff 1,": 1, "tiff 2 ": 3, "tiff 4,": 15}
+RAMP = tuple(range(0, 65536, 257))
 TWELVE, STRETCHED = "end below 4096, so it was read as 12-bit", "were stretched"
 # What is written, and a part of the note, or None: the picture comes out in every row.
 GREYS: dict[str, tuple[bytes, str | None]] = {
@@ -118,6 +119,17 @@ GREYS: dict[str, tuple[bytes, str | None]] = {
     "png 12 in 16, sBIT": (png(scaled(4095, np.uint16), 16, 0, (b"sBIT", b"\x0c")), None),
     "png 12 spread over 16, sBIT": (png(scaled(65535, np.uint16), 16, 0, (b"sBIT", b"\x0c")), None),
     "png 16 with alpha": (png(np.stack([scaled(65535, np.uint16), np.full((8, 24), 65535)], 2), 16, 4), None),
+    **{
+        f"png {bits} in 16 with alpha of {opaque}": (
+            png(np.stack([scaled((1 << bits) - 1, np.uint16), np.full((8, 24), opaque)], 2), 16, 4),
+            f"so it was read as {bits}-bit",
+        )
+        for bits, opaque in ((12, 65535), (10, 65535), (8, 65535), (12, 4095), (10, 1023))
+    },
+    "png 10 in 16 with alpha, sBIT": (
+        png(np.stack([scaled(1023, np.uint16), np.full((8, 24), 65535)], 2), 16, 4, (b"sBIT", b"\x0a\x10")),
+        None,
+    ),
     "float nan": (tiff(np.where(np.eye(8, 24), np.nan, scaled(1, "f4")).astype("f4"), 32, sample_format=3), None),
 }
 for order in BOTH:
@@ -155,6 +167,17 @@ for order in BOTH:
         ),
         f"tiff declared too little {order}": (
             tiff(scaled(4095, np.uint16), 16, order=order, tags={281: ("H", 255)}), TWELVE
+        ),
+        f"tiff 8 of no kind {order}": (tiff(scaled(255, np.uint8), 8, order=order, sample_format=4), None),
+        f"tiff 12 in 16 of no kind {order}": (tiff(scaled(4095, np.uint16), 16, order=order, sample_format=4), TWELVE),
+        f"tiff fractions that overstep {order}": (
+            tiff(scaled(1.25, "f4"), 32, order=order, sample_format=3), STRETCHED
+        ),
+        f"tiff palette {order}": (
+            tiff(scaled(255, np.uint8), 8, order=order, photometric=3, tags={320: ("H", RAMP * 3)}), None
+        ),
+        f"tiff palette of 8 bits {order}": (
+            tiff(scaled(255, np.uint8), 8, order=order, photometric=3, tags={320: ("H", tuple(range(256)) * 3)}), None
         ),
         f"tiff signed 16 {order}": (
             tiff(scaled(32767, np.int16, -32768), 16, order=order, sample_format=2), STRETCHED
@@ -212,8 +235,43 @@ COLOURED: dict[str, tuple[bytes, str | None]] = {
         png(np.concatenate([scaled(4095, np.uint16, picture=COLOURS), np.full((8, 24, 1), 65535)], 2), 16, 6), TWELVE
     ),
 }  # fmt: skip
+
+
+def opaque(white: int, value: int) -> np.ndarray:
+    return np.concatenate([scaled(white, np.uint16, picture=COLOURS), np.full((8, 24, 1), value, np.uint16)], 2)
+
+
+def apart(values: np.ndarray, order: str, photometric: int = 2, **tags: Any) -> bytes:
+    """A TIFF of 16-bit channels, each in a plane of its own."""
+    planes = values.transpose(2, 0, 1).astype(f"{order}u2")
+    count, size = len(planes), planes[0].nbytes
+    places = tuple(8 + number * size for number in range(count))
+    more = {
+        258: ("H", (16,) * count),
+        277: ("H", count),
+        284: ("H", 2),
+        273: ("I", places),
+        279: ("I", (size,) * count),
+    }
+    if tags.get("extra"):
+        more[338] = ("H", tags["extra"])
+    return tiff(values, 16, order=order, photometric=photometric, packed=planes.tobytes(), tags=more)
+
+
 for order in BOTH:
     COLOURED |= {
+        f"tiff 16 in planes {order}": (apart(scaled(65535, np.uint16, picture=COLOURS), order), None),
+        f"tiff 12 in 16 in planes {order}": (apart(scaled(4095, np.uint16, picture=COLOURS), order), TWELVE),
+        f"tiff 12 in 16 in planes with alpha {order}": (apart(opaque(4095, 65535), order, extra=2), TWELVE),
+        **{
+            f"tiff 12 in 16 with {extra} {order}": (
+                tiff(opaque(4095, 65535), 16, order=order, photometric=2, tags={338: ("H", extra)}), TWELVE
+            )
+            for extra in (0, 1, 2)
+        },
+        f"tiff 12 in 16 with alpha of 12 {order}": (
+            tiff(opaque(4095, 4095), 16, order=order, photometric=2, tags={338: ("H", 2)}), TWELVE
+        ),
         f"tiff 8 {order}": (tiff(scaled(255, np.uint8, picture=COLOURS), 8, order=order, photometric=2), None),
         f"tiff 16 {order}": (tiff(scaled(65535, np.uint16, picture=COLOURS), 16, order=order, photometric=2), None),
         f"tiff 12 in 16 {order}": (
@@ -238,6 +296,22 @@ def test_colours(tmp_path: Path, name: str):
     assert np.abs(decoded.images[0].pixels - expected).max() <= 1
     assert [page for page, _ in decoded.notes] == ([] if note is None else [0])
     assert note is None or note in decoded.notes[0][1]
+
+
+@pytest.mark.parametrize("order", BOTH)
+@pytest.mark.parametrize("white", [65535, 4095])
+def test_black_of_cmyk_is_scaled_as_its_colours_are(tmp_path: Path, order: str, white: int):
+    black = np.zeros((8, 24, 4), np.uint16)
+    black[..., 3] = white - scaled(white, np.uint16)
+    decoded = decode(tmp_path / "a", tiff(black, 16, order=order, photometric=5))
+    assert np.abs(decoded.images[0].pixels - np.rint(STEPS * 255)).max() <= 1
+    assert [TWELVE in note for _, note in decoded.notes] == ([True] if white == 4095 else [])
+
+
+def test_planes_that_are_not_read_are_named(tmp_path: Path):
+    decoded = decode(tmp_path / "a", apart(opaque(65535, 0), "<", photometric=5))
+    assert decoded.images == []
+    assert "CMYK, 4 channels of 16-bit unsigned values in separate planes, which is not read" in decoded.rejected[0][1]
 
 
 def test_compressed_and_on_a_page(tmp_path: Path):
@@ -293,6 +367,8 @@ def test_black_images_are_not_noted(tmp_path: Path):
         ((-1000, 1000), Samples(32, SIGNED), (-1000, 1000)),
         ((0.0, 200_000.0), Samples(32, FLOAT), (0, 200_000)),
         ((3.0, 3.0), Samples(32, FLOAT), (0, 255)),
+        ((0.0, 1.01), Samples(32, FLOAT), (0, 1.01)),
+        ((0.0, 2.0), Samples(32, FLOAT), (0, 255)),
         ((1e6, 1e6), Samples(32, FLOAT), (1e6, 1e6 + 1)),
         ((0, 4095), Samples(16), (0, 4095)),
         ((0, 4096), Samples(16), (0, 16383)),

@@ -5,6 +5,7 @@ The rule, for the values of one image or page, from the least to the greatest:
 - What the file declares holds: the bits of a value where they are fewer than 16, MinSampleValue and MaxSampleValue (or
   SMinSampleValue and SMaxSampleValue) of a TIFF, sBIT of a PNG. A declaration that the values overstep is ignored.
 - Floating-point values within 0 to 1 are fractions.
+- Floating-point values from 0 to less than 2 are fractions that overstep, as resizing leaves them: stretched as below.
 - Others that are not negative and at most 65535 have the fewest of 8, 10, 12, 14 and 16 bits that hold the greatest.
   Unless those are the bits of the file, the image is noted: a really dark 16-bit image comes out lighter by this.
 - All others are stretched, the least to black and the greatest to white, and noted.
@@ -19,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
+_UNDEFINED = 4
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339
 # MinSampleValue and MaxSampleValue, and the same for values of any type.
 _RANGES = ((280, 281), (340, 341))
@@ -66,6 +68,7 @@ def samples_of(image: Image.Image, significant: int | None = None) -> Samples:
     deep = image.mode.startswith(("I", "F"))
     usual = 32 if image.mode == "F" or (image.mode == "I" and image.format != "PNG") else 16 if deep else 8
     kind = int(_first(tags.get(_FORMAT), FLOAT if image.mode == "F" else UNSIGNED))
+    kind = UNSIGNED if kind == _UNDEFINED else kind
     low = high = None
     for least, greatest in _RANGES:
         if greatest in tags:
@@ -97,7 +100,7 @@ def levels(least: float, greatest: float, samples: Samples) -> Levels:
     if kind == FLOAT and least >= 0 and greatest <= 1:
         return Levels(0, 1)
     what = "floating-point" if kind == FLOAT else f"{bits}-bit" if kind == UNSIGNED else f"signed {bits}-bit"
-    if least >= 0 and greatest <= 65535:
+    if least >= 0 and greatest <= 65535 and not (kind == FLOAT and greatest < 2):
         depth = next(depth for depth in _DEPTHS if greatest < 1 << depth or depth == _DEPTHS[-1])
         if (kind == UNSIGNED and depth == bits) or greatest == 0:
             return Levels(0, 65535)
@@ -128,21 +131,27 @@ def to_eight_bits(image: Image.Image, samples: Samples) -> tuple[Image.Image, st
 def white_of(high_bytes: Image.Image, samples: Samples) -> tuple[int, str | None]:
     """Return which value is white of 16-bit colours, given as an image of their high bytes, and what is to be noted."""
     extrema: Any = high_bytes.getextrema()
-    greatest = max(high for _, high in extrema[:3]) << 8
+    greatest = max(high for _, high in extrema[: 4 if high_bytes.mode == "CMYK" else 3]) << 8
     # The low bytes are not known yet: 0 is anything up to 255.
     result = levels(0, greatest or 1, samples._replace(bits=16, low=0 if samples.high else None))
     return int(result.white), result.note
 
 
 def from_bytes(high: Image.Image, low: Image.Image, white: int) -> Image.Image:
-    """Return the colours (not the alpha) of 16-bit values in 8 bits, given as two images: high bytes and low bytes."""
+    """Return 16-bit values in 8 bits, given as two images: high bytes and low bytes.
+
+    Alpha has all 16 bits unless no value of it is above white: then what is white is opaque too.
+    """
     result = high.copy()
+    extrema: Any = high.getextrema()
+    dense = high.mode == "RGBA" and extrema[3][1] > white >> 8
     rows = max(1, _BAND // high.width)
     for top in range(0, high.height, rows):
         box = (0, top, high.width, min(top + rows, high.height))
         coarse, fine = np.asarray(high.crop(box)), np.asarray(low.crop(box))
         eight = scaled(coarse.astype(np.uint16) << 8 | fine, 0, white)
-        eight[..., 3:] = coarse[..., 3:]
+        if dense:
+            eight[..., 3:] = coarse[..., 3:]
         result.paste(Image.fromarray(eight, high.mode), (0, top))
     return result
 

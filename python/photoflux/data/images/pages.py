@@ -20,9 +20,9 @@ from photoflux.data.images.libraries import library_for
 from photoflux.data.images.members import Member
 from photoflux.data.images.opening import Source, open_first, opened, source_of
 from photoflux.data.images.pdf import Pdf
-from photoflux.data.images.png import lacks_rows
-from photoflux.data.images.samples import picture_of_samples
-from photoflux.data.images.tiffs import AS_SAMPLES, not_unpacked
+from photoflux.data.images.png import as_bytes, lacks_rows
+from photoflux.data.images.samples import deep_planes, picture_of_samples
+from photoflux.data.images.tiffs import AS_SAMPLES, not_unpacked, with_colours
 
 _ORIENTATION = 0x0112
 # Orientations from 5 on swap width and height.
@@ -99,7 +99,8 @@ class _Frames:
         self._image.close()
 
     def picture(self, page: int, *, side: int | None, most: int | None, dpi: int = DPI) -> Picture:
-        image, source = self._image, self._source
+        image: Any = self._image
+        source = self._source
         if page:
             _turn_to(image, page)
         check_pixels(image.width, image.height)
@@ -113,7 +114,7 @@ class _Frames:
         if not isinstance(image.info.get("xmp", b""), bytes):
             del image.info["xmp"]
         raw = _raw_mode(image)
-        if raw and AS_SAMPLES.startswith(raw):
+        if raw and (AS_SAMPLES.startswith(raw) or (source.kind == "TIFF" and deep_planes(image.tag_v2))):
             return _of_samples(image, source)
         try:
             image = _loaded(image, source, side)
@@ -194,12 +195,21 @@ def _eight_bits(image: Image.Image, source: Source, page: int, raw: str) -> tupl
         return to_eight_bits(image, samples)
     if source.kind == "JPEG2000" and source.bits >= 16:
         return image, _dark(image)
-    if not re.fullmatch(r"(RGB|RGBA|RGBX|CMYK);16[LBN]", raw):
+    if image.mode == "P" and source.kind == "TIFF":
+        return with_colours(image), None
+    if not re.fullmatch(r"(RGB|RGBA|RGBa|RGBX|CMYK|LA);16[LBN]", raw):
         return image, None
     # Pillow has kept the high bytes of 16-bit colours: all there is to see where the values use all bits.
     white, note = white_of(image, samples)
     if white == 65535:
         return image, None
+    if raw.startswith("LA"):
+        with Image.open(as_bytes(source.file), formats=["PNG"]) as again:
+            high, low, alpha, fine = again.split()
+            coarse = Image.merge("RGBA", (high, high, high, alpha))
+            return from_bytes(coarse, Image.merge("RGBA", (low, low, low, fine)), white), note
+    if raw.startswith("RGBa"):
+        return picture_of_samples(source.file, getattr(image, "tag_v2", {}), samples)
     with source.open() as again:
         if page:
             again.seek(page - 1)

@@ -19,6 +19,7 @@ _ORIENTED_BYTES = 1 << 17
 _ORIENTED_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 # Values of a pixel by the type of its colours; first column and row, and the steps, of each pass of an interlaced PNG.
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_WITH_ALPHA = (4, 6)
 _WHOLE = ((0, 0, 1, 1),)
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _BLOCK = 1 << 18
@@ -35,7 +36,7 @@ class Png(NamedTuple):
     bits : int
         Of a value, as it is stored.
     significant : int, optional
-        sBIT: the bits that the values of the deepest channel had before.
+        sBIT: the bits that the values of the deepest channel, alpha apart, had before.
     note : str, optional
         What is to be noted.
     """
@@ -49,7 +50,7 @@ class Png(NamedTuple):
 def strip_png(file: BinaryIO) -> Png:
     """Return a PNG without its metadata, the orientation apart; wrong checksums of metadata cost no pixels."""
     pieces: list[bytes | Span] = [(0, _SIGNATURE)]
-    place, bits, significant, note = _SIGNATURE, 8, None, None
+    place, bits, colours, significant, note = _SIGNATURE, 8, 0, None, None
     kept: set[bytes] = set()
     while True:
         file.seek(place)
@@ -62,9 +63,10 @@ def strip_png(file: BinaryIO) -> Png:
             data = file.read(min(length, 1024) + 4)
             sound = zlib.crc32(name + data[:-4]) == int.from_bytes(data[-4:], "big")
             if name == b"IHDR" and length == 13 and len(data) == 17:
-                bits = data[8]
+                bits, colours = data[8], data[9]
             elif name == b"sBIT" and sound:
-                significant = max(data[:-4], default=0) or None
+                # The last one is of the alpha, where there is one.
+                significant = max(data[: -5 if colours in _WITH_ALPHA else -4], default=0) or None
         if name == b"tRNS" and not sound:
             note = DAMAGED_TRANSPARENCY
         # A critical chunk that is not known is left for the decoder to refuse.
@@ -101,6 +103,20 @@ def lacks_rows(image: Image.Image, file: BinaryIO) -> bool:
             # Each row begins with the byte of its filter.
             expected += height * (1 + -(-width * bits * channels // 8))
     return sum(_inflated(file, expected)) < expected
+
+
+def as_bytes(file: BinaryIO) -> BinaryIO:
+    """Return a PNG of 16-bit grey with alpha as one of 8-bit RGBA: high and low byte of the grey, and of the alpha.
+
+    Pillow gives the high bytes alone. A pixel has as many bytes in both, so only the header differs.
+    """
+    stream = strip_png(file).stream
+    stream.seek(_SIGNATURE)
+    header = bytearray(stream.read(21))
+    header[16:18] = 8, 6
+    head = bytes(header) + zlib.crc32(header[4:]).to_bytes(4, "big")
+    end = stream.seek(0, 2)
+    return joined(stream, [(0, _SIGNATURE), head, (_SIGNATURE + len(head), end - _SIGNATURE - len(head))])
 
 
 def _inflated(file: BinaryIO, most: int) -> Iterator[int]:

@@ -94,6 +94,22 @@ def picture_of_samples(file: BinaryIO, tags: Any, samples: Samples) -> tuple[Ima
     return result.convert("RGBA") if mode == "RGBa" else result, note
 
 
+def deep_planes(tags: Mapping[int, Any]) -> bool:
+    """Whether the channels are apart and of more than 8 bits, which Pillow would unpack as if they were bytes.
+
+    Raises
+    ------
+    RefusedError
+        If they are, and are no grey or RGB.
+    """
+    bits, channels = np.max(tags.get(_BITS, 1)), int(tags.get(_SAMPLES, 1))
+    if tags.get(_PLANES, 1) != 2 or bits <= 8 or channels == 1:
+        return False
+    if channels != {0: 1, 1: 1, 2: 3}.get(tags.get(_PHOTOMETRIC, 0), 0) + len(tags.get(_EXTRA, ())):
+        raise RefusedError(not_unpacked(tags))
+    return True
+
+
 def _layout(tags: Any, kind: int) -> _Layout:
     bits = tags[_BITS][0] if isinstance(tags[_BITS], tuple) else tags[_BITS]
     letter = "f" if kind == FLOAT else "i" if kind == SIGNED else "u"

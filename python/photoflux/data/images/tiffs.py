@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
+from PIL import Image
 from PIL.TiffImagePlugin import OPEN_INFO, ImageFileDirectory_v2
 
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _MAKE, _SAMPLES, _PLANES, _SUB_IFDS, _FORMAT, _DNG_VERSION = 271, 277, 284, 330, 339, 50706
+_COLOUR_MAP = 320
 # Values of a colour filter in front of the sensor, and demosaicked ones in the camera's own colours.
 _SENSOR = {32803: "a colour filter array", 34892: "linear raw values"}
 # Compressions of raw files: Kodak (also 65000), Sony, packed ones of several makers, Samsung, Nikon, Pentax.
@@ -50,6 +52,12 @@ _MORE |= {
     for extra in ((), (0,), (1,), (2,))
     if (order, photometric, (kind,), 1, (bits,) * (colours + len(extra)), extra) not in _MORE
 }
+# Of values whose kind is not defined the rule is to take them as unsigned.
+_MORE |= {
+    (order, photometric, (4,), fill, bits, extra): how
+    for (order, photometric, kind, fill, bits, extra), how in (OPEN_INFO | _MORE).items()
+    if kind == (1,)
+}
 
 
 @contextlib.contextmanager
@@ -62,6 +70,20 @@ def more_kinds() -> Iterator[None]:
     finally:
         for key in added:
             OPEN_INFO.pop(key, None)
+
+
+def with_colours(image: Image.Image) -> Image.Image:
+    """Return an image of a palette with its colours where the writer gave them 8 bits, which should be 16.
+
+    Read as they are meant, all would be black.
+    """
+    values = getattr(image, "tag_v2", {}).get(_COLOUR_MAP, ())
+    count = len(values) // 3
+    if not count or not 0 < max(values) < 256:
+        return image
+    colours = image.copy()
+    colours.putpalette(bytes(values[at + channel * count] for at in range(count) for channel in range(3)))
+    return colours
 
 
 def directory(file: BinaryIO, offset: int | None = None) -> Mapping[int, Any]:
