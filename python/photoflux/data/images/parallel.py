@@ -98,6 +98,7 @@ class Decoders:
         self.held = 0  # bytes of them
         self.received: Counter[int] = Counter()  # parts, of sources that are not complete
         self.alone: dict[int, str | None] = {}  # to be decoded alone: how its helper died; None of large images
+        self.lone: Helper | None = None  # in which one was, and the next can be
         if processes and not multiprocessing.current_process().daemon:
             self._start(processes)
 
@@ -109,8 +110,9 @@ class Decoders:
 
     def end(self) -> None:
         """End the processes."""
-        while self.helpers:
-            self.helpers.pop().end()
+        for helper in (*self.helpers, *filter(None, [self.lone])):
+            helper.end()
+        self.helpers, self.lone = [], None
 
     def stop(self) -> None:
         """Have `decode`, in whatever thread it runs, return within half a second, what it has not yielded given up."""
@@ -236,23 +238,37 @@ class Decoders:
         while tries < (2 if large else 1):
             tries += 1
             try:
-                helper = self._helper(large=large)
+                helper = self._lone(large=large)
             except OSError:
                 break
+            more = False
             try:
                 helper.give([(index, self.sources[index])])
                 yield from self._parts_of(helper, index)
+                more = not large and any(why for other, why in self.alone.items() if other != index)
                 return
             except TooLargeError:
                 large, tries, reason = True, 0, None
             except EOFError:
                 reason = helper.why_it_ended() if helper.ready else reason
             finally:
-                helper.end()
+                if more:
+                    self.lone = helper
+                else:
+                    helper.end()
         if reason is None:
             yield from self._here(index)
         else:
             yield Delivery(index, self.sources[index], left_out(0, reason), last=True)
+
+    def _lone(self, *, large: bool) -> Helper:
+        """Return a process for one source: that of the suspected one before, if it lives and is enough."""
+        helper, self.lone = self.lone, None
+        if helper is not None:
+            if not large and not helper.connection.poll():
+                return helper
+            helper.end()
+        return self._helper(large=large)
 
     def _parts_of(self, helper: Helper, index: int) -> Iterator[Delivery]:
         """Yield the parts that were not received before; a file has the same parts each time.
