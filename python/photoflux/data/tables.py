@@ -49,10 +49,11 @@ def read_table(data: bytes, place: Path, columns: Sequence[str]) -> Iterator[Row
     """
     name = printable(place)
     lines = io.StringIO(_text(data, name), newline="")
-    first = lines.readline()
+    first, before = _first_line(lines)
     given = first.strip().lower()
     if given.startswith("sep=") and given[4:] in SEPARATORS:  # Excel's own way to name what separates
-        first = lines.readline()
+        first, more = _first_line(lines)
+        before += 1 + more
     between = max(SEPARATORS, key=lambda mark: len(set(columns).intersection(_header(first, mark))))
     rest = io.StringIO(first + lines.read(), newline="")
     reader = csv.reader(rest, delimiter=between, strict=True)
@@ -67,10 +68,21 @@ def read_table(data: bytes, place: Path, columns: Sequence[str]) -> Iterator[Row
         next(reader)
         places = [header.index(column) for column in columns]
         for row in reader:
-            if row:
-                yield Row(reader.line_num, tuple(row[at] if at < len(row) else "" for at in places))
+            # Spreadsheets leave rows of empty cells behind.
+            if any(cell.strip() for cell in row):
+                yield Row(before + reader.line_num, tuple(row[at] if at < len(row) else "" for at in places))
     except csv.Error as error:
-        raise DataError(f"{name} is not a CSV file: line {reader.line_num}, {error}.") from error
+        raise DataError(f"{name} is not a CSV file: line {before + reader.line_num}, {error}.") from error
+
+
+def _first_line(lines: io.StringIO) -> tuple[str, int]:
+    """Return the next line that is not blank, or nothing, and how many come before it."""
+    blank = 0
+    for line in lines:
+        if line.strip(SEPARATORS + " \r\n"):
+            return line, blank
+        blank += 1
+    return "", blank
 
 
 def _text(data: bytes, name: str) -> str:

@@ -50,10 +50,19 @@ def groups_of(tmp_path: Path, data: bytes, files=FILES) -> tuple[dict[str, str],
         text(";").encode("utf-16-be"),
         text().encode("utf-32"),
         text(";").encode("cp1252"),
+        text(head="\n\r\n  \n").encode(),
+        text(";", head="sep=;\n\n;\n").encode(),
+        (text() + ",\n , \n,,,\n\n  \n").encode(),
+        text(end="\n,\n").encode(),
     ],
 )
 def test_separators_and_encodings(tmp_path: Path, data: bytes):
     assert groups_of(tmp_path, data) == (GROUPS, [])
+
+
+def test_an_error_names_the_line_of_the_file(tmp_path: Path):
+    with pytest.raises(DataError, match="Line 5 of "):
+        groups_of(tmp_path, b"\nsep=;\n\npath;group\na/1.jpg;\n")
 
 
 @pytest.mark.parametrize(
