@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import threading
 import time
@@ -14,15 +15,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from photoflux.data.images.formats import RefusedError
-from photoflux.data.images.helpers import Source
+from photoflux.data.images.helpers import MEMORY_LARGE, Source
 from photoflux.data.images.members import Member
+from photoflux.data.images.parallel import SECONDS
+from photoflux.data.images.protected import Protected
 from photoflux.data.walking import is_folder
 from photoflux.errors import DataError
 from photoflux.filtering.decision import Decision
 from photoflux.filtering.ledger import DONE, FAILED, Item, Ledger, SourceKey
 from photoflux.filtering.naming import place_of, root_labels
 from photoflux.filtering.pile import Entry, Pile
-from photoflux.filtering.placing import LIST, put, take_away
+from photoflux.filtering.placing import LIST, WritePage, put, take_away, write_page
 from photoflux.filtering.results import write_results
 from photoflux.filtering.scoring import Scored, Scorer
 from photoflux.runs.progress import Display
@@ -94,6 +97,9 @@ class Job:
         self.ledger = Ledger(folder, writes=True)
         self._reader = Ledger(folder)
         self._staging = folder / ".placing"
+        # The page of a bad file must not end the job. A daemonic process can have none of its own.
+        self._protected = Protected(write_page, seconds=SECONDS, memory=MEMORY_LARGE)
+        self._write_page: WritePage = write_page if multiprocessing.current_process().daemon else self._protected
         self.copied = 0  # pictures that could not be linked
         self._changed = True  # since the results were written
         self._begun: dict[int, _Begun] = {}
@@ -235,7 +241,9 @@ class Job:
             place = self._free_place(folder, entry, scored.page, before)
             assert entry.source is not None
             try:
-                self.copied += put(entry.source, scored.page, self.folder / place, self.how, self._staging)
+                self.copied += put(
+                    entry.source, scored.page, self.folder / place, self.how, self._staging, self._write_page
+                )
             except RefusedError as refused:
                 place, error = None, f"its picture could not be written: {refused}"
             except OSError as failure:
@@ -361,6 +369,7 @@ class Job:
 
     def close(self) -> None:
         """Close the ledger, and remove what was only for the time of the work."""
+        self._protected.end()
         atomic.remove(self._staging)
         self._reader.close()
         self.ledger.close()

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from photoflux.data.images.formats import RefusedError
@@ -18,7 +19,23 @@ HOW = (LINK, COPY, LIST)
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 
 
-def put(source: Path | Member, page: int, place: Path, how: str, staging: Path) -> bool:
+WritePage = Callable[[Path | Member, int, Path], None]
+
+
+def write_page(source: Path | Member, page: int, file: Path) -> None:
+    """Write a page of a file or member, in PNG, in all its pixels; see `photoflux.data.images.pages.read_page`.
+
+    Raises
+    ------
+    RefusedError
+        If it cannot be read.
+    OSError
+        If it cannot be written.
+    """
+    read_page(source, page).save(file, "PNG", compress_level=1)
+
+
+def put(source: Path | Member, page: int, place: Path, how: str, staging: Path, write_page: WritePage) -> bool:
     """Put the picture of an item at a place, whose folder is there; what is at the place is replaced.
 
     Parameters
@@ -33,6 +50,8 @@ def put(source: Path | Member, page: int, place: Path, how: str, staging: Path) 
         ``"link"``: a hard link, where the system makes one; ``"copy"``: a copy, with the time of the last change.
     staging : Path
         A folder on the same disk, in which it is made before it is renamed to the place.
+    write_page : callable
+        `write_page`, or what calls it elsewhere.
 
     Returns
     -------
@@ -50,7 +69,10 @@ def put(source: Path | Member, page: int, place: Path, how: str, staging: Path) 
         return False
     made = staging / "picture"
     try:
-        _make(source, page, made)
+        if page:
+            write_page(source, page, made)
+        else:
+            _copy(source, made)
         # Not synced: what a power cut takes is done again.
         made.replace(place)
     finally:
@@ -79,10 +101,7 @@ def _link(source: Path, place: Path) -> bool:
     return True
 
 
-def _make(source: Path | Member, page: int, made: Path) -> None:
-    if page:
-        read_page(source, page).save(made, "PNG", compress_level=1)
-        return
+def _copy(source: Path | Member, made: Path) -> None:
     try:
         opened = open_member(source) if isinstance(source, Member) else source.open("rb")
     except OSError as error:

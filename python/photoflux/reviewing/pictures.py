@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import multiprocessing
 import queue
-import signal
 import threading
 from collections import OrderedDict
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,18 +14,17 @@ from PIL import Image
 
 from photoflux.data.archives import members
 from photoflux.data.images.formats import RefusedError
-from photoflux.data.images.helpers import MEMORY, bound_memory, end_with_parent, held_interrupts, hidden_main
+from photoflux.data.images.helpers import MEMORY
 from photoflux.data.images.members import Member
 from photoflux.data.images.pages import read_page
+from photoflux.data.images.protected import Protected
 from photoflux.system.atomic import scratch
-from photoflux.system.signals import unblock
 
 # The longest side, in pixels.
 SIDES = {"small": 320, "large": 1600}
 _QUALITY = 85
 _SECONDS = 30.0
 _CACHED = 64 << 20  # bytes
-_START = threading.Lock()
 
 
 class Origin(NamedTuple):
@@ -55,8 +50,8 @@ class Pictures:
     """
 
     def __init__(self, processes: int = 2) -> None:
-        self._processes = [_Process() for _ in range(processes)]
-        self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()
+        self._processes = [Protected(jpeg_of, seconds=_SECONDS, memory=MEMORY) for _ in range(processes)]
+        self._idle: queue.LifoQueue[Protected[[Origin, int], bytes]] = queue.LifoQueue()
         for process in self._processes:
             self._idle.put(process)
         self._cache: OrderedDict[tuple[Origin, int], bytes] = OrderedDict()
@@ -77,7 +72,7 @@ class Pictures:
                 return self._cache[key]
         process = self._idle.get()
         try:
-            made = process.ask(key)
+            made = process(*key)
         finally:
             self._idle.put(process)
         with self._lock:
@@ -91,83 +86,6 @@ class Pictures:
         """End the processes; what is under way is refused."""
         for process in self._processes:
             process.end_for_good()
-
-
-class _Process:
-    """A process that makes pictures; it is replaced when a file has ended it, or takes too long."""
-
-    def __init__(self) -> None:
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._connection: Connection | None = None
-        self._changing, self._over = threading.Lock(), False
-
-    def ask(self, key: tuple[Origin, int]) -> bytes:
-        if self._process is None:
-            self._start()
-        assert self._connection is not None
-        try:
-            self._connection.send(key)
-            if not self._connection.poll(_SECONDS):
-                self.end()
-                raise RefusedError(f"takes longer than {_SECONDS:g} s to decode")
-            answer: bytes | str = self._connection.recv()
-        except (EOFError, OSError) as error:
-            self.end()
-            raise RefusedError("the decoder ended while it read this file") from error
-        if isinstance(answer, str):
-            raise RefusedError(answer)
-        return answer
-
-    def end(self) -> None:
-        with self._changing:
-            if self._process is None:
-                return
-            assert self._connection is not None
-            self._process.kill()
-            self._process.join()
-            self._process.close()
-            self._connection.close()
-            self._process = None
-
-    def end_for_good(self) -> None:
-        """End it from another thread, which sees that it has ended, and have it not started again."""
-        with self._changing:
-            self._over = True
-            process = self._process
-            if process is not None:
-                process.kill()
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        # What hides the user's script is of the whole process.
-        with self._changing, _START:
-            if self._over:
-                raise RefusedError("the review has ended")
-            self._connection, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs,), daemon=True)
-            with hidden_main(), held_interrupts():
-                process.start()
-            theirs.close()
-            self._process = process
-
-
-def _work(connection: Connection) -> None:
-    # The threads of the server, which start it, block them.
-    unblock()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    bound_memory(MEMORY)
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            origin, side = connection.recv()
-            answer: bytes | str
-            try:
-                answer = jpeg_of(origin, side)
-            except RefusedError as error:
-                answer = str(error)
-            except MemoryError:
-                answer = "needs more memory than there is for one image"
-            connection.send(answer)
 
 
 def jpeg_of(origin: Origin, side: int) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from odd_calls import deadly_page
 from photoflux.data.images.decoding import decode_file
 from photoflux.data.images.formats import RefusedError
 from photoflux.data.shape import Shape
@@ -39,6 +40,22 @@ def by_name(out: Path) -> dict[tuple[str, str, int], dict[str, str]]:
 @pytest.fixture
 def pile(tmp_path: Path) -> Path:
     return make_pile(tmp_path / "pile")
+
+
+def test_a_page_that_ends_whoever_writes_it_costs_itself(tmp_path: Path, pile: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(job, "write_page", deadly_page)
+    found = run_job(run, [pile / "pages.pdf"], tmp_path / "out")
+    rows = by_name(tmp_path / "out")
+    assert rows["pages.pdf", "", 4]["error"] == (
+        "its picture could not be written: the decoder ended while it read this file"
+    )
+    assert rows["pages.pdf", "", 2]["decision"] == "light"
+    assert found.complete
+    assert len([path for path in (tmp_path / "out" / "photos").rglob("*") if path.is_file()]) == 1
+    monkeypatch.undo()
+    run_job(run, [pile / "pages.pdf"], tmp_path / "out")
+    assert len([path for path in (tmp_path / "out" / "photos").rglob("*") if path.is_file()]) == 2
 
 
 def test_everything_in_a_pile(tmp_path: Path, pile: Path):

@@ -221,7 +221,7 @@ def test_a_process_that_is_ended_by_a_file_is_replaced(job, open_page, monkeypat
     with pytest.raises(RefusedError, match="the decoder ended"):
         page.pictures.picture(origin, 101)
     assert page.pictures.picture(origin, 101)
-    monkeypatch.setattr(pictures_module, "_SECONDS", 0.0)
+    monkeypatch.setattr(process, "_seconds", 0.0)
     with pytest.raises(RefusedError, match="takes longer than 0 s"):
         page.pictures.picture(origin, 102)
     monkeypatch.undo()
