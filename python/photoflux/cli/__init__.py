@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from photoflux import api
-from photoflux.cli.command import DONE, app
+from photoflux.cli.command import DONE, ERROR, app
+from photoflux.errors import PhotoFluxError
 from photoflux.system.streams import open_closed_descriptors
-from photoflux.system.terminal import release, result
+from photoflux.system.terminal import release, result, say
 from photoflux.system.version import __version__
 
 # In the order in which the help lists them.
@@ -40,5 +41,8 @@ def main() -> None:
     open_closed_descriptors()
     try:
         app(args=sys.argv[1:])
+    except (PhotoFluxError, OSError) as error:  # of help and version, on a full disk
+        say(f"Error: {error}")
+        sys.exit(ERROR)
     finally:
         release()

@@ -88,6 +88,8 @@ file.write("a result")
 file.close()
 """
 STREAM_CASES = [
+    # What Python has not got rid of, it tries to write again with whatever comes next.
+    ("import contextlib\nwith contextlib.suppress(OSError): print('lost', file=sys.stderr)", "2>/dev/full"),
     ("", "<&- >&- 2>&-"),
     ("", ">&-"),
     ("", "2>&-"),

@@ -51,10 +51,12 @@ def test_a_stream_that_is_closed_is_a_quiet_end(kind):
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
-def test_a_full_disk_behind_stdout_is_one_message():
-    done = shell(f"{PHOTOFLUX} variants >/dev/full")
+@pytest.mark.parametrize("command", ["variants", "--version", "--help", "train --help"])
+def test_a_full_disk_behind_stdout_is_one_message(command):
+    done = shell(f"{PHOTOFLUX} {command} >/dev/full")
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: The result cannot be written to standard output: No space left on device")
+    assert done.stderr.startswith("Error: ")
+    assert "No space left on device" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

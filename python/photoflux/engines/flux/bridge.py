@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -135,8 +135,7 @@ def _package() -> Any:
             failure = problem(kind, f"Julia started, but its package PhotoFlux could not be loaded: {cause}")
             failure.add_note(output)  # for `--debug`
             raise failure from error
-        if sys.stderr is not None:
-            sys.stderr.write(log.read_text(encoding="utf-8", errors="replace"))
+        _repeat(log)
     loaded = Path(str(module.FOLDER)).resolve()
     if loaded != path.resolve():
         raise problem(
@@ -145,6 +144,14 @@ def _package() -> Any:
             "Remove it there: the package comes with its own.",
         )
     return module
+
+
+def _repeat(log: Path) -> None:
+    """Write on stderr what Julia said while it loaded the package; that it cannot be shown is no reason to fail."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(log.read_text(encoding="utf-8", errors="replace"))
+            sys.stderr.flush()
 
 
 def _literal(path: Path) -> str:
