@@ -51,7 +51,12 @@ def _write_parquet(path: Path, ledger: Ledger) -> None:
     text, whole = pa.string(), pa.int32()
     kinds = (text, text, whole, text, whole, whole, pa.float32(), text, text)
     schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)))
-    with atomic.writing_file(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+    # A path that is no UTF-8, or looks like an address, is not what pyarrow takes.
+    with (
+        atomic.writing_file(path) as temporary,
+        temporary.open("wb") as file,
+        parquet.ParquetWriter(file, schema) as writer,
+    ):
         for rows in _chunks(_cells(row) for row in ledger.results()):
             columns = [list(column) for column in zip(*rows, strict=True)]
             columns[:2] = [[printable(name) for name in column] for column in columns[:2]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -114,6 +115,19 @@ def test_pictures_are_links_members_and_pages(tmp_path: Path, pile: Path):
     assert any(name.startswith("line\\nbreak~") for name in names)
     assert "naïve Ünï 写真.png" in names
     assert max(len(name.encode()) for name in names) <= 255
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"a\nb\tc", b"s3:x", "N\u0303 \u2028".encode()])
+def test_a_job_whose_folder_and_pile_have_odd_names(tmp_path: Path, pile: Path, name: bytes):
+    odd = tmp_path / os.fsdecode(name)
+    odd.mkdir()
+    run, moved = make_run(odd / "run"), pile.rename(odd / "pile")
+    found = run_job(run, moved, odd / "out", how="list")
+    assert found.counts["light"] > 0
+    assert (odd / "out" / "results.csv").is_file()
+    if importlib.util.find_spec("pyarrow"):
+        assert (odd / "out" / "results.parquet").is_file()
+    assert status_of(odd / "out").counts["light"] == found.counts["light"]
 
 
 def test_copies_and_lists(tmp_path: Path, pile: Path):
