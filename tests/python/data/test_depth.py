@@ -151,6 +151,17 @@ for order in BOTH:
         f"tiff 12 packed, white is zero {order}": (
             tiff(STEPS, 12, order=order, photometric=0, packed=pack(4095 - scaled(4095, int), 12)), None
         ),
+        **{
+            f"tiff {bits} packed, {name} is zero {order}": (
+                tiff(STEPS, bits, order=order, photometric=photometric, packed=pack(steps, bits)),
+                None,
+            )
+            for bits in (9, 10, 11, 13, 14, 15)
+            for name, photometric, steps in (
+                ("black", 1, scaled((1 << bits) - 1, int)),
+                ("white", 0, (1 << bits) - 1 - scaled((1 << bits) - 1, int)),
+            )
+        },
         f"tiff 16 {order}": (tiff(scaled(65535, np.uint16), 16, order=order), None),
         f"tiff 16, white is zero {order}": (
             tiff(65535 - scaled(65535, np.uint16), 16, order=order, photometric=0), None
@@ -260,6 +271,14 @@ def apart(values: np.ndarray, order: str, photometric: int = 2, **tags: Any) -> 
 
 for order in BOTH:
     COLOURED |= {
+        **{
+            f"tiff {bits} packed {order}": (
+                tiff(COLOURS, bits, order=order, photometric=2,
+                     packed=pack(scaled((1 << bits) - 1, int, picture=COLOURS).reshape(8, -1), bits)),
+                None,
+            )
+            for bits in (9, 10, 12, 14)
+        },
         f"tiff 16 in planes {order}": (apart(scaled(65535, np.uint16, picture=COLOURS), order), None),
         f"tiff 12 in 16 in planes {order}": (apart(scaled(4095, np.uint16, picture=COLOURS), order), TWELVE),
         f"tiff 12 in 16 in planes with alpha {order}": (apart(opaque(4095, 65535), order, extra=2), TWELVE),
@@ -384,7 +403,10 @@ def test_the_rule(values: tuple[float, float], samples: Samples, expected: tuple
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (tiff(STEPS, 10, packed=pack(scaled(1023, int), 10)), "grey, 1 channel of 10-bit unsigned"),
+        (
+            tiff(STEPS, 10, packed=pack(scaled(1023, int), 10), tags={317: ("H", 2)}),
+            "grey, 1 channel of 10-bit unsigned",
+        ),
         (tiff(STEPS, 6, packed=pack(scaled(63, int), 6)), "grey, 1 channel of 6-bit unsigned"),
         (tiff(scaled(65535, np.uint16, picture=COLOURS), 16, photometric=8), "CIE L*a*b*, 3 channels of 16-bit"),
     ],

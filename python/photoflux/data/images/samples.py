@@ -29,7 +29,10 @@ _BAND = 1 << 20
 
 
 class _Layout(NamedTuple):
-    """How the values lie in a file; `across` is the width of a tile, or of the image where there are strips."""
+    """How the values lie in a file; `across` is the width of a tile, or of the image where there are strips.
+
+    `packed` is how many bits a value has where they are packed without regard to bytes, else 0.
+    """
 
     width: int
     height: int
@@ -39,6 +42,7 @@ class _Layout(NamedTuple):
     apart: bool
     predictor: int
     across: int
+    packed: int
 
 
 def picture_of_samples(file: BinaryIO, tags: Any, samples: Samples) -> tuple[Image.Image, str | None]:
@@ -61,7 +65,7 @@ def picture_of_samples(file: BinaryIO, tags: Any, samples: Samples) -> tuple[Ima
         If it has too many bytes, or no places of its pixels.
     """
     layout = _layout(tags, samples.kind)
-    if tags.get(_COMPRESSION, 1) not in _LOSSLESS:
+    if tags.get(_COMPRESSION, 1) not in _LOSSLESS or (layout.packed and (layout.predictor != 1 or _TILES[0] in tags)):
         raise RefusedError(not_unpacked(tags))
     if layout.width * layout.height * layout.channels * layout.dtype.itemsize > _MOST_BYTES:
         what = values_in_words(tags)
@@ -112,6 +116,8 @@ def deep_planes(tags: Mapping[int, Any]) -> bool:
 
 def _layout(tags: Any, kind: int) -> _Layout:
     bits = tags[_BITS][0] if isinstance(tags[_BITS], tuple) else tags[_BITS]
+    packed = bits if bits % 8 else 0
+    bits = 16 if packed else bits
     letter = "f" if kind == FLOAT else "i" if kind == SIGNED else "u"
     order = "<" if tags.prefix == b"II" else ">"
     width = tags[_WIDTH]
@@ -124,6 +130,7 @@ def _layout(tags: Any, kind: int) -> _Layout:
         tags.get(_PLANES, 1) == 2,
         tags.get(_PREDICTOR, 1),
         tags.get(_TILE_WIDTH, width) if _TILES[0] in tags else width,
+        packed,
     )
 
 
@@ -131,13 +138,16 @@ def _bytes_of(file: BinaryIO, tags: Mapping[int, Any], layout: _Layout, plane: i
     """Return all bytes of a plane, or of all channels, as a grey image: those of a row stand in a row."""
     size = layout.dtype.itemsize * (1 if layout.apart else layout.channels)
     tiled = _TILES[0] in tags
+    across = -(-layout.width // layout.across) * layout.across * size
+    if layout.packed:
+        across = -(-layout.width * layout.packed * (1 if layout.apart else layout.channels) // 8)
     offsets, counts = (tuple(tags[tag]) for tag in (_TILES if tiled else _STRIPS))
     if plane is not None:
         share = len(offsets) // layout.channels
         offsets, counts = offsets[plane * share :][:share], counts[plane * share :][:share]
     # The row of a tile is packed as a whole, with what stands over the edge of the image.
     entries: dict[int, tuple[int, tuple[int, ...]]] = {
-        _WIDTH: (_LONG, (-(-layout.width // layout.across) * layout.across * size,)),
+        _WIDTH: (_LONG, (across,)),
         _HEIGHT: (_LONG, (layout.height,)),
         _BITS: (_SHORT, (8,)),
         _COMPRESSION: (_SHORT, (tags.get(_COMPRESSION, 1),)),
@@ -193,7 +203,13 @@ def _values(raw: np.ndarray, layout: _Layout) -> np.ndarray:
     """Return the values of rows of bytes, whose differences were stored where there is a predictor."""
     rows, size = len(raw), layout.dtype.itemsize
     channels = 1 if layout.apart else layout.channels
-    if layout.predictor == _FLOATING_POINT:
+    values: np.ndarray
+    if layout.packed:
+        # The first bit is the highest, whatever the order of bytes is.
+        bits = np.unpackbits(raw, axis=1)[:, : layout.width * channels * layout.packed]
+        digits = bits.reshape(rows, -1, layout.packed).astype(np.uint16)
+        values = (digits << np.arange(layout.packed - 1, -1, -1, dtype=np.uint16)).sum(axis=2, dtype=np.uint16)
+    elif layout.predictor == _FLOATING_POINT:
         # Differences of bytes; the first bytes of all numbers of a row, the most significant, stand before the second.
         parts = raw.reshape(rows, -1, layout.across * size, channels).cumsum(axis=2, dtype=np.uint8)
         parts = parts.reshape(rows, -1, size, layout.across * channels).swapaxes(2, 3)

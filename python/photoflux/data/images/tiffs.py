@@ -52,6 +52,14 @@ _MORE |= {
     for extra in ((), (0,), (1,), (2,))
     if (order, photometric, (kind,), 1, (bits,) * (colours + len(extra)), extra) not in _MORE
 }
+# Of 9 to 15 bits, packed.
+_MORE |= {
+    (order, photometric, (1,), 1, (bits,) * colours, ()): (mode, AS_SAMPLES)
+    for order in (b"II", b"MM")
+    for photometric, (mode, colours) in _SAMPLES_OF.items()
+    for bits in range(9, 16)
+    if (order, photometric, (1,), 1, (bits,) * colours, ()) not in OPEN_INFO | _MORE
+}
 # Of values whose kind is not defined the rule is to take them as unsigned.
 _MORE |= {
     (order, photometric, (4,), fill, bits, extra): how
