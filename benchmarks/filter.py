@@ -1,6 +1,6 @@
 """Filters a pile with a run, and with the peers in turn: how many images a second, beyond what the start takes.
 
-    python benchmarks/filter.py RUN [--small 30000] [--large 3000] [--rounds 3] [--torch-python PYTHON]
+    python benchmarks/filter.py RUN [--small 30000] [--large 3000] [--rounds 3] [--workers N] [--torch-python PYTHON]
 
 Makes a pile of small JPEGs (256 px) and one of 8-megapixel scans, and runs on each, in turn and as a process of its
 own: decoding alone in as many processes, `photoflux filter --list`, torch's DataLoader with ONNX Runtime (of a Python
@@ -8,6 +8,8 @@ that has both) and tf.data with Keras, on the same weights. Each is run on a pil
 of the other two thirds in the time between, the best of the rounds. So what is decoded while an engine starts does not
 count.
 
+    python benchmarks/filter.py RUN --calls 1000       `predict` of so many files and `evaluate` of the test part,
+                                                       beside decoding plus network measured apart
     python benchmarks/filter.py RUN --memory 100000    the most memory of the job over so many generated images
     python benchmarks/filter.py RUN --start 1000000    how long until the first images of so many names are decoded
 """
@@ -20,14 +22,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 import photoflux
-from photoflux.data.images.parallel import cores
+from photoflux import api
+from photoflux.data.images.parallel import Decoders, cores
 from photoflux.filtering.status import status_of
+from photoflux.runs.progress import Display
+from photoflux.runs.selection import select
 
 DECODE = """
 import sys
@@ -111,15 +117,15 @@ def seconds(command: list[str]) -> float:
 def compare(run: str, options: argparse.Namespace, folder: Path) -> None:
     opened = photoflux.load_run(run)
     channels, height, width = opened.shape
-    shape = {"channels": channels, "height": height, "width": width, "workers": cores()}
+    shape = {"channels": channels, "height": height, "width": width, "workers": options.workers}
     exports = {kind: str(photoflux.export(run, folder / f"model.{kind}")) for kind in ("onnx", "keras")}
     scripts = {"decoding alone": (sys.executable, DECODE), "tf.data + Keras": (sys.executable, TENSORFLOW)}
     if options.torch_python:
         scripts["DataLoader + ONNX Runtime"] = (options.torch_python, TORCH)
-    print(f"{cores()} cores; {opened.variant.name}, images of {opened.shape}; images a second")
+    print(f"{cores()} cores, {options.workers} decode; {opened.variant.name}, {opened.shape}; images a second")
     for what, count, size in (("small", options.small, (256, 256)), ("large", options.large, (2448, 3264))):
         piles = [make(folder / f"{what}-{some}", some, *size) for some in (count, count // 3)]
-        best: dict[str, float] = {}
+        rates: dict[str, float] = {}
         for round_ in range(options.rounds):
             for name in ("photoflux filter", *scripts):
                 times = []
@@ -127,14 +133,15 @@ def compare(run: str, options: argparse.Namespace, folder: Path) -> None:
                     if name == "photoflux filter":
                         out = str(folder / f"out-{what}-{place.name}-{round_}")
                         command = [sys.executable, "-m", "photoflux", "filter", run, str(place), "--out", out, "--list"]
+                        command += ["--workers", str(options.workers)]
                     else:
                         python, script = scripts[name]
                         command = [python, "-c", script.format(**shape, **exports), str(place)]
                     times.append(seconds(command))
-                best[name] = max(best.get(name, 0.0), (count - count // 3) / (times[0] - times[1]))
+                rates[name] = max(rates.get(name, 0.0), (count - count // 3) / (times[0] - times[1]))
         print(f"{what}, {size[0]} × {size[1]}:")
-        for name, rate in best.items():
-            print(f"  {name:<26} {rate:8.1f}   ours ÷ this {best['photoflux filter'] / rate:5.2f}")
+        for name, rate in rates.items():
+            print(f"  {name:<26} {rate:8.1f}   ours ÷ this {rates['photoflux filter'] / rate:5.2f}")
 
 
 def memory(run: str, count: int, folder: Path) -> None:
@@ -168,6 +175,42 @@ def resident(pid: int) -> float:
     return total
 
 
+def calls(run: str, count: int, folder: Path) -> None:
+    """Print how long the two calls take in a process that has Julia already, beside their parts; the best of five."""
+    opened = photoflux.load_run(run)
+    pile = make(folder / "pile", count, 256, 256)
+    with Display(False) as display:
+        selection = select(opened, None, None, display)
+        test = selection.prepared.images[selection.chosen]
+        model = api._model_of(opened, None, display)
+
+    def decode() -> np.ndarray:
+        with Decoders(opened.shape, cores(), hashed=False) as decoders:
+            return np.stack([each.part.images[0].pixels for each in decoders.decode(sorted(pile.iterdir()))])
+
+    pixels = decode()
+    decoding, network = best(decode), best(lambda: model.logits(pixels))
+    print(f"decoding {count} files {decoding:.2f} s, network {network:.2f} s; of {len(test)} images alone", end=" ")
+    alone = best(lambda: model.logits(test))
+    print(f"{alone:.2f} s")
+    for name, call, parts in (
+        (f"predict of {count} files", lambda: photoflux.predict(opened, pile, progress=False), decoding + network),
+        (f"evaluate of {len(test)} images", lambda: photoflux.evaluate(opened, progress=False), alone),
+    ):
+        taken = best(call)
+        print(f"{name}: {taken:.2f} s, {taken / parts:.2f} of its parts")
+
+
+def best(call: Callable[[], object]) -> float:
+    """Return the fewest seconds of a call, of five."""
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
 def start(run: str, count: int, folder: Path) -> None:
     """Print how long it takes from the command to the first decoded block, in a folder of many names."""
     pile = make(folder / "pile", count, 256, 256)
@@ -181,7 +224,9 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=30_000)
     parser.add_argument("--large", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=cores(), help="processes that decode, of the peers too")
     parser.add_argument("--torch-python")
+    parser.add_argument("--calls", type=int)
     parser.add_argument("--memory", type=int)
     parser.add_argument("--start", type=int)
     options = parser.parse_args()
@@ -190,6 +235,8 @@ def main() -> None:
         folder = Path(scratch)
         if options.memory:
             memory(run, options.memory, folder)
+        elif options.calls:
+            calls(run, options.calls, folder)
         elif options.start:
             start(run, options.start, folder)
         else:

@@ -80,6 +80,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
     for name, value in weights.items():
         if value.dtype != np.float32:
             raise RunError(f"{path}: the weight {name} must be float32, found: {value.dtype}.")
+        if not np.isfinite(value).all():
+            raise RunError(f"{path}: the weight {name} has values that are not finite (NaN or infinite). Train again.")
     return weights, metadata
 
 

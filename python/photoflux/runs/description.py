@@ -159,4 +159,4 @@ class RunData:
         """
         given = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         shape = Shape(*(int(values[name]) for name in Shape._fields))
-        return cls(**given | {"classes": [str(name) for name in values["classes"]], "shape": shape})
+        return cls(**given | {"classes": values["classes"], "shape": shape})

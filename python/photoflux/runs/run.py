@@ -8,14 +8,16 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photoflux.data.checks import LARGEST
 from photoflux.data.shape import Shape
 from photoflux.errors import RunError, SettingError
 from photoflux.model.history import EpochRow
-from photoflux.model.settings import Settings
+from photoflux.model.settings import Settings, settings_of
 from photoflux.model.summary import Summary, summary_of
 from photoflux.model.variants import Variant
 from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
 from photoflux.runs.evaluation import Metrics
+from photoflux.system.kinds import check_fields, check_range, check_table, check_word
 from photoflux.system.names import printable, user_path
 
 if TYPE_CHECKING:
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LOGITS = "logits.safetensors"
+# Words and tables of ``run.json``, with what must be there.
+_ENGINES = ("flux", "keras")
+_ENDS = ("epochs", "early_stopping", "interrupted", "diverged", "adopted")
+_INITIAL = {"path": str | None, "fingerprint": str}
+_THRESHOLD = {"score": float, "promise": str, "value": float}
+_BACKBONE = {"name": str, "features": int, "fingerprint": str, "precision": str, "remaining": int | None}
+_FOLDER = {"images": float, "accuracy": float}
+_MOST_CLASSES, _MOST_FEATURES = 100_000, 1_000_000
 COLUMNS = tuple(column.name for column in fields(EpochRow))
 
 
@@ -207,8 +217,7 @@ def load_run(path: str | Path) -> Run:
         if threshold is not None:
             # Refused here, not in the middle of a prediction.
             threshold |= {"score": float(threshold["score"]), "value": float(threshold["value"])}
-            threshold["promise"] = str(threshold["promise"])
-        return Run(
+        run = Run(
             path=folder,
             engine=values["engine"],
             variant=Variant.from_dict(values["variant"]),
@@ -226,12 +235,35 @@ def load_run(path: str | Path) -> Run:
             initial=values.get("initial"),
             threshold=threshold,
             temperature=values.get("temperature"),
-            notes=[str(note) for note in values.get("notes", [])],
+            notes=values.get("notes", []),
         )
+        _check(run)
+        return run
     except SettingError as error:
         raise RunError(f"The run {folder} cannot be read: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"The run {folder} cannot be read: {type(error).__name__}: {error}.") from error
+    # Arithmetic of numbers without bounds, and brackets in brackets without end, overflow.
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise RunError(f"The run {folder} cannot be read: {type(error).__name__}: {str(error)[:500]}.") from error
+
+
+def _check(run: Run) -> None:
+    """Raise a `TypeError` or `ValueError` that names the value of a run which is not of its kind, or out of range."""
+    for part in (run, run.data, run.settings, *run.metrics.by_part().values()):
+        check_fields(part)
+    settings_of(run.variant, **asdict(run.settings))
+    check_table(run.initial, _INITIAL, "initial")
+    check_table(run.threshold, _THRESHOLD, "threshold")
+    check_table(run.backbone, _BACKBONE, "backbone")
+    for metrics in filter(None, (run.metrics.validation, run.metrics.test)):
+        for folder in metrics.folders.values():
+            check_table(folder, _FOLDER, "folders")
+    check_word(run.engine, _ENGINES, "engine")
+    check_word(run.ended, _ENDS, "ended")
+    check_range(run.kept_epoch, 0, len(run.history), "kept_epoch")
+    check_range(len(run.classes), 2, _MOST_CLASSES, "classes")
+    check_range(run.input_shape.channels, 1, _MOST_FEATURES, "channels")
+    for side in run.shape[1:]:
+        check_range(side, 1, LARGEST, "height, width")
 
 
 def read_history(path: Path) -> list[EpochRow]:

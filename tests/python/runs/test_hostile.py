@@ -1,0 +1,173 @@
+"""A run's folder from somebody else: whatever stands in its files, it is refused in words or it works."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import photoflux
+from photoflux.errors import PhotoFluxError
+from photoflux.model.weights import read_weights_of, write_arrays
+from photoflux.runs.run import load_run
+from piles import make_run
+
+ODD: list[Any] = [
+    None, True, 0, -1, 1 << 70, 1.5, 1e308, float("nan"), float("inf"), "", "x", "a\nb", "../../x", "<script>",
+    "\ud800", [], [None], ["a"], [[1]], {}, {"a": 1}, {"images": "<b>"},
+]  # fmt: skip
+METRICS = {
+    "loss": 0.1, "penalty": 0.0, "total": 0.1, "accuracy": 0.9, "balanced_accuracy": 0.9, "images": 10,
+    "confusion": [[4, 1], [0, 5]], "precision": [1.0, 0.83], "recall": [0.8, 1.0], "part": "test", "left_out": 0,
+    "folders": {"dark": {"images": 5, "accuracy": 0.8}}, "notes": ["a note"], "rejected": 0,
+}  # fmt: skip
+ROW = "1,0.5,0.7,0.0,0.7,0.5,0.6,0.0,0.6,0.75\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run with something in every place."""
+    run = make_run(tmp_path / "run")
+    file = run.path / "run.json"
+    values = json.loads(file.read_text())
+    values |= {
+        "metrics": {"train": {"loss": 0.1, "penalty": 0.0, "total": 0.1, "accuracy": 0.9}, "test": METRICS},
+        "initial": {"path": "/runs/first", "fingerprint": "0" * 64},
+        "threshold": {"score": 0.6, "promise": "recall", "value": 0.99},
+        "temperature": 1.5,
+        "notes": ["a note"],
+        "versions": {"keras": "3"},
+        "kept_epoch": 1,
+    }
+    values["data"] |= {
+        "seed": 1, "images": 10, "made_from": {"kind": "folder", "path": "/scans"}, "split": "made", "notes": ["a"],
+    }  # fmt: skip
+    file.write_text(json.dumps(values))
+    history = run.path / "history.csv"
+    history.write_text(history.read_text().splitlines()[0] + "\n" + ROW)
+    return run.path
+
+
+def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value within a value."""
+    if above:
+        yield above
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places(value[key], (*above, key))
+
+
+def changed(values: Any, place: tuple[Any, ...], new: Any) -> Any:
+    values = copy.deepcopy(values)
+    inner = values
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = new
+    return values
+
+
+def use(folder: Path) -> bool:
+    """Do with a run what needs no engine; whether it was refused."""
+    try:
+        run = load_run(folder)
+        assert str(run)
+        assert str(photoflux.summary(run.variant, image_size=run.shape.width, classes=len(run.classes)))
+        json.dumps(run.as_dict())
+        read_weights_of(run.weights, run.variant, run.input_shape, len(run.classes))
+    except PhotoFluxError as error:
+        assert "Traceback" not in str(error)
+        assert len(str(error)) < 5000
+        return True
+    return False
+
+
+def test_whatever_a_value_of_run_json_is(folder: Path):
+    values = json.loads((folder / "run.json").read_text())
+    assert not use(folder)
+    refused, tried = set(), 0
+    for place in places(values):
+        for new in ODD:
+            (folder / "run.json").write_text(json.dumps(changed(values, place, new)))
+            tried += 1
+            if use(folder):
+                refused.add(place)
+    assert tried > 1500
+    # A note may be any text; what else there is has values that it cannot have.
+    assert {place for place in places(values)} - refused <= {("notes", 0)} | {
+        ("data", "notes", 0), ("metrics", "test", "notes", 0), ("versions", "keras"), ("data", "made_from", "kind"),
+        ("data", "made_from", "path"), ("metrics", "train"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "null", "[]", "{", "{}", '{"format": 1}', "[" * 100_000, '{"a":' * 100_000, "\ufeff{}", "NaN", "\x00" * 100,
+        '{"format": 1, "format": 2}', '{"format": ' + "9" * 5000 + "}",
+    ],
+)  # fmt: skip
+def test_run_json_that_is_no_run(folder: Path, text: str):
+    (folder / "run.json").write_text(text)
+    assert use(folder)
+
+
+@pytest.mark.parametrize(
+    "row", ["", "1\n", "x" + ROW, ROW.replace("0.7", "<b>"), "1,2,3\n" * 5, ROW[:-1] + ",9,9\n", "\x00\n"]
+)
+def test_history_that_is_none(folder: Path, row: str):
+    history = folder / "history.csv"
+    history.write_text(history.read_text().splitlines()[0] + "\n" + row)
+    assert use(folder)
+
+
+def test_a_run_with_a_link_or_folder_in_place_of_a_file(folder: Path):
+    for name in ("run.json", "history.csv", "weights.safetensors"):
+        kept = folder.with_name("kept")
+        (folder / name).rename(kept)
+        for make in (Path.mkdir, lambda path: path.symlink_to(path), lambda path: path.write_bytes(b"\xff" * 9)):
+            make(folder / name)
+            assert use(folder)
+            shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+        kept.rename(folder / name)
+    assert not use(folder)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite(folder: Path, bad: float):
+    run = load_run(folder)
+    weights = read_weights_of(run.weights, run.variant, run.shape, 2)
+    name = list(weights)[-2]
+    weights[name].flat[0] = bad
+    import safetensors
+
+    with safetensors.safe_open(run.weights, framework="numpy") as file:
+        metadata = file.metadata()
+    write_arrays(run.weights, weights, metadata)
+    with pytest.raises(photoflux.RunError, match=rf"{name} .* not finite"):
+        read_weights_of(run.weights, run.variant, run.shape, 2)
+
+
+def test_weights_with_any_byte_of_the_header_changed(folder: Path):
+    """Refused, or the numbers are the same: a header says nothing else that matters."""
+    run = load_run(folder)
+    data = bytearray(run.weights.read_bytes())
+    length = int.from_bytes(data[:8], "little")
+    expected = read_weights_of(run.weights, run.variant, run.shape, 2)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for at in range(8 + length):
+        before = data[at]
+        data[at] = rng.integers(256)
+        run.weights.write_bytes(data)
+        try:
+            found = read_weights_of(run.weights, run.variant, run.shape, 2)
+            assert found.keys() == expected.keys()
+        except PhotoFluxError:
+            refused += 1
+        data[at] = before
+    assert refused > length // 2
