@@ -196,7 +196,7 @@ def load_comparison(path: str | Path) -> Comparison:
         )
     except FileNotFoundError as error:
         raise RunError(f"{folder} is not a comparison: it has no {NAME}. `photoflux compare` makes one.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RunError(f"The comparison {folder} cannot be read: {type(error).__name__}: {error}.") from error
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from photoflux.data.shape import Shape
 from photoflux.data.walking import is_file
 from photoflux.errors import DataError, unknown_name
+from photoflux.system.kinds import check_range, check_table
 from photoflux.system.names import printable, user_path
 
 FORMAT = 1
@@ -24,6 +25,16 @@ FEATURES = "features"  # the folder of the features datasets that were made of i
 LOOKS = "phash.npy"  # of a folder's images; a dataset of an earlier PhotoFlux has none
 FILE_COLUMNS = ("path", "folder", "sha256", "group", "width", "height", "split")
 REJECTED_COLUMNS = ("file", "reason")
+MOST_CLASSES = 100_000
+# What meta.json says; what an earlier PhotoFlux did not write may be missing.
+_NEEDED = ("name", "classes", "positive", "image_size", "channels", "seed", "images", "fingerprint")
+_META = {
+    "name": str, "source": str | None, "classes": list[str], "positive": str | None, "image_size": list[int],
+    "channels": int, "seed": int, "split": str | None, "groups": str | None, "unsplit": bool | None,
+    "made_from": dict[str, Any] | None, "images": int, "fingerprint": str, "warnings": list[str] | None,
+    "ignored": dict[str, Any] | None, "features": dict[str, Any] | None,
+}  # fmt: skip
+_FEATURES = {"backbone": dict[str, Any], "dataset": str}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +113,7 @@ class PreparedDataset:
     @property
     def warnings(self) -> list[str]:
         """What a user should know of the split, such as a class that is too small for every part."""
-        return list(self.meta.get("warnings", []))
+        return list(self.meta.get("warnings") or [])
 
     @property
     def rejected(self) -> list[tuple[str, str]]:
@@ -115,7 +126,7 @@ class PreparedDataset:
         """The perceptual hash of each image, (N,) uint64, of a dataset that was made from a folder; else None."""
         try:
             hashes = np.load(self.path / LOOKS, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+        except Exception:
             return None
         return hashes if isinstance(hashes, np.ndarray) and hashes.shape == (len(self),) else None
 
@@ -228,36 +239,34 @@ def _broken(folder: Path, found: str) -> DataError:
 def _read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _broken(folder, f"meta.json cannot be read ({error})") from error
     if not isinstance(meta, dict) or "format" not in meta:
         raise _broken(folder, "meta.json has no format version")
     if meta["format"] != FORMAT:
         raise _broken(folder, f"it has format version {meta['format']!r}, this PhotoFlux reads version {FORMAT}")
-    absent = [key for key in ("name", "positive", "fingerprint", "seed") if key not in meta]
+    absent = [key for key in _NEEDED if key not in meta]
     if absent:
         raise _broken(folder, f"meta.json lacks {', '.join(absent)}")
-    classes, size = meta.get("classes"), meta.get("image_size")
-    if not (isinstance(classes, list) and len(classes) >= 2 and all(isinstance(name, str) for name in classes)):
-        raise _broken(folder, f"meta.json must list two or more classes, found {classes!r}")
-    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
-        raise _broken(folder, f"`image_size` in meta.json must be [height, width], found {size!r}")
-    for key in ("images", "channels"):
-        if not isinstance(meta.get(key), int):
-            raise _broken(folder, f"`{key}` in meta.json must be an integer, found {meta.get(key)!r}")
-    features = meta.get("features", {})
-    if not isinstance(features, dict) or ("features" in meta and not {"backbone", "dataset"} <= features.keys()):
-        raise _broken(folder, f"`features` in meta.json must say the backbone and the dataset, found {features!r}")
+    try:
+        check_table(meta, _META)
+        check_table(meta.get("features"), _FEATURES, "features")
+        check_range(len(meta["image_size"]), 2, 2, "the numbers of image_size")
+    except (TypeError, ValueError) as error:
+        raise _broken(folder, f"in meta.json {error}") from error
+    if not 2 <= len(meta["classes"]) <= MOST_CLASSES:
+        raise _broken(folder, f"meta.json must list two or more classes, found {len(meta['classes'])}")
     positive = meta["positive"]
-    if positive is not None and classes != [f"not {positive}", positive]:
-        raise _broken(folder, f"the positive class is {positive!r}, but the classes are {classes!r}")
+    if positive is not None and meta["classes"] != [f"not {positive}", positive]:
+        raise _broken(folder, f"the positive class is {positive!r}, but the classes are {meta['classes']!r}")
     return meta
 
 
 def _load(folder: Path, name: str, dtype: type[np.generic], dimensions: int) -> np.ndarray:
     try:
         array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    # Of a header that lies almost anything is raised.
+    except Exception as error:
         raise _broken(folder, f"{name} is truncated or no .npy file ({error})") from error
     if not isinstance(array, np.ndarray):
         raise _broken(folder, f"{name} is an archive, expected one array")

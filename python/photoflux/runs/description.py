@@ -135,7 +135,7 @@ class RunData:
             images=len(prepared),
             made_from=prepared.meta.get("made_from"),
             groups=prepared.meta.get("groups"),
-            split=prepared.meta.get("split", "made"),
+            split=prepared.meta.get("split") or "made",
             notes=prepared.warnings,
             classes=prepared.classes,
             positive=prepared.positive,

@@ -24,11 +24,11 @@ def check_fields(instance: Any) -> None:
         check_kind(getattr(instance, field.name), hints[field.name], field.name)
 
 
-def check_table(values: Mapping[str, Any] | None, kinds: Mapping[str, Any], name: str) -> None:
+def check_table(values: Mapping[str, Any] | None, kinds: Mapping[str, Any], name: str = "") -> None:
     """Raise a `TypeError` unless a table, if there is one, has values of these types under these keys."""
     if values is not None:
         for key, kind in kinds.items():
-            check_kind(values.get(key), kind, f"{name}.{key}")
+            check_kind(values.get(key), kind, f"{name}.{key}" if name else key)
 
 
 def check_word(value: str, words: Collection[str], name: str) -> None:

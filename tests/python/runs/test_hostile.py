@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import photoflux
+from hostile import NOT_JSON, ODD, changed, places
 from photoflux.errors import PhotoFluxError
 from photoflux.model.weights import read_weights_of, write_arrays
 from photoflux.runs.run import load_run
 from piles import make_run
 
-ODD: list[Any] = [
-    None, True, 0, -1, 1 << 70, 1.5, 1e308, float("nan"), float("inf"), "", "x", "a\nb", "../../x", "<script>",
-    "\ud800", [], [None], ["a"], [[1]], {}, {"a": 1}, {"images": "<b>"},
-]  # fmt: skip
 METRICS = {
     "loss": 0.1, "penalty": 0.0, "total": 0.1, "accuracy": 0.9, "balanced_accuracy": 0.9, "images": 10,
     "confusion": [[4, 1], [0, 5]], "precision": [1.0, 0.83], "recall": [0.8, 1.0], "part": "test", "left_out": 0,
@@ -52,23 +46,6 @@ def folder(tmp_path: Path) -> Path:
     history = run.path / "history.csv"
     history.write_text(history.read_text().splitlines()[0] + "\n" + ROW)
     return run.path
-
-
-def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value within a value."""
-    if above:
-        yield above
-    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
-        yield from places(value[key], (*above, key))
-
-
-def changed(values: Any, place: tuple[Any, ...], new: Any) -> Any:
-    values = copy.deepcopy(values)
-    inner = values
-    for key in place[:-1]:
-        inner = inner[key]
-    inner[place[-1]] = new
-    return values
 
 
 def use(folder: Path) -> bool:
@@ -104,13 +81,7 @@ def test_whatever_a_value_of_run_json_is(folder: Path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "null", "[]", "{", "{}", '{"format": 1}', "[" * 100_000, '{"a":' * 100_000, "\ufeff{}", "NaN", "\x00" * 100,
-        '{"format": 1, "format": 2}', '{"format": ' + "9" * 5000 + "}",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("text", NOT_JSON)
 def test_run_json_that_is_no_run(folder: Path, text: str):
     (folder / "run.json").write_text(text)
     assert use(folder)

@@ -1,0 +1,94 @@
+"""A prepared dataset from somebody else: whatever stands in its files, it is refused in words or it works."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hostile import NOT_JSON, ODD, changed, places
+from photoflux.data.prepared import open_prepared
+from photoflux.errors import PhotoFluxError
+from photoflux.runs.description import RunData
+from small import prepare, prepare_features
+
+
+def use(folder: Path) -> bool:
+    """Do with a dataset what needs no engine; whether it was refused."""
+    try:
+        data = open_prepared(folder)
+        data.files()
+        json.dumps([data.rejected, data.counts(), data.folder_counts(), data.warnings, RunData.of(data).as_dict()])
+        assert data.looks is None or len(data.looks) == len(data)
+        assert data.name is not None
+        assert int(data.images[0].sum()) >= 0
+    except PhotoFluxError as error:
+        assert len(str(error)) < 5000
+        return True
+    return False
+
+
+@pytest.mark.parametrize("make", [prepare, prepare_features])
+def test_whatever_a_value_of_meta_json_is(tmp_path: Path, make):
+    folder = make(tmp_path / "data", 2).path
+    values = json.loads((folder / "meta.json").read_text())
+    assert not use(folder)
+    refused = set()
+    for place in places(values):
+        for new in ODD:
+            (folder / "meta.json").write_text(json.dumps(changed(values, place, new)))
+            if use(folder):
+                refused.add(place)
+    # Nothing depends on what wrote it, nor on what a backbone is called before it is asked for.
+    assert set(places(values)) - refused <= {("photoflux",), ("features", "backbone", "name")}
+
+
+@pytest.mark.parametrize("text", NOT_JSON)
+def test_meta_json_that_is_none(tmp_path: Path, text: str):
+    folder = prepare(tmp_path / "data", 2).path
+    (folder / "meta.json").write_text(text)
+    assert use(folder)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "split.npy"])
+def test_arrays_with_any_byte_of_the_header_changed(tmp_path: Path, name: str):
+    """Refused, or read as the array that it is: its size is that of the file."""
+    folder = prepare(tmp_path / "data", 2).path
+    data = bytearray((folder / name).read_bytes())
+    rng, refused = np.random.default_rng(0), 0
+    for at in range(128):
+        before = data[at]
+        data[at] = rng.integers(256)
+        (folder / name).write_bytes(data)
+        refused += use(folder)
+        data[at] = before
+    assert refused > 40
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|O', 'fortran_order': False, 'shape': (40,), }",
+        "{'descr': '<i4', 'fortran_order': False, 'shape': (1 << 60,), }",
+        "{'descr': '<i4', 'fortran_order': False, 'shape': (9223372036854775807, 4), }",
+        "{'descr': '<i4', 'fortran_order': False, 'shape': (-40,), }",
+        "{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (40,), }",
+        "__import__('os').system('false')",
+        "{'descr': '<i4'" + " " * 60_000,
+    ],
+)
+def test_arrays_with_a_header_that_lies(tmp_path: Path, header: str):
+    folder = prepare(tmp_path / "data", 2).path
+    text = header.encode().ljust(118) + b"\n"
+    (folder / "labels.npy").write_bytes(b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + bytes(160))
+    assert use(folder)
+
+
+@pytest.mark.parametrize("name", ["files.csv", "rejected.csv"])
+@pytest.mark.parametrize("text", ["", "a,b\n", "\x00", '"', "path\n" * 1000, "\xff\xfe"])
+def test_tables_that_are_none(tmp_path: Path, name: str, text: str):
+    folder = prepare(tmp_path / "data", 2).path
+    (folder / name).write_bytes(text.encode("latin-1"))
+    assert use(folder)
