@@ -54,6 +54,7 @@ FLUX_PROBLEMS = {
     "julia_version": "the Julia that is there does not run, or is of a version that does not fit",
     "network": "Julia is there, and its packages cannot be downloaded",
     "not_writable": "Julia's project or depot cannot be written",
+    "thread": "Julia runs, but was started by another thread or process than the one that calls it",
     "package": "Julia starts, and PhotoFlux, Flux or another package does not load",
 }
 

@@ -250,7 +250,8 @@ def _check(run: Run) -> None:
     """Raise a `TypeError` or `ValueError` that names the value of a run which is not of its kind, or out of range."""
     for part in (run, run.data, run.settings, *run.metrics.by_part().values()):
         check_fields(part)
-    settings_of(run.variant, **asdict(run.settings))
+    # An imported run says 0: nobody knows.
+    settings_of(run.variant, **asdict(run.settings) | ({"epochs": 1} if run.ended == "adopted" else {}))
     check_table(run.initial, _INITIAL, "initial")
     check_table(run.threshold, _THRESHOLD, "threshold")
     check_table(run.backbone, _BACKBONE, "backbone")

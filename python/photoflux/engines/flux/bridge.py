@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ from photoflux.system.streams import stdout_to_stderr
 # Read by juliacall when it is imported. Julia must see Ctrl-C, on which a threaded Julia crashes otherwise.
 DEFAULTS = {"PYTHON_JULIACALL_HANDLE_SIGNALS": "yes"}
 THREADS = re.compile(r"(auto|[1-9]\d*)(,(auto|\d+))?")
+
+# Process and thread that have started Julia.
+_owner: list[Any] = []
 
 # In one piece, since each kind of call across the bridge takes a new process a second to compile.
 MODULE = """
@@ -74,16 +78,43 @@ def start(say: Callable[[str], None]) -> Any:
                 stacklevel=2,
             )
         say("Starting Julia (the first time it also installs and compiles its packages, which takes minutes) …")
+    check_caller()
     theirs, first = "juliacall" in sys.modules, not _package.cache_info().currsize
     if first:
         # Around the loading too: where Julia sends its stderr elsewhere and back, it moves descriptor 2.
         with stdout_to_stderr():
             _import_juliacall(say)
+            # Whoever else has started it will have done so where a program begins.
+            _owner[:] = os.getpid(), threading.main_thread() if theirs else threading.current_thread()
             _package()
     module = _package()
     if theirs and first:
         _warn_of_options(module)
     return module
+
+
+def check_caller() -> None:
+    """Refuse a call from another thread, or a forked process, than the one that has started Julia.
+
+    There it would wait for ever: Julia's collector of garbage waits for a thread that is not Julia's, and a forked
+    process has none of the threads that Julia waits for.
+
+    Raises
+    ------
+    FluxError
+        Of the kind ``"thread"``.
+    """
+    if not _owner:
+        return
+    process, thread = _owner
+    if process != os.getpid():
+        raise problem("thread", f"Julia runs in the process {process}, from which this one, {os.getpid()}, was forked")
+    if thread is not threading.current_thread():
+        raise problem(
+            "thread",
+            f"Julia was started by the thread {thread.name} and answers no other; this is "
+            f"{threading.current_thread().name}",
+        )
 
 
 def _settle_threads() -> None:

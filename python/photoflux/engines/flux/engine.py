@@ -326,6 +326,7 @@ def _translated(julia: Any, weights: Path | None = None) -> Iterator[None]:
     """Turn Julia's exceptions into ours, so that a user sees the message and no Julia stack trace."""
     import juliacall
 
+    bridge.check_caller()
     try:
         yield
     except juliacall.JuliaError as error:

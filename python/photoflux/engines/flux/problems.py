@@ -28,6 +28,10 @@ ADVICE = {
         "PYTHON_JULIAPKG_PROJECT for its project (otherwise in the Python environment, or in the cache), "
         f"PHOTOFLUX_CACHE for our cache. {_OR_KERAS}"
     ),
+    "thread": (
+        "Call PhotoFlux from the thread that called it first, one call after another; for several at once start "
+        'processes, with multiprocessing.get_context("spawn").'
+    ),
     "package": "`photoflux doctor --debug` shows all that Julia said. " + _OR_KERAS,
 }
 
