@@ -156,6 +156,6 @@ def serve(
         max_images=max_images,
         queue=queue,
         timeout=timeout,
-        on_ready=lambda url: emit(as_json, {"run": str(run), "url": url}, f"Serving {run} at {url}"),
+        on_ready=lambda url: emit(as_json, {"run": str(run), "url": url}, f"Serving {names.printable(run)} at {url}"),
     )
     return DONE

@@ -27,6 +27,7 @@ from photoflux.cli.options import (
     numbers_of,
 )
 from photoflux.errors import SettingError
+from photoflux.system.names import printable
 
 
 @command("evaluate")
@@ -156,7 +157,7 @@ def report(
 ) -> int:
     """Write the report of a run or a comparison: one page that needs nothing else."""
     path = api.report(run, out, lang=lang)
-    emit(as_json, {"run": str(run), "report": str(path), "lang": lang}, str(path))
+    emit(as_json, {"run": str(run), "report": str(path), "lang": lang}, printable(path))
     return DONE
 
 

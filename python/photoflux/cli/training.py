@@ -27,6 +27,7 @@ from photoflux.cli.options import (
     numbers_of,
 )
 from photoflux.reporting.finishing import was_interrupted
+from photoflux.system.names import printable
 from photoflux.system.terminal import say
 
 
@@ -60,7 +61,7 @@ def prepare(
         "given": prepared.meta.get("split") == "given",
         "rejected": len(prepared.rejected),
     }
-    lines = [f"{prepared.path}: {len(prepared)} images of {prepared.height}×{prepared.width}"]
+    lines = [f"{printable(prepared.path)}: {len(prepared)} images of {prepared.height}×{prepared.width}"]
     lines += [
         f"  {part:<10}  " + ", ".join(f"{name} {count}" for name, count in row.items()) for part, row in counts.items()
     ]
@@ -209,7 +210,7 @@ def export(
     written = api.export(opened, path, format)
     shape, listed = opened.shape, ", ".join(opened.classes)
     values = {"run": str(run), "path": str(written), "input": [None, *shape.hwc], "classes": opened.classes}
-    text = f"{written}: takes N×{shape} images (H×W×C, 0 to 255), returns logits; classes: {listed}"
+    text = f"{printable(written)}: takes N×{shape} images (H×W×C, 0 to 255), returns logits; classes: {listed}"
     emit(as_json, values, text)
     return DONE
 

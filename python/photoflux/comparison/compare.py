@@ -32,7 +32,7 @@ from photoflux.runs.folder import claimed_new, claimed_out
 from photoflux.runs.progress import Display, announce
 from photoflux.runs.strength import strength_of
 from photoflux.runs.transfer import BackboneOptions, input_shape, on_backbone, tuned, with_backbone
-from photoflux.system.names import reason, user_path
+from photoflux.system.names import printable, reason, user_path
 
 ALL = "all"
 MOST_SEEDS = 1000  # more is a seed that was given in place of a number of seeds
@@ -178,8 +178,8 @@ def compare(
             for shape in (input_shape(variant, split[0].shape, network),)
         ]
         display.say(
-            f"Comparing {len(compared)} variants × {len(numbers)} seeds on {split[0].name} in {folder}; the runs take "
-            f"{4e-9 * len(numbers) * sum(weights):.1f} GB there."
+            f"Comparing {len(compared)} variants × {len(numbers)} seeds on {split[0].name} in {printable(folder)}; the "
+            f"runs take {4e-9 * len(numbers) * sum(weights):.1f} GB there."
         )
         chosen_engine = get_engine(engine, display.say)
         fits = []
@@ -236,7 +236,9 @@ def compare(
         write_comparison(found)
     except Exception as error:  # a page is not worth the fits
         with Display(progress) as display:
-            display.say(f"Note: no report was made: {reason(error)} `photoflux report {folder}` tries again.")
+            display.say(
+                f"Note: no report was made: {reason(error)} `photoflux report {printable(folder)}` tries again."
+            )
     return found
 
 
@@ -306,7 +308,9 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
             folder = user_path(out)
             stack.enter_context(claimed_out(folder, _unusable))
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "runs").is_dir():
-            raise RunError(f"`out` must be a new folder or an earlier comparison; {folder} holds something else.")
+            raise RunError(
+                f"`out` must be a new folder or an earlier comparison; {printable(folder)} holds something else."
+            )
         try:
             (folder / "runs").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -315,7 +319,7 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
 
 
 def _unusable(folder: Path, error: OSError) -> RunError:
-    return RunError(f"{folder} cannot be made: {error.strerror}. Choose another folder with `out`.")
+    return RunError(f"{printable(folder)} cannot be made: {error.strerror}. Choose another folder with `out`.")
 
 
 def _announce(split: Sequence[PreparedDataset], seeds: Sequence[int], display: Display) -> None:

@@ -18,7 +18,7 @@ from photoflux.errors import RunError
 from photoflux.reporting.page import Table, notebook_html
 from photoflux.reporting.sentences import Sentence, text_of
 from photoflux.system.atomic import write_text
-from photoflux.system.names import as_json, user_path
+from photoflux.system.names import as_json, printable, user_path
 
 NAME = "comparison.json"
 FORMAT = 1
@@ -99,7 +99,7 @@ class Comparison:
             table.add_row(*row)
         console.print(table)
         console.print(self.reasons, soft_wrap=True)
-        console.print(f"Use: {self.run}", soft_wrap=True)
+        console.print(f"Use: {printable(self.run)}", soft_wrap=True)
         return text.getvalue().rstrip()
 
     @property
@@ -183,7 +183,7 @@ def load_comparison(path: str | Path) -> Comparison:
         values = json.loads((folder / NAME).read_text(encoding="utf-8"))
         if values.get("format") != FORMAT:
             raise RunError(
-                f"{folder} has comparison format {values.get('format')!r}; this PhotoFlux reads {FORMAT}. "
+                f"{printable(folder)} has comparison format {values.get('format')!r}; this PhotoFlux reads {FORMAT}. "
                 "Update photoflux."
             )
         return Comparison(
@@ -195,9 +195,13 @@ def load_comparison(path: str | Path) -> Comparison:
             **{name: values[name] for name in ("data", "settings", "histories", "versions", "command")},
         )
     except FileNotFoundError as error:
-        raise RunError(f"{folder} is not a comparison: it has no {NAME}. `photoflux compare` makes one.") from error
+        raise RunError(
+            f"{printable(folder)} is not a comparison: it has no {NAME}. `photoflux compare` makes one."
+        ) from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise RunError(f"The comparison {folder} cannot be read: {type(error).__name__}: {error}.") from error
+        raise RunError(
+            f"The comparison {printable(folder)} cannot be read: {type(error).__name__}: {error}."
+        ) from error
 
 
 def _sentence(pair: list[Any]) -> Sentence:

@@ -26,6 +26,7 @@ from photoflux.runs.progress import Display
 from photoflux.runs.run import Run, load_run
 from photoflux.runs.scoring import logits_of
 from photoflux.runs.training import fit_and_save
+from photoflux.system.names import printable
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def fit_all(fits: Sequence[Fit], folder: Path, display: Display) -> Iterator[tup
 
 
 def _stop(kept: int, fits: Sequence[Fit], folder: Path, display: Display) -> NoReturn:
-    display.say(f"{kept} of {len(fits)} fits are kept in {folder}; the same command goes on from there.")
+    display.say(f"{kept} of {len(fits)} fits are kept in {printable(folder)}; the same command goes on from there.")
     raise KeyboardInterrupt
 
 
@@ -119,7 +120,7 @@ def _scored(fit: Fit, run: Run, display: Display) -> Run:
     if was_interrupted(run):
         raise KeyboardInterrupt
     if unscored_parts(run, fit.data):
-        raise RunError(f"{run.path} cannot be compared without its scores. {' '.join(run.notes)}")
+        raise RunError(f"{printable(run.path)} cannot be compared without its scores. {' '.join(run.notes)}")
     return run
 
 
@@ -163,8 +164,8 @@ def kept_run(fit: Fit, path: Path) -> Run | None:
     ):
         if found != expected:
             raise RunError(
-                f"{path} is of a comparison with another {name.replace('_', ' ')}: found {found}, now {expected}. "
-                "Choose another folder with `out`, or remove this one."
+                f"{printable(path)} is of a comparison with another {name.replace('_', ' ')}: found {found}, now "
+                f"{expected}. Choose another folder with `out`, or remove this one."
             )
     return run
 

@@ -15,6 +15,7 @@ from photoflux.runs.folder import amend
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
 from photoflux.runs.seen import scored_positions, seen_by
+from photoflux.system.names import printable
 from photoflux.thresholds.calibration import Calibration, calibrate
 from photoflux.thresholds.choice import Measured, Share, check, measure, precision_threshold, recall_threshold
 
@@ -72,7 +73,7 @@ class OperatingPoint:
     def __str__(self) -> str:
         # As a float32, the shortest number that names it.
         lines = [
-            f"Run {self.run.path}: “{self.positive}” from a score of {np.float32(self.score)!s} on",
+            f"Run {printable(self.run.path)}: “{self.positive}” from a score of {np.float32(self.score)!s} on",
             f"Guarantee: {self.promise} {self.value:g} or more, with confidence {self.confidence:g}, for images like "
             "those of the validation part",
         ]
@@ -86,7 +87,9 @@ class OperatingPoint:
                 for name, row in (("recall", found.recall), ("precision", found.precision))
             ]
         lines.append(f"Calibration: {_calibration(self.calibration)}; see calibration.png")
-        lines.append(f"`photoflux predict` applies it; `photoflux report {self.run.path}` adds it to the report")
+        lines.append(
+            f"`photoflux predict` applies it; `photoflux report {printable(self.run.path)}` adds it to the report"
+        )
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
 
 
