@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,12 @@ from photoflux.errors import FluxError
 NO_FLUX = "Flux cannot run here"
 # One test each that takes minutes: begun first, so that neither of the two processes is left alone with them.
 LONG = ("test_julia.py", "test_tour.py", "test_wheel.py")
+
+
+def pytest_configure() -> None:
+    """Have a Ctrl-C that a test sends arrive: a shell starts what runs in the background without it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
