@@ -162,6 +162,10 @@ for order in BOTH:
                 ("white", 0, (1 << bits) - 1 - scaled((1 << bits) - 1, int)),
             )
         },
+        **{
+            f"tiff {bits} in two bytes {order}": (tiff(scaled((1 << bits) - 1, np.uint16), bits, order=order), None)
+            for bits in (10, 12, 14)
+        },
         f"tiff 16 {order}": (tiff(scaled(65535, np.uint16), 16, order=order), None),
         f"tiff 16, white is zero {order}": (
             tiff(65535 - scaled(65535, np.uint16), 16, order=order, photometric=0), None

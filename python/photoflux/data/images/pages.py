@@ -21,7 +21,7 @@ from photoflux.data.images.members import Member
 from photoflux.data.images.opening import Source, open_first, opened, source_of
 from photoflux.data.images.pdf import Pdf
 from photoflux.data.images.png import as_bytes, lacks_rows
-from photoflux.data.images.samples import deep_planes, picture_of_samples
+from photoflux.data.images.samples import deep_planes, picture_of_samples, two_bytes_each
 from photoflux.data.images.tiffs import AS_SAMPLES, not_unpacked, with_colours
 
 _ORIENTATION = 0x0112
@@ -114,7 +114,10 @@ class _Frames:
         if not isinstance(image.info.get("xmp", b""), bytes):
             del image.info["xmp"]
         raw = _raw_mode(image)
-        if raw and (AS_SAMPLES.startswith(raw) or (source.kind == "TIFF" and deep_planes(image.tag_v2))):
+        if raw and (
+            AS_SAMPLES.startswith(raw)
+            or (source.kind == "TIFF" and (deep_planes(image.tag_v2) or two_bytes_each(image.tag_v2)))
+        ):
             return _of_samples(image, source)
         try:
             image = _loaded(image, source, side)

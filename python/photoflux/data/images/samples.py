@@ -98,6 +98,14 @@ def picture_of_samples(file: BinaryIO, tags: Any, samples: Samples) -> tuple[Ima
     return result.convert("RGBA") if mode == "RGBa" else result, note
 
 
+def two_bytes_each(tags: Mapping[int, Any]) -> bool:
+    """Whether values of 9 to 15 bits stand in two bytes each, uncompressed, and not packed as the tags mean."""
+    bits = np.max(tags.get(_BITS, 1))
+    if not 8 < bits < 16 or tags.get(_COMPRESSION, 1) != 1 or _STRIPS[1] not in tags:
+        return False
+    return bool(np.sum(tags[_STRIPS[1]]) >= 2 * tags[_WIDTH] * tags[_HEIGHT] * int(tags.get(_SAMPLES, 1)))
+
+
 def deep_planes(tags: Mapping[int, Any]) -> bool:
     """Whether the channels are apart and of more than 8 bits, which Pillow would unpack as if they were bytes.
 
@@ -116,8 +124,8 @@ def deep_planes(tags: Mapping[int, Any]) -> bool:
 
 def _layout(tags: Any, kind: int) -> _Layout:
     bits = tags[_BITS][0] if isinstance(tags[_BITS], tuple) else tags[_BITS]
-    packed = bits if bits % 8 else 0
-    bits = 16 if packed else bits
+    packed = bits if bits % 8 and not two_bytes_each(tags) else 0
+    bits = 16 if bits % 8 else bits
     letter = "f" if kind == FLOAT else "i" if kind == SIGNED else "u"
     order = "<" if tags.prefix == b"II" else ">"
     width = tags[_WIDTH]
