@@ -248,9 +248,12 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     absent = [key for key in _NEEDED if key not in meta]
     if absent:
         raise _broken(folder, f"meta.json lacks {', '.join(absent)}")
+    features = meta.get("features", {})
+    if not isinstance(features, dict) or ("features" in meta and not _FEATURES.keys() <= features.keys()):
+        raise _broken(folder, f"`features` in meta.json must say the backbone and the dataset, found {features!r}")
     try:
         check_table(meta, _META)
-        check_table(meta.get("features"), _FEATURES, "features")
+        check_table(features or None, _FEATURES, "features")
         check_range(len(meta["image_size"]), 2, 2, "the numbers of image_size")
     except (TypeError, ValueError) as error:
         raise _broken(folder, f"in meta.json {error}") from error
