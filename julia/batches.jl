@@ -87,6 +87,7 @@ end
 # Calls work(chosen, x, waited) for every batch of items in turn; the next batch is gathered meanwhile. `waited`: the
 # seconds for which `x` was waited for. `x` is good until `work` returns, which ends the loop by anything but `nothing`.
 function each_batch(work, data, items, batch_size; seed, epoch, buffers)
+    isempty(items) && return nothing
     batches = collect(Iterators.partition(items, batch_size))
     # Double buffering: a batch is filled while the one before trains.
     array(i) = buffer(buffers, :gathered, isodd(i) ? :odd : :even, image_shape(data)..., length(batches[i]))

@@ -2,7 +2,7 @@
 # compile code in each new process.
 
 """
-    engine_fit(spec, folder, weights, settings, initial, on_batch, on_epoch)
+    engine_fit(spec, folder, weights, settings, initial, on_batch, on_epoch, on_note)
 
 Fit a variant and write the weights; those of a fit that diverged too.
 
@@ -11,18 +11,19 @@ Fit a variant and write the weights; those of a fit that diverged too.
 - `folder::String`: the prepared dataset.
 - `weights::String`: the file to write.
 - `initial`: as for `train`.
-- `on_batch`, `on_epoch`: called with the values after a batch, of `BATCH_FIELDS`, and with those of a row of the history.
+- `on_batch`, `on_epoch`, `on_note`: called with the values after a batch, of `BATCH_FIELDS`, with those of a row of the history, and with a
+  note of the run.
 
 # Returns
 - `Tuple{Int,String}`: the kept epoch, and how the fit ended.
 """
-function engine_fit(spec::String, folder::String, weights::String, settings::String, initial, on_batch, on_epoch)
-    @nospecialize initial on_batch on_epoch
+function engine_fit(spec::String, folder::String, weights::String, settings::String, initial, on_batch, on_epoch, on_note)
+    @nospecialize initial on_batch on_epoch on_note
     batch_done, epoch_done = Callback(on_batch), Callback(on_epoch)
     save(run) = write_weights(weights, run.model, layers(run); metadata=weights_metadata(run))
     run = try
         dispatch_barrier(train, variant_from_json(spec), open_dataset(folder); settings_from_json(settings)..., initial,
-            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...))
+            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...), on_note=Callback(on_note))
     catch err
         err isa DivergedError && save(err.run)
         rethrow()
@@ -32,12 +33,12 @@ function engine_fit(spec::String, folder::String, weights::String, settings::Str
 end
 
 """
-    engine_fine_tune(spec, folder, head, source, settings, unfreeze, weights, backbone, on_batch, on_epoch, on_images)
+    engine_fine_tune(spec, folder, head, source, settings, unfreeze, weights, backbone, on_batch, on_epoch, on_note, on_images)
 
 Fine-tune a backbone and the head on it, and write both; those of a fit that diverged too.
 
 # Arguments
-- `spec::String`, `folder::String`, `settings::String`, `on_batch`, `on_epoch`: as for [`engine_fit`](@ref); the dataset of the images.
+- `spec::String`, `folder::String`, `settings::String`, `on_batch`, `on_epoch`, `on_note`: as for [`engine_fit`](@ref); the dataset of the images.
 - `head::String`, `source::String`: the weights files of the fitted head and of the backbone.
 - `unfreeze::Int`: how many blocks are trained.
 - `weights::String`, `backbone::String`: the files to write.
@@ -47,8 +48,8 @@ Fine-tune a backbone and the head on it, and write both; those of a fit that div
 - `Tuple{Int,String}`: the kept epoch, and how the fit ended.
 """
 function engine_fine_tune(spec::String, folder::String, head::String, source::String, settings::String, unfreeze::Int,
-    weights::String, backbone::String, on_batch, on_epoch, on_images)
-    @nospecialize on_batch on_epoch on_images
+    weights::String, backbone::String, on_batch, on_epoch, on_note, on_images)
+    @nospecialize on_batch on_epoch on_note on_images
     batch_done, epoch_done = Callback(on_batch), Callback(on_epoch)
     data = open_dataset(folder)
     chain = load_backbone(source; image_size=image_shape(data)[1:2])
@@ -58,8 +59,8 @@ function engine_fine_tune(spec::String, folder::String, head::String, source::St
     end
     tuned = try
         dispatch_barrier(fine_tune, variant_from_json(spec), head, chain, data; settings_from_json(settings)..., unfreeze,
-            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...), on_images,
-            scratch=dirname(weights))
+            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...), on_note=Callback(on_note),
+            on_images, scratch=dirname(weights))
     catch err
         err isa DivergedError && save(err.run)
         rethrow()
@@ -67,6 +68,13 @@ function engine_fine_tune(spec::String, folder::String, head::String, source::St
     save(tuned.run)
     return tuned.run.kept_epoch, string(tuned.run.ended)
 end
+
+"""
+    engine_diverged_text(err, names)
+
+Return what is said of a [`DivergedError`](@ref), with the images of its batch by the names of their files, one a line.
+"""
+engine_diverged_text(err::DivergedError, names::String) = diverged_text(err, split(names, '\n'))
 
 # The fields of Python's BatchProgress, in its order.
 const BATCH_FIELDS = (:epoch, :epochs, :batch, :batches, :images, :loss, :accuracy)

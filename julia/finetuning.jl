@@ -20,7 +20,8 @@ the total validation loss, head and backbone stay as they were. The images are n
   is then trained in place.
 - `data`: a [`PreparedDataset`](@ref) of images, or a folder for [`open_dataset`](@ref).
 - `unfreeze::Integer`: how many of the last blocks are trained, 1 or more; the last convolution always is.
-- `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`, `on_batch`, `on_epoch`: as for `train`; `balance` cannot be `"augment"`.
+- `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`, `on_nonfinite`, `checkpoints`, `resume`, `checkpoint_minutes`, `on_batch`, `on_epoch`,
+  `on_note`: as for `train`; `balance` cannot be `"augment"`. Of a fit that is resumed, what the frozen blocks make of the images is computed again.
 - `on_images`: called with (images done, images in all) while the frozen blocks are computed; fine-tuning ends there if it returns `true`.
 - `scratch::AbstractString`: a folder on a disk, for what the frozen blocks make of the images; it is removed again.
 
@@ -52,12 +53,18 @@ function fine_tune(
     learning_rate::Real=v.learning_rate,
     seed::Integer=42,
     balance::AbstractString=v.balance,
+    on_nonfinite::AbstractString="stop",
+    checkpoints::Union{Nothing,AbstractString}=nothing,
+    resume::Bool=false,
+    checkpoint_minutes::Real=10,
     on_batch=Returns(false),
     on_epoch=Returns(nothing),
+    on_note=log_note,
     on_images=Returns(false),
     scratch::AbstractString=tempdir(),
 )
-    settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance)
+    settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance, on_nonfinite)
+    kept = Checkpoints(something(checkpoints, ""); resume, minutes=checkpoint_minutes)
     takes_features(v) || throw(ArgumentError("Only a variant on a backbone can be fine-tuned; received \"$(v.name)\"."))
     holds_features(data) && throw(ArgumentError("Fine-tuning needs images, and $(data.name) holds a backbone's features."))
     balance == "augment" && throw(ArgumentError("`balance` cannot be \"augment\" in fine-tuning. Take \"weights\"."))
@@ -67,27 +74,28 @@ function fine_tune(
     blocks = count(name -> startswith(string(name), "block"), keys(chain))
     1 <= unfreeze <= blocks || throw(ArgumentError("`unfreeze` must be 1 to $blocks, the backbone's blocks; received: $unfreeze."))
     run = mktempdir(scratch) do folder
-        tune!(chain, v, data, settings, head, blocks - Int(unfreeze), Callback(on_batch), Callback(on_epoch), Callback(on_images), folder)
+        tune!(chain, v, data, settings, head, Int(unfreeze), kept, Callback(on_batch), Callback(on_epoch), Callback(on_note), Callback(on_images), folder)
     end
     return (; run, backbone=chain)
 end
 
-# Trains the backbone's own arrays behind its first `frozen` blocks, and returns the run of the head.
-function tune!(@nospecialize(backbone::Chain), v, data, settings, head, frozen, on_batch, on_epoch, on_images, folder)
-    K = length(data.classes)
+# Trains the backbone's own arrays in its last blocks, and returns the run of the head.
+function tune!(@nospecialize(backbone::Chain), v, data, settings, head, unfreeze, checkpoints, on_batch, on_epoch, on_note, on_images, folder)
+    K, frozen = length(data.classes), count(name -> startswith(string(name), "block"), keys(backbone)) - unfreeze
     list = layers(v, (1, 1, length(backbone[:top].bias)), K)
     head_model = build_model(list; rng=derived_rng(settings.seed, "weights"))
     seen = Seen(data, seen_before(head))
-    run_of(model, history, kept_epoch, ended, origin) = Run(v, model, history, kept_epoch, ended, first(list).shape, data.classes, settings,
-        (; data.name, data.fingerprint, data.about...), origin, seen, nothing)
+    run_of(model, history, kept_epoch, ended, origin, notes) = Run(v, model, history, kept_epoch, ended, first(list).shape, data.classes, settings,
+        (; data.name, data.fingerprint, data.about...), origin, seen, nothing, notes)
     activations = frozen_activations(backbone, frozen, data, folder, on_images)
-    activations === nothing && return run_of(head_model, NamedTuple[], 0, :interrupted, start_from!(head_model, list, head, data))
+    activations === nothing && return run_of(head_model, NamedTuple[], 0, :interrupted, start_from!(head_model, list, head, data), String[])
     trained = Pair{Symbol,Any}[name => backbone[name] for name in keys(backbone)[(3 + frozen):(end - 1)]]
     tail = Tail(Chain(; trained...), activations.size)
     model = Chain(; tail, pairs(head_model.layers)...)
     slow = (; settings..., learning_rate=settings.learning_rate * RATE_OF_TUNING)
-    run = dispatch_barrier(fit!, model, list, loss_of(v.loss, K), v, activations.data, slow, head, on_batch, on_epoch; seen, from_start=true)::Run
-    return run_of(head_model, run.history, run.kept_epoch, run.ended, run.initial)
+    run = dispatch_barrier(fit!, model, list, loss_of(v.loss, K), v, activations.data, slow, head, checkpoints, on_batch, on_epoch, on_note;
+        seen, rows=findall(<=(1), data.split), unfreeze)::Run
+    return run_of(head_model, run.history, run.kept_epoch, run.ended, run.initial, run.notes)
 end
 
 const IMAGES_AT_A_TIME = 16

@@ -15,7 +15,7 @@ of a run on a backbone that was given by its path also `backbone.safetensors`.
 - `ArgumentError`: `folder` exists and is not a run.
 """
 function save_run(folder::AbstractString, run::Run)
-    if ispath(folder) && !isfile(joinpath(folder, "run.json")) && !(isdir(folder) && isempty(readdir(folder)))
+    if ispath(folder) && !isfile(joinpath(folder, "run.json")) && !(isdir(folder) && readdir(folder) ⊆ [CHECKPOINTS])
         throw(ArgumentError("$folder exists and is not a run (it has no run.json); choose another folder."))
     end
     mkpath(folder)
@@ -38,6 +38,7 @@ function save_run(folder::AbstractString, run::Run)
         "kept_epoch" => run.kept_epoch,
         "ended" => run.ended,
         "initial" => run.initial,
+        "notes" => run.notes,
         "seconds" => sum(row -> row.seconds, run.history; init=0.0),
     )
     run.backbone === nothing || (description["backbone"] = backbone_entry(run))
@@ -45,6 +46,7 @@ function save_run(folder::AbstractString, run::Run)
     # Files that Python derived from an earlier run's weights are out of date.
     derived = ("logits.safetensors", "reference.safetensors", "report.html", "calibration.png")
     foreach(name -> rm(joinpath(folder, name); force=true), derived)
+    run.ended === :interrupted || remove_checkpoints(joinpath(folder, CHECKPOINTS))
     return folder
 end
 
@@ -111,7 +113,7 @@ function load_run(folder::AbstractString)
     origin = get(d, "initial", nothing)
     initial = origin === nothing ? nothing : (; path=origin["path"], fingerprint=origin["fingerprint"])
     return Run(v, model, history, d["kept_epoch"], Symbol(d["ended"]), input, Vector{String}(data["classes"]), settings,
-        names, initial, read_seen(folder), backbone)
+        names, initial, read_seen(folder), backbone, Vector{String}(get(d, "notes", String[])))
 end
 
 function read_history(path)

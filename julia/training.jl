@@ -13,7 +13,7 @@ What [`train`](@ref) returns.
   `:adopted`: imported from Keras.
 - `input::NTuple{3,Int}`: width, height and channels of its images; of a fit to features without their images 1, 1 and how many.
 - `classes::Vector{String}`
-- `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`.
+- `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`, `on_nonfinite`.
 - `data::NamedTuple`: `name` and `fingerprint` of the prepared dataset, and what else is known of it: `path`, `seed` of its
   split, `images`, `positive`, `groups`, `made_from`.
 - `initial::Union{Nothing,NamedTuple}`: where the first weights came from, the `path` of a run or file (`nothing`: a run
@@ -21,6 +21,7 @@ What [`train`](@ref) returns.
 - `seen`: which images the weights have seen; [`evaluate`](@ref) does not score them as new ones.
 - `backbone::Union{Nothing,PhotoFlux.RunBackbone}`: what makes features of its images, on which the model is; `nothing`: the model
   takes them as they are.
+- `notes::Vector{String}`: what a user should know of the fit, such as a learning rate that was halved.
 """
 struct Run
     variant::Variant
@@ -35,6 +36,7 @@ struct Run
     initial::Union{Nothing,NamedTuple}
     seen::Seen
     backbone::Union{Nothing,RunBackbone}
+    notes::Vector{String}
 end
 
 layers(run::Run) = layers(run.variant, head_input(run.input, run.backbone), length(run.classes))
@@ -52,9 +54,17 @@ function Base.show(io::IO, ::MIME"text/plain", run::Run)
 end
 
 """
-    DivergedError(epoch, batch, loss, kept_epoch, run)
+    DivergedError(epoch, batch, loss, kept_epoch, run, learning_rate, source, images, largest)
 
 The loss became NaN or infinite. `run` has the last good weights, those of the end of epoch `kept_epoch` (0: the initial).
+
+# Fields
+- `epoch::Int`, `batch::Int`, `loss::Float32`: where, and what it became.
+- `kept_epoch::Int`, `run::Run`
+- `learning_rate::Float64`: of that moment.
+- `source::Int`: the batch it came from: this one, or the one before, if the gradient of that one was not finite.
+- `images::Vector{Int}`: the images of the batch `source`, by their numbers in the dataset.
+- `largest::Vector{Pair{String,Float32}}`: names and values of the largest weights at that moment, of three arrays at most.
 """
 struct DivergedError <: Exception
     epoch::Int
@@ -62,40 +72,36 @@ struct DivergedError <: Exception
     loss::Float32
     kept_epoch::Int
     run::Run
+    learning_rate::Float64
+    source::Int
+    images::Vector{Int}
+    largest::Vector{Pair{String,Float32}}
 end
 
-function Base.showerror(io::IO, err::DivergedError)
-    print(io, "The loss became ", err.loss, " in epoch ", err.epoch, ", batch ", err.batch, ". Try a smaller ")
-    print(io, "`learning_rate` (it was ", err.run.settings.learning_rate, "). The weights of ")
-    print(io, err.kept_epoch == 0 ? "the start" : "the end of epoch $(err.kept_epoch)", " were kept.")
+Base.showerror(io::IO, err::DivergedError) = print(io, diverged_text(err, ["image $i" for i in first(err.images, IMAGES_SHOWN)]))
+
+# How many images of a batch, and how many arrays of weights, an error names.
+const IMAGES_SHOWN, WEIGHTS_SHOWN = 3, 3
+
+# What is said of it, with the images of the batch by these names.
+function diverged_text(err::DivergedError, names)
+    of_before = err.source < err.batch ? ": the gradient of batch $(err.source) was not finite" : ""
+    kept = err.kept_epoch == 0 ? "the start" : "the end of epoch $(err.kept_epoch)"
+    more = length(err.images) > length(names) ? ", … ($(length(err.images)) in all)" : ""
+    return string("The loss became ", err.loss, " in epoch ", err.epoch, ", batch ", err.batch, of_before, ". In batch ", err.source, ": ",
+        join(names, ", "), more, ". The largest weights: ", join(("$name $value" for (name, value) in err.largest), ", "),
+        ". Try a smaller `learning_rate` (it was ", err.learning_rate, "). The weights of ", kept, " were kept.")
 end
 
-# Watches the total validation loss as keras.callbacks.EarlyStopping does: only a strictly smaller value is better.
-mutable struct EarlyStopping
-    const patience::Int
-    best::Float64
-    best_epoch::Int
-    best_weights::Any
+# Of each array the weight that is largest or not finite, the largest first.
+function largest_weights(@nospecialize(model), @nospecialize(optimiser))
+    size_of(w) = isfinite(w) ? abs(w) : Inf32
+    found = [name => argmax(size_of, Array{Float32}(w)) for ((name, _), w) in zip(adam_leaves(optimiser), Flux.trainables(model))]
+    return first(sort!(found; by=size_of ∘ last, rev=true), WEIGHTS_SHOWN)::Vector{Pair{String,Float32}}
 end
-
-EarlyStopping(patience::Int) = EarlyStopping(patience, Inf, 0, nothing)
-
-function should_stop!(stopping::EarlyStopping, epoch, total, model)
-    if total < stopping.best
-        stopping.best, stopping.best_epoch = total, epoch
-        stopping.best_weights = copy_weights!(stopping.best_weights, model)
-    end
-    return epoch - stopping.best_epoch >= stopping.patience
-end
-
-should_stop!(::Nothing, epoch, total, model) = false
-
-copy_weights!(::Nothing, model) = deepcopy(Flux.trainables(model))
-copy_weights!(kept, model) = (foreach(copyto!, kept, Flux.trainables(model)); kept)
-restore_weights!(model, kept) = foreach(copyto!, Flux.trainables(model), kept)
 
 """
-    train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance, initial, on_batch, on_epoch)
+    train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance, initial, on_nonfinite = "stop", checkpoints, resume = false, …)
 
 Train a variant's model on the training part of a prepared dataset.
 
@@ -116,16 +122,23 @@ which are computed once, at the start; the [`Run`](@ref) has the backbone, and t
   every smaller class topped up each epoch with augmented copies ([`epoch_items`](@ref)).
 - `initial`: a [`Run`](@ref), or the path of a run or a weights file, from whose weights the fit starts; `nothing`: from
   those that the seed gives. Adam's moments start at zero either way.
+- `on_nonfinite::AbstractString`: what a loss that is NaN or infinite does: `"stop"`, an error; `"halve"`: the fit goes on from the end of the
+  last good epoch with half the learning rate and new moments of Adam, three times at most, and the run's `notes` say so.
+- `checkpoints::AbstractString`: a folder for the fit's checkpoints, such as `"runs/mine/checkpoints"`, which `save_run("runs/mine", run)`
+  removes; none are written unless it is given. See [`PhotoFlux.Checkpoints`](@ref).
+- `resume::Bool`: go on from the newest checkpoint in that folder. The run is the one that a fit gives which was not ended, bit for bit.
+- `checkpoint_minutes::Real`: how long after a checkpoint the next is written within an epoch, 0 or more.
+- `on_note`: called with each of the run's notes when it is made; they are logged unless it is given.
 - `on_batch`: called after every batch with a `NamedTuple` (`epoch`, `epochs`, `batch`, `batches`, `images`, `waited`,
   the seconds for which the batch's images were waited for, and the means of this epoch so far `loss`, `accuracy`); the
   fit ends there if it returns `true`.
-- `on_epoch`: called with each new row of the history.
+- `on_epoch`: called with each row of the history; of a fit that is resumed first with those that there are.
 
 # Returns
 - [`Run`](@ref)
 
 # Throws
-- `ArgumentError`: a value that cannot be used.
+- `ArgumentError`: a value that cannot be used; checkpoints that are of a fit with other settings, or of an unfinished one that is not to resume.
 - `DimensionMismatch`: `initial` has weights of other shapes; both are listed.
 - [`DivergedError`](@ref): the loss became NaN or infinite.
 
@@ -151,25 +164,37 @@ function train(
     seed::Integer=42,
     balance::AbstractString=v.balance,
     initial::Union{Nothing,Run,AbstractString}=nothing,
+    on_nonfinite::AbstractString="stop",
+    checkpoints::Union{Nothing,AbstractString}=nothing,
+    resume::Bool=false,
+    checkpoint_minutes::Real=10,
     on_batch=Returns(false),
     on_epoch=Returns(nothing),
+    on_note=log_note,
 )
-    settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance)
+    settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance, on_nonfinite)
     check_kind(v, data, balance)
-    return fit(v, data, settings, initial, Callback(on_batch), Callback(on_epoch))
+    kept = Checkpoints(something(checkpoints, ""); resume, minutes=checkpoint_minutes)
+    return fit(v, data, settings, initial, kept, Callback(on_batch), Callback(on_epoch), Callback(on_note))
 end
 
+log_note(text) = @warn text
+
 # The settings of a fit to this data, in the types that a run has; an error where they cannot be used.
-function checked_settings(data; epochs, batch_size, learning_rate, seed, balance)
+const ON_NONFINITE = ("stop", "halve")
+
+function checked_settings(data; epochs, batch_size, learning_rate, seed, balance, on_nonfinite)
     require_whole("epochs", 1, epochs)
     require_whole("batch_size", 1, batch_size)
     require_positive("learning_rate", learning_rate)
     balance in BALANCES || throw(unknown_name("balance", balance, BALANCES))
+    on_nonfinite in ON_NONFINITE || throw(unknown_name("on_nonfinite", on_nonfinite, ON_NONFINITE))
     for part in (:train, :validation)
         isempty(indices(data, part)) && throw(ArgumentError("The $part part of $(data.name) has no images."))
     end
     return (; epochs=Int(epochs), batch_size=Int(batch_size), learning_rate=Float64(shortest(Float32(learning_rate))),
-        seed=typemin(Int) <= seed <= typemax(Int) ? Int(seed) : BigInt(seed), balance=String(balance))
+        seed=typemin(Int) <= seed <= typemax(Int) ? Int(seed) : BigInt(seed), balance=String(balance),
+        on_nonfinite=String(on_nonfinite))
 end
 
 # Refuses features where a variant takes images, and changed copies of images where it takes features.
@@ -191,75 +216,123 @@ end
 (callback::Callback)(arguments...) = callback.f(arguments...)
 
 # The types of model and loss are known in `fit!` only, which is therefore compiled for them.
-function fit(v, data, settings, initial, on_batch::Callback, on_epoch::Callback)
-    K, seen, input, backbone = length(data.classes), Seen(data, seen_before(initial)), image_shape(data), nothing
+function fit(v, data, settings, initial, checkpoints, on_batch::Callback, on_epoch::Callback, on_note::Callback)
+    K, seen, input, backbone, rows = length(data.classes), Seen(data, seen_before(initial)), image_shape(data), nothing, 1:length(data)
     if takes_features(v) && !holds_features(data)
         backbone = RunBackbone(v.backbone, input)
         v = variant(v; backbone=backbone.entry["name"])
-        data = features_dataset(backbone, data, findall(<=(1), data.split))
+        rows = findall(<=(1), data.split)
+        data = features_dataset(backbone, data, rows)
     end
     list = layers(v, image_shape(data), K)
     model = build_model(list; rng=derived_rng(settings.seed, "weights"))
-    return dispatch_barrier(fit!, model, list, loss_of(v.loss, K), v, data, settings, initial, on_batch, on_epoch; seen, input, backbone)::Run
+    return dispatch_barrier(fit!, model, list, loss_of(v.loss, K), v, data, settings, initial, checkpoints, on_batch, on_epoch, on_note;
+        seen, input, backbone, rows=collect(Int, rows))::Run
 end
 
-# `seen`, `input` and `backbone` are those of the run. With `from_start` the weights of the start are the best until an epoch has better ones.
-function fit!(
-    model, list, loss, v, data, settings, initial, on_batch, on_epoch; seen, input=first(list).shape, backbone=nothing, from_start=false,
-)
-    (; epochs, batch_size, learning_rate) = settings
+const MOST_HALVINGS = 3
+
+# `seen`, `input` and `backbone` are those of the run, `rows` the numbers of the data's images in the dataset. With `unfreeze` above 0, blocks
+# that are fine-tuned, the weights of the start are the best until an epoch has better ones.
+function fit!(model, list, loss, v, data, settings, initial, checkpoints, on_batch, on_epoch, on_note;
+    seen, input=first(list).shape, backbone=nothing, rows=collect(1:length(data)), unfreeze=0)
     origin = start_from!(model, list, initial, data)
     penalties = kernel_penalties(list)
-    optimiser = Optimisers.setup(KerasAdam(learning_rate), model)
-    stopping = v.patience === nothing ? nothing : EarlyStopping(v.patience)
-    history = NamedTuple[]
-    good = copy_weights!(nothing, model)
+    optimiser = Optimisers.setup(KerasAdam(settings.learning_rate), model)
+    state = FitState(model, settings.learning_rate, v.patience)
     buffers = Buffers()
-    ended::Symbol = :epochs
-    finished(kept_epoch) = Run(v, model, history, kept_epoch, ended, input, data.classes, settings,
-        (; data.name, data.fingerprint, data.about...), origin, seen, backbone)
-    function diverged(epoch, batch, loss)
-        restore_weights!(model, good)
-        throw(DivergedError(epoch, batch, loss, epoch - 1, finished(epoch - 1)))
-    end
+    description = fit_description(v, settings, data, origin; unfreeze)
+    save(; only=false) = write_checkpoint!(checkpoints, state, description, model, optimiser, on_note; only)
+    finished(kept_epoch, ended) = Run(v, model, state.history, kept_epoch, ended, input, data.classes, settings,
+        (; data.name, data.fingerprint, data.about...), origin, seen, backbone, state.notes)
 
+    resume!(checkpoints, state, description, model, optimiser, on_note)
+    disable_sigint(() -> foreach(on_epoch, state.history))
     try
-        if from_start && stopping !== nothing
-            should_stop!(stopping, 0, evaluate(model, data, v; part=:validation, batch_size).total, model)
+        if unfreeze > 0 && state.stopping !== nothing && state.stopping.best_weights === nothing
+            start = evaluate(model, data, v; part=:validation, settings.batch_size)
+            disable_sigint(() -> should_stop!(state.stopping, 0, start.total, model))
         end
-        for epoch in 1:epochs
-            start = time()
-            training = train_epoch!(model, optimiser, loss, penalties, data, epoch, settings, on_batch, buffers)
+        while state.ended === nothing
+            training = train_epoch!(model, optimiser, loss, penalties, data, state, settings, on_batch, buffers, () -> is_due(checkpoints, model, false) && save())
             if training === :interrupted
-                ended = :interrupted
+                state.ended = :interrupted
                 break
             end
-            isfinite(training.loss) || diverged(epoch, training.batch, training.loss)
-            validation = evaluate(model, data, v; part=:validation, batch_size)
             # The epoch's last step can make the weights non-finite too, which only the validation loss shows.
-            isfinite(validation.total) || diverged(epoch, training.batch, validation.total)
-            copy_weights!(good, model)
-            # An interrupt is handled before or after both, so that `on_epoch` gets exactly the rows of the history.
+            total = isfinite(training.loss) ? evaluate(model, data, v; part=:validation, settings.batch_size) : training
+            lost = isfinite(training.loss) ? total.total : training.loss
+            # An interrupt is handled before or after all of it, so that the state is that of one moment, and `on_epoch` gets exactly the rows
+            # of the history.
             disable_sigint() do
-                push!(history, history_row(epoch, time() - start, training, validation))
-                on_epoch(last(history))
+                if isfinite(lost)
+                    end_epoch!(state, model, training, total, settings.epochs)
+                    on_epoch(last(state.history))
+                    is_due(checkpoints, model, true) && save()
+                else
+                    source, largest = source_of_failure(model, training.batch), largest_weights(model, optimiser)
+                    restore_weights!(model, state.good)
+                    err = DivergedError(state.epoch, training.batch, lost, state.epoch - 1, finished(state.epoch - 1, :epochs), state.learning_rate,
+                        source, batch_images(data, rows, settings, state.epoch, source), largest)
+                    settings.on_nonfinite == "halve" && state.halvings < MOST_HALVINGS || throw(err)
+                    halve!(state, optimiser, err, on_note)
+                    checkpoints.folder == "" || save(; only=true)
+                end
                 # Otherwise the garbage of some twenty epochs gathers before a collection.
                 GC.gc(false)
-            end
-            if should_stop!(stopping, epoch, validation.total, model)
-                ended = epoch < epochs ? :early_stopping : :epochs
-                break
             end
         end
     catch err
         is_interrupt(err) || rethrow()
-        ended = :interrupted
+        state.ended = :interrupted
     end
+    state.ended === :interrupted && checkpoints.folder != "" && disable_sigint(save)
+    (; stopping, history) = state
     if stopping !== nothing && stopping.best_weights !== nothing
         restore_weights!(model, stopping.best_weights)
-        return finished(stopping.best_epoch)
+        return finished(stopping.best_epoch, state.ended)
     end
-    return finished(length(history))
+    return finished(length(history), state.ended)
+end
+
+function end_epoch!(state::FitState, model, training, validation, epochs)
+    (; epoch) = state
+    push!(state.history, history_row(epoch, time() - state.began, training, validation))
+    copy_weights!(state.good, model)
+    if should_stop!(state.stopping, epoch, validation.total, model) && epoch < epochs
+        state.ended = :early_stopping
+    elseif epoch == epochs
+        state.ended = :epochs
+    end
+    begin_epoch!(state, epoch + 1)
+    return nothing
+end
+
+begin_epoch!(state::FitState, epoch) = (state.epoch = epoch; state.sums = Sums(); state.began = time(); state)
+
+# The batch whose loss or gradient was not finite: where weights are not finite, a step has made them so, which was not made for this batch.
+function source_of_failure(model, batch)
+    broken = any(w -> !all(isfinite, w), Flux.trainables(model))
+    return broken && batch > 1 ? batch - 1 : batch
+end
+
+# The numbers of the images of a batch in the dataset.
+function batch_images(data, rows, (; seed, balance, batch_size), epoch, batch)
+    items = epoch_items(data, seed, epoch, balance)
+    chosen = items[((batch - 1) * batch_size + 1):min(batch * batch_size, end)]
+    return unique(rows[item.index] for item in chosen)
+end
+
+# Begins the epoch again, at the weights that were restored, with half the learning rate.
+function halve!(state::FitState, @nospecialize(optimiser), err, on_note)
+    before = state.learning_rate
+    state.learning_rate, state.halvings = before / 2, state.halvings + 1
+    restart_adam!(optimiser, state.learning_rate)
+    begin_epoch!(state, state.epoch)
+    add_note!(state, on_note, string("The loss became ", err.loss, " in epoch ", err.epoch, ", batch ", err.batch, ": the fit went on from ",
+        err.kept_epoch == 0 ? "the start" : "the end of epoch $(err.kept_epoch)", " with the learning rate ", state.learning_rate, " in place of ",
+        before, " (", state.halvings, " of ", MOST_HALVINGS, " times)."))
+    return nothing
 end
 
 # Also an interrupt that was thrown in a task that was waited for.
@@ -298,15 +371,18 @@ history_row(epoch, seconds, training, validation) = (;
     validation_accuracy=validation.accuracy,
 )
 
-# Returns the epoch's means over images and its last batch, or :interrupted. A loss that is not finite ends it.
-function train_epoch!(model, optimiser, loss, penalties, data, epoch, settings, on_batch, buffers)
+# Goes on with the epoch where the state says. Returns the epoch's means over images and its last batch, or :interrupted. A loss that is not
+# finite ends it. keep() is called between two batches.
+function train_epoch!(model, optimiser, loss, penalties, data, state, settings, on_batch, buffers, keep)
     (; seed, batch_size, balance, epochs) = settings
+    (; epoch, sums) = state
     items = epoch_items(data, seed, epoch, balance)
     factors = class_weights(data, balance)
     K = length(data.classes)
     start_dropout!(model, seed, epoch)
-    sums, batches = Sums(), cld(length(items), batch_size)
-    ended = each_batch(data, items, batch_size; seed, epoch, buffers) do chosen, x, waited
+    sums.batch == 0 || resume_dropout!(model, state.dropout)
+    batches, rest = cld(length(items), batch_size), items[(sums.batch * batch_size + 1):end]
+    ended = each_batch(data, rest, batch_size; seed, epoch, buffers) do chosen, x, waited
         labels = [data.labels[item.index] for item in chosen]
         step = train_step!(model, optimiser, loss, penalties, x, targets(labels, K), factors[labels .+ 1], buffers)
         n = length(chosen)
@@ -315,10 +391,13 @@ function train_epoch!(model, optimiser, loss, penalties, data, epoch, settings, 
         sums.loss += n * Float64(step.loss)
         sums.penalty += n * Float64(step.penalty)
         sums.hits += dispatch_barrier(count_hits, step.logits, labels)::Int
+        state.dropout = dropout_states(model)
         isfinite(sums.loss + sums.penalty) || return (; sums.batch, loss=sums.loss + sums.penalty, penalty=NaN, accuracy=NaN)
         so_far = (; epoch, epochs, sums.batch, batches, images=n, waited, loss=(sums.loss + sums.penalty) / sums.images,
             accuracy=sums.hits / sums.images)
-        return on_batch(so_far) === true ? :interrupted : nothing
+        on_batch(so_far) === true && return :interrupted
+        sums.batch < batches && keep()
+        return nothing
     end
     ended === nothing || return ended
     return (; batch=batches, loss=sums.loss / sums.images, penalty=sums.penalty / sums.images,
@@ -326,16 +405,6 @@ function train_epoch!(model, optimiser, loss, penalties, data, epoch, settings, 
 end
 
 count_hits(logits, labels) = count(decisions(logits) .== labels)
-
-# Running sums of an epoch; the losses are summed over images.
-mutable struct Sums
-    batch::Int
-    images::Int
-    hits::Int
-    loss::Float64
-    penalty::Float64
-    Sums() = new(0, 0, 0, 0.0, 0.0)
-end
 
 # Dropout is on whatever mode the layers were left in, and draws from its own generator of this epoch.
 function start_dropout!(model, seed, epoch)
@@ -345,6 +414,14 @@ function start_dropout!(model, seed, epoch)
         layer.active = true
         copy!(layer.rng, derived_rng(seed, "dropout", epoch, number))
     end
+end
+
+# How far the generators have come in their epoch.
+dropout_states(model) = UInt64[model[name].rng.state for name in keys(model) if model[name] isa Dropout]
+
+function resume_dropout!(model, states)
+    dropping = filter(name -> model[name] isa Dropout, keys(model))
+    foreach((name, word) -> model[name].rng.state = word, dropping, states)
 end
 
 """

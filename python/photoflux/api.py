@@ -21,7 +21,7 @@ from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.walking import is_file
 from photoflux.engines import get_engine
-from photoflux.engines.base import Engine, Model
+from photoflux.engines.base import Checkpoints, Engine, Model
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import SettingError
 from photoflux.filtering.decision import Filtered
@@ -37,6 +37,15 @@ from photoflux.reporting.page import destination
 from photoflux.reporting.run_report import report as report_run
 from photoflux.reviewing.reviewed import Reviewed
 from photoflux.reviewing.reviewed import need_libraries as need_libraries_of_review
+from photoflux.runs.checkpoints import (
+    bytes_in_words,
+    bytes_needed,
+    check_minutes,
+    check_state,
+    is_finished,
+    newest_unfinished,
+    says_from_where,
+)
 from photoflux.runs.evaluation import Metrics
 from photoflux.runs.export import export
 from photoflux.runs.folder import claimed, claimed_new
@@ -166,13 +175,18 @@ def train(
     backbone_scale: float | Sequence[float] | None = None,
     unfreeze: int = 0,
     add_labels: str | Path | Sequence[str | Path] = (),
+    on_nonfinite: str = "stop",
     out: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_minutes: float = Checkpoints.minutes,
     progress: bool = True,
     on_prepared: Callable[[PreparedDataset], None] | None = None,
 ) -> Run:
     """Train a variant on a source of images and write a run.
 
-    Ctrl-C ends the fit at the next batch; the run so far is kept and returned. When the last epoch is over the run is
+    Ctrl-C ends the fit at the next batch; the run so far is kept and returned, and `resume` goes on with it, as it does
+    with a fit whose process was ended in any other way: the result is that of a fit that was not ended, byte for byte
+    on the same kind of machine. When the last epoch is over the run is
     written first, and then scored, drawn and reported: what fails there, or is ended by Ctrl-C, is in the run's
     ``notes``, and `report` makes it again.
 
@@ -217,8 +231,17 @@ def train(
     add_labels : path or paths
         Folders of filter jobs and runs whose images were labelled with `review`: they are added to the training part,
         and to no other, as `photoflux.data.additions.with_labels` says. The data has the same two classes.
+    on_nonfinite : str
+        What a loss that is NaN or infinite does: ``"stop"``, an error; ``"halve"``: the fit goes on from the end of the
+        last good epoch with half the learning rate, three times at most, and a note of the run says so.
     out : str or Path, optional
         The run's folder; None: a new one under ``runs/``. An earlier run there is replaced at the end.
+    resume : bool
+        Go on with the unfinished run in `out`, or without that with the newest of this variant and data under
+        ``runs/``, from its last checkpoint. All else is given as before. A run that is finished is returned.
+    checkpoint_minutes : float
+        How long after a checkpoint the next is written within an epoch, 0 or more. One is written after each epoch too,
+        but none where they would take more than 2 % of the fit's time.
     progress : bool
         Whether to show progress on stderr.
     on_prepared : callable, optional
@@ -231,10 +254,11 @@ def train(
     Raises
     ------
     SettingError, DataError, RunError
-        If an argument, the data, `initial` or `out` cannot be used, or another process writes to `out`; before
-        anything is trained.
+        If an argument, the data, `initial` or `out` cannot be used, another process writes to `out`, or there is an
+        unfinished run that is not to be resumed, or none that is; before anything is trained.
     EngineError
-        If the engine is not available or fails.
+        If the engine is not available or fails, or a run that is to be resumed was begun with other settings, which
+        the message shows.
     DivergedError
         If the loss becomes NaN or infinite; the run then holds the last good weights.
     """
@@ -242,11 +266,13 @@ def train(
     options = BackboneOptions(backbone, precision, views, backbone_mean, backbone_scale, unfreeze)
     network = options.open([variant], image_size)
     variant = on_backbone(variant, network)
-    settings = settings_of(variant, epochs, batch_size, learning_rate, seed, balance)
+    settings = settings_of(variant, epochs, batch_size, learning_rate, seed, balance, on_nonfinite)
+    minutes = check_minutes(checkpoint_minutes)
     start = None if initial is None else initial_weights(initial)
     with ExitStack() as stack:
         if out is not None:
             folder = stack.enter_context(claimed(user_path(out)))
+            check_state(folder, resume)
         if image_size is None and kind_of(data) == "folder":
             image_size = (network and network.image_size) or variant.image_size
         prepared = prepare(
@@ -260,7 +286,9 @@ def train(
         if start is not None:
             # Refused here, not when an engine has started.
             read_weights_of(start, variant, input_shape(variant, prepared.shape, network), len(prepared.classes))
-        if out is None:
+        if out is None and resume:
+            folder = stack.enter_context(claimed(newest_unfinished(variant, prepared)))
+        elif out is None:
             folder = stack.enter_context(claimed_new(f"{variant.name}-{prepared.name}"))
         display = stack.enter_context(Display(progress))
         chosen = with_backbone(get_engine(engine, display.say), network, prepared, display, views, unfreeze)
@@ -268,13 +296,29 @@ def train(
             variant, note = tuned(chosen, variant, prepared, settings)
             if note:
                 display.say(note)
+        if resume and is_finished(folder):
+            return _finished(folder, chosen, prepared, display)
+        resume = resume and says_from_where(folder, chosen.name, display)
+        needed = bytes_in_words(bytes_needed(variant, prepared, network))
         display.say(
             f"Training {variant.name} with engine {chosen.name} on {printable(prepared.name)}: "
             f"{len(prepared.indices('train'))} images of {prepared.height}×{prepared.width}, "
-            f"{len(prepared.classes)} classes, at most {settings.epochs} epochs"
+            f"{len(prepared.classes)} classes, at most {settings.epochs} epochs; its checkpoints take up to {needed} "
+            "of disk space"
         )
-        trained = fit_and_save(chosen, variant, prepared, settings, folder, display, start)
+        trained = fit_and_save(
+            chosen, variant, prepared, settings, folder, display, start, resume=resume, checkpoint_minutes=minutes
+        )
         return finish_fit(trained, chosen, prepared, display)
+
+
+def _finished(folder: Path, engine: Engine, prepared: PreparedDataset, display: Display) -> Run:
+    """Return a finished run; what the end of its process kept from being scored, drawn or reported is made."""
+    run = load_run(folder)
+    display.say(f"{printable(folder)} is finished; there is nothing to resume.")
+    if (folder / "report.html").is_file() or run.data.fingerprint != prepared.fingerprint:
+        return run
+    return finish(run, engine, prepared, display)
 
 
 def _with_labels(prepared: PreparedDataset, folders: list[str | Path], progress: bool) -> PreparedDataset:

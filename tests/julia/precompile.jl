@@ -4,7 +4,7 @@
     scope = Module(:Workload)
     Core.eval(scope, quote
         using PhotoFlux, Random
-        using PhotoFlux: BACKBONE_FORMAT, JSON, LANES, NPY_CODES, NullLogger, as_dict, engine_activations, engine_backbone, engine_features!, engine_fit,
+        using PhotoFlux: BACKBONE_FORMAT, CHECKPOINTS, JSON, LANES, NPY_CODES, NullLogger, as_dict, engine_activations, engine_backbone, engine_features!, engine_fit,
             engine_load, engine_logits!, outputs, takes_features, with_logger, write_arrays
         macro setup_workload(code)
             esc(code)

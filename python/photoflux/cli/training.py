@@ -26,6 +26,7 @@ from photoflux.cli.options import (
     Views,
     numbers_of,
 )
+from photoflux.engines.base import Checkpoints
 from photoflux.reporting.finishing import was_interrupted
 from photoflux.system.names import printable
 from photoflux.system.terminal import say
@@ -101,7 +102,16 @@ def train(
         list[Path] | None,
         typer.Option(help="A folder whose images were labelled with `photoflux review`: they are trained on too."),
     ] = None,
+    on_nonfinite: Annotated[
+        str, typer.Option(help="A loss that is NaN or infinite: stop, or halve the learning rate, at most three times.")
+    ] = "stop",
     out: Annotated[Path | None, typer.Option(help="The run's folder. (default: a new one under runs/)")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the unfinished run in OUT, or the newest of these under runs/.")
+    ] = False,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Minutes from a checkpoint to the next within an epoch.")
+    ] = Checkpoints.minutes,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -131,7 +141,10 @@ def train(
         backbone_scale=numbers_of("backbone_scale", backbone_scale),
         unfreeze=unfreeze,
         add_labels=add_labels or (),
+        on_nonfinite=on_nonfinite,
         out=out,
+        resume=resume,
+        checkpoint_minutes=checkpoint_minutes,
         on_prepared=lambda prepared: prepared_rejected.append(len(prepared.rejected)),
     )
     brief = ("loss", "penalty", "total", "accuracy", "balanced_accuracy")

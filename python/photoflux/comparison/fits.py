@@ -20,6 +20,7 @@ from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.weights import read_weights_of, write_arrays
 from photoflux.reporting.finishing import finish, finish_fit, unscored_parts, was_interrupted
+from photoflux.runs.checkpoints import checkpoint_files, where_it_is
 from photoflux.runs.evaluation import decisions
 from photoflux.runs.folder import claimed
 from photoflux.runs.progress import Display
@@ -91,7 +92,8 @@ def fit_all(fits: Sequence[Fit], folder: Path, display: Display) -> Iterator[tup
             _scores_file(fit, folder).unlink(missing_ok=True)
             run = _fitted(fit, folder / "runs" / fit.name, FitDisplay(display, advance))
             if run.ended == "interrupted":
-                shutil.rmtree(run.path)
+                if not checkpoint_files(run.path):
+                    shutil.rmtree(run.path)
                 _stop(number, fits, folder, display)
             if was_interrupted(run):
                 _stop(number + 1, fits, folder, display)
@@ -137,7 +139,10 @@ def line_of(fit: Fit, run: Run) -> str:
 def _fitted(fit: Fit, path: Path, display: Display) -> Run:
     try:
         with claimed(path):
-            trained = fit_and_save(fit.engine, fit.variant, fit.data, fit.settings, path, display)
+            resume = bool(checkpoint_files(path))
+            if resume:
+                display.say(f"{fit.name} goes on from {where_it_is(path)}.")
+            trained = fit_and_save(fit.engine, fit.variant, fit.data, fit.settings, path, display, resume=resume)
             return finish_fit(trained, fit.engine, fit.data, display)
     except DivergedError as error:
         display.say(f"{fit.name}: {error}")
@@ -145,14 +150,14 @@ def _fitted(fit: Fit, path: Path, display: Display) -> Run:
 
 
 def kept_run(fit: Fit, path: Path) -> Run | None:
-    """Return the run of a fit that exists already and is complete.
+    """Return the run of a fit that exists already and is complete; None where it was ended, and goes on.
 
     Raises
     ------
     RunError
         If it is one of other settings.
     """
-    if not path.exists():
+    if not (path / "run.json").is_file() or checkpoint_files(path):
         return None
     run = load_run(path)
     of_settings = [(name, getattr(run.settings, name), value) for name, value in vars(fit.settings).items()]

@@ -38,6 +38,31 @@ class Fit:
 
 OnBatch = Callable[[BatchProgress], bool]
 OnEpoch = Callable[[EpochRow], None]
+OnNote = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a fit keeps what it goes on from after it was ended.
+
+    One is written after each epoch, and within one when the last was `minutes` ago; but not where all of them would
+    take more than 2 % of the fit's time, as measured. The last two are kept, and one more is written when a fit is
+    interrupted. The caller removes them when the run is in its place.
+
+    Attributes
+    ----------
+    folder : Path
+        Is made with the first.
+    resume : bool
+        Whether the fit goes on from the newest one in it that can be read; a fit that was not ended gives the same
+        bytes.
+    minutes : float
+        0 or more; 0: after each batch, whatever that takes.
+    """
+
+    folder: Path
+    resume: bool = False
+    minutes: float = 10.0
 
 
 class Model(Protocol):
@@ -75,6 +100,8 @@ class Engine(Protocol):
         initial: Path | None = None,
         on_batch: OnBatch | None = None,
         on_epoch: OnEpoch | None = None,
+        on_note: OnNote | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> Fit:
         """Fit a variant to the training part and write the kept weights to the file `weights`.
 
@@ -87,13 +114,20 @@ class Engine(Protocol):
         `on_batch` is called after every batch; when it returns True the fit ends there with the weights of that
         moment. Early stopping and "best weights restored" follow the variant's patience.
 
+        `on_epoch` gets each row of the history, of a fit that is resumed first those that there are; `on_note` gets
+        what a user should know of the fit. Without `checkpoints` none are written.
+
         Raises
         ------
+        EngineError
+            If there are checkpoints of an unfinished fit that is not to be resumed; or it is, and there are none that
+            can be read, or they are of a fit with other settings, of which a table shows the difference.
         SettingError
             If the dataset holds images and the variant takes features, or the other way round, `balance` asks for
             augmented copies of features, or a feature is NaN or infinite.
         DivergedError
-            If the loss becomes NaN or infinite; `weights` then holds the last good ones.
+            If the loss becomes NaN or infinite, and `settings` say to stop or the learning rate was halved three
+            times; `weights` then holds the last good ones.
         """
         ...
 

@@ -9,6 +9,8 @@ from photoflux.data.checks import check_seed, check_whole
 from photoflux.errors import unknown_name
 from photoflux.model.variants import BALANCES, Variant, check_learning_rate, variant
 
+ON_NONFINITE = ("stop", "halve")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,6 +29,9 @@ class Settings:
     balance : str
         ``"none"``, ``"weights"`` (the data loss weights an image by N / (K · size of its class)) or ``"augment"``
         (every smaller class is topped up each epoch, to the size of the largest, with augmented copies).
+    on_nonfinite : str
+        What a loss that is NaN or infinite does: ``"stop"``, an error; or ``"halve"``: the fit goes on from the end of
+        the last good epoch with half the learning rate and new moments of Adam, three times at most.
     """
 
     epochs: int
@@ -34,6 +39,7 @@ class Settings:
     learning_rate: float
     seed: int = 42
     balance: str = "none"
+    on_nonfinite: str = "stop"
 
 
 def chosen_variant(name: str | Variant, l1: float | None, l2: float | None, loss: str | None) -> Variant:
@@ -55,6 +61,7 @@ def settings_of(
     learning_rate: float | None,
     seed: int,
     balance: str | None,
+    on_nonfinite: str = "stop",
 ) -> Settings:
     """Return the settings of a fit, the variant's own where None was given.
 
@@ -66,10 +73,13 @@ def settings_of(
     balance = variant.balance if balance is None else balance
     if balance not in BALANCES:
         raise unknown_name("balance", balance, BALANCES)
+    if on_nonfinite not in ON_NONFINITE:
+        raise unknown_name("on_nonfinite", on_nonfinite, ON_NONFINITE)
     return Settings(
         epochs=check_whole("`epochs`", variant.epochs if epochs is None else epochs, 1),
         batch_size=check_whole("`batch_size`", variant.batch_size if batch_size is None else batch_size, 1),
         learning_rate=check_learning_rate(variant.learning_rate if learning_rate is None else learning_rate),
         seed=check_seed(seed),
         balance=balance,
+        on_nonfinite=on_nonfinite,
     )

@@ -22,6 +22,7 @@ from photoflux.system.claims import Busy, claim
 from photoflux.system.names import as_json, file_stem
 from photoflux.system.terminal import say
 
+CHECKPOINTS = "checkpoints"  # in a run's folder while it is unfinished
 AMEND_SECONDS = 5.0  # another process that changes the same run needs less
 
 
@@ -98,7 +99,7 @@ def check_destination(path: Path) -> None:
     RunError
         If `path` is a file, or a folder with other content.
     """
-    if path.is_dir() and ((path / "run.json").is_file() or not any(path.iterdir())):
+    if path.is_dir() and ((path / "run.json").is_file() or {file.name for file in path.iterdir()} <= {CHECKPOINTS}):
         return
     if path.exists() or path.is_symlink():
         kind = "a folder that is not a run (it has no run.json)" if path.is_dir() else "a file"

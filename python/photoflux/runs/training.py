@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
-from photoflux.engines.base import Engine, Fit
+from photoflux.engines.base import Checkpoints, Engine, Fit
 from photoflux.errors import DivergedError, RunError
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.weights import fingerprint_of, read_weights_of
+from photoflux.runs.checkpoints import begun, bytes_in_words, bytes_needed, free_bytes, keep_in
 from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
 from photoflux.runs.folder import write_description, writing
 from photoflux.runs.progress import Display
@@ -74,8 +75,14 @@ def fit_and_save(
     folder: Path,
     display: Display,
     initial: Path | None = None,
+    *,
+    resume: bool = False,
+    checkpoint_minutes: float = Checkpoints.minutes,
 ) -> Trained:
     """Fit, from the weights in the file `initial` if given, and write the run atomically.
+
+    Checkpoints are in the run's folder until the fit has ended, and after an interruption; with `resume` it goes on
+    from them. Without room for them there are none, and a note says so.
 
     Raises
     ------
@@ -102,22 +109,45 @@ def fit_and_save(
         rows.append(row)
         display.epoch(row, epochs)
 
+    def on_note(note: str) -> None:
+        notes.append(note)
+        display.say(f"Note: {note}")
+
     with ExitStack() as saved:
-        with writing(folder, rescue=True) as temporary:
+        with writing(folder, rescue=True) as temporary, begun(folder, engine.name, variant, prepared) as place:
+            checkpoints: Checkpoints | None = Checkpoints(place, resume, checkpoint_minutes)
+            needed, free = bytes_needed(variant, prepared, backbone_of(engine)), free_bytes(folder)
+            if needed > free and not resume:
+                checkpoints = None
+                on_note(
+                    f"There is no room for checkpoints, which need up to {bytes_in_words(needed)}; "
+                    f"{bytes_in_words(free)} are free. Where this fit is ended it cannot be resumed."
+                )
             weights = temporary / "weights.safetensors"
             write_seen(temporary, seen)
             began = time.perf_counter()
             failure = None
             try:
                 fit = engine.fit(
-                    variant, prepared, settings, weights, initial=initial, on_batch=on_batch, on_epoch=on_epoch
+                    variant,
+                    prepared,
+                    settings,
+                    weights,
+                    initial=initial,
+                    on_batch=on_batch,
+                    on_epoch=on_epoch,
+                    on_note=on_note,
+                    checkpoints=checkpoints,
                 )
             except DivergedError as error:
                 failure = DivergedError(str(error).replace(str(temporary), str(folder)))
                 fit = Fit(rows, len(rows), "epochs")
             # Until the weights are in their place.
             saved.enter_context(held())
-            seconds = time.perf_counter() - began
+            if fit.ended == "interrupted":
+                keep_in(folder, temporary)
+            # Of a fit that was resumed, those of the epochs before too.
+            seconds = max(time.perf_counter() - began, sum(row.seconds for row in fit.history) if resume else 0.0)
             versions: dict[str, str] = {}
             interruption: KeyboardInterrupt | SystemExit | None = None
             try:
@@ -148,7 +178,7 @@ def fit_and_save(
         except (KeyboardInterrupt, SystemExit) as error:
             interruption = error
         if fit.ended == "interrupted":
-            display.say("Interrupted: the run so far is kept.")
+            display.say("Interrupted: the run so far is kept. It can be resumed.")
     return Trained(run, interruption, failure)
 
 

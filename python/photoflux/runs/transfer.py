@@ -15,7 +15,7 @@ import numpy as np
 from photoflux.data.checks import check_whole
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
-from photoflux.engines.base import Engine, Fit, Model, OnBatch, OnEpoch
+from photoflux.engines.base import Checkpoints, Engine, Fit, Model, OnBatch, OnEpoch, OnNote
 from photoflux.engines.flux.engine import FluxEngine
 from photoflux.errors import SettingError
 from photoflux.features import Backbone, backbone_from, features_dataset, open_backbone
@@ -176,13 +176,25 @@ class TransferEngine:
         initial: Path | None = None,
         on_batch: OnBatch | None = None,
         on_epoch: OnEpoch | None = None,
+        on_note: OnNote | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> Fit:
         """Fit a variant; see `photoflux.engines.base.Engine.fit`."""
         data = self.features(prepared, self.views, settings.seed) if variant.takes_features else prepared
-        fit = self.engine.fit(variant, data, settings, weights, initial=initial, on_batch=on_batch, on_epoch=on_epoch)
+        fit = self.engine.fit(
+            variant,
+            data,
+            settings,
+            weights,
+            initial=initial,
+            on_batch=on_batch,
+            on_epoch=on_epoch,
+            on_note=on_note,
+            checkpoints=checkpoints,
+        )
         if not self.unfreeze or fit.ended == "interrupted":
             return fit
-        return self._fine_tune(fit, variant, prepared, settings, weights, on_batch, on_epoch)
+        return self._fine_tune(fit, variant, prepared, settings, weights, on_batch, on_epoch, on_note, checkpoints)
 
     def _fine_tune(
         self,
@@ -193,6 +205,8 @@ class TransferEngine:
         weights: Path,
         on_batch: OnBatch | None,
         on_epoch: OnEpoch | None,
+        on_note: OnNote | None,
+        checkpoints: Checkpoints | None,
     ) -> Fit:
         """Train the last blocks and a fitted head on; the epochs are counted on from those of the head's fit."""
         engine, network, before = self.engine, self.backbone.networks[0], len(fit.history)
@@ -228,6 +242,8 @@ class TransferEngine:
                 on_batch=batch_done,
                 on_epoch=epoch_done,
                 on_images=images_done,
+                on_note=on_note,
+                checkpoints=_of_tuning(checkpoints),
             )
         finally:
             if tuned.is_file():
@@ -242,6 +258,15 @@ class TransferEngine:
         return TransferModel(
             self, self.engine.load(variant, weights, input_shape(variant, shape, self.backbone), classes)
         )
+
+
+def _of_tuning(checkpoints: Checkpoints | None) -> Checkpoints | None:
+    """Return where fine-tuning keeps its checkpoints: beside those of the head's fit, which has ended."""
+    if checkpoints is None:
+        return None
+    folder = checkpoints.folder / "fine-tuning"
+    resume = checkpoints.resume and folder.is_dir() and any(folder.glob("*.safetensors"))
+    return dataclasses.replace(checkpoints, folder=folder, resume=resume)
 
 
 def input_shape(variant: Variant, shape: Shape, backbone: Backbone | None) -> Shape:

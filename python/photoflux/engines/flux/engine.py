@@ -14,9 +14,11 @@ import numpy as np
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
 from photoflux.engines.base import (
+    Checkpoints,
     Fit,
     OnBatch,
     OnEpoch,
+    OnNote,
     check_batch,
     check_batch_size,
     check_dataset,
@@ -32,6 +34,7 @@ from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
+from photoflux.system.names import printable
 
 
 class FluxEngine:
@@ -70,21 +73,25 @@ class FluxEngine:
         initial: Path | None = None,
         on_batch: OnBatch | None = None,
         on_epoch: OnEpoch | None = None,
+        on_note: OnNote | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> Fit:
         """Fit a variant; see `photoflux.engines.base.Engine.fit`."""
         check_dataset(variant, prepared, settings.balance)
         history, batch_done, epoch_done = _callbacks(on_batch, on_epoch)
-        julia = self.julia
-        places = plain_paths(prepared.path, weights, *(() if initial is None else (initial,)))
-        with places as (data, target, *start), _translated(julia, weights):
+        julia, kept = self.julia, [] if checkpoints is None else [checkpoints.folder]
+        places = plain_paths(prepared.path, weights, *kept, *(() if initial is None else (initial,)))
+        with places as (data, target, *start), _translated(julia, weights, prepared):
+            folder = start.pop(0) if kept else None
             kept_epoch, ended = julia.PhotoFlux.engine_fit(
                 json.dumps(variant.as_dict()),
                 data,
                 target,
-                json.dumps(asdict(settings)),
+                _keywords(settings, checkpoints, folder),
                 start[0] if start else None,
                 julia.called(batch_done),
                 julia.called(epoch_done),
+                julia.called(on_note or _nothing),
             )
         return Fit(history, int(kept_epoch), str(ended))  # type: ignore[arg-type]
 
@@ -101,6 +108,8 @@ class FluxEngine:
         on_batch: OnBatch | None = None,
         on_epoch: OnEpoch | None = None,
         on_images: Callable[[int, int], bool] | None = None,
+        on_note: OnNote | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> Fit:
         """Train the last blocks of a backbone and the head that was fitted to its features.
 
@@ -120,8 +129,8 @@ class FluxEngine:
             The folded weights file to write.
         unfreeze : int
             How many of the last blocks are trained, 1 to all of them.
-        on_batch, on_epoch
-            As in `fit`.
+        on_batch, on_epoch, on_note, checkpoints
+            As in `fit`; what the frozen blocks make of the images is computed again where a fit is resumed.
         on_images : callable, optional
             Called with (images done, images in all) while the frozen blocks are computed; if it returns True, nothing
             is trained, and what there was is written.
@@ -143,20 +152,21 @@ class FluxEngine:
         def images_done(done: int, total: int) -> bool:
             return on_images is not None and bool(on_images(done, total))
 
-        julia = self.julia
-        places = plain_paths(prepared.path, weights, backbone, tuned)
-        with places as (data, head, source, target), _translated(julia, weights):
+        julia, kept = self.julia, [] if checkpoints is None else [checkpoints.folder]
+        places = plain_paths(prepared.path, weights, backbone, tuned, *kept)
+        with places as (data, head, source, target, *folder), _translated(julia, weights, prepared):
             kept_epoch, ended = julia.PhotoFlux.engine_fine_tune(
                 json.dumps(variant.as_dict()),
                 data,
                 head,
                 source,
-                json.dumps(asdict(settings)),
+                _keywords(settings, checkpoints, folder[0] if folder else None),
                 unfreeze,
                 head,
                 target,
                 julia.called(batch_done),
                 julia.called(epoch_done),
+                julia.called(on_note or _nothing),
                 julia.called(images_done),
             )
         return Fit(history, int(kept_epoch), str(ended))  # type: ignore[arg-type]
@@ -321,8 +331,22 @@ class FluxBackbone:
             yield images.ctypes.data, width, height, channels, len(images)
 
 
+def _keywords(settings: Settings, checkpoints: Checkpoints | None, folder: str | None) -> str:
+    """Return the keywords of a fit in Julia as JSON; `folder` is that of the checkpoints as Julia can read it."""
+    kept = {
+        "checkpoints": folder,
+        "resume": checkpoints is not None and checkpoints.resume,
+        "checkpoint_minutes": float(checkpoints.minutes if checkpoints is not None else Checkpoints.minutes),
+    }
+    return json.dumps(asdict(settings) | kept)
+
+
+def _nothing(note: str) -> None:
+    """Take a note for nobody."""
+
+
 @contextmanager
-def _translated(julia: Any, weights: Path | None = None) -> Iterator[None]:
+def _translated(julia: Any, weights: Path | None = None, prepared: PreparedDataset | None = None) -> Iterator[None]:
     """Turn Julia's exceptions into ours, so that a user sees the message and no Julia stack trace."""
     import juliacall
 
@@ -335,8 +359,18 @@ def _translated(julia: Any, weights: Path | None = None) -> Iterator[None]:
             raise KeyboardInterrupt from None
         message = str(julia.sprint(julia.showerror, exception))
         if julia.isa(exception, julia.PhotoFlux.DivergedError):
+            if prepared is not None:
+                message = _with_files(julia, exception, prepared)
             raise DivergedError(f"{message} They are in {weights}.") from None
         user_errors = (julia.ArgumentError, julia.DimensionMismatch, julia.SystemError)
         if any(julia.isa(exception, kind) for kind in user_errors):
             raise EngineError(message.partition(": ")[2] or message) from None
         raise EngineError(f"Julia failed: {message}") from error
+
+
+def _with_files(julia: Any, diverged: Any, prepared: PreparedDataset) -> str:
+    """Return what Julia says of a fit that diverged, with the first files of its batch in place of their numbers."""
+    files = prepared.files()
+    numbers = [int(number) for number in diverged.images][: int(julia.PhotoFlux.IMAGES_SHOWN)]
+    names = "\n".join(printable(files[number - 1]["path"]) for number in numbers)
+    return str(julia.PhotoFlux.engine_diverged_text(diverged, names))

@@ -15,7 +15,17 @@ import safetensors.numpy
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
-from photoflux.engines.base import Fit, OnBatch, OnEpoch, check_batch, check_dataset, check_images, check_inputs
+from photoflux.engines.base import (
+    Checkpoints,
+    Fit,
+    OnBatch,
+    OnEpoch,
+    OnNote,
+    check_batch,
+    check_dataset,
+    check_images,
+    check_inputs,
+)
 from photoflux.engines.keras.worker import Message, Worker
 from photoflux.engines.proof import Augmentation, TraceRequest
 from photoflux.errors import EngineError, SettingError, unknown_name
@@ -88,6 +98,8 @@ class KerasEngine:
         initial: Path | None = None,
         on_batch: OnBatch | None = None,
         on_epoch: OnEpoch | None = None,
+        on_note: OnNote | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> Fit:
         """Fit a variant and write the kept weights, as `photoflux.engines.base.Engine.fit` says.
 
@@ -100,6 +112,10 @@ class KerasEngine:
         def on_event(event: Message) -> bool:
             if event["event"] == "batch":
                 return on_batch is not None and bool(on_batch(BatchProgress(**event["values"])))
+            if event["event"] == "note":
+                if on_note is not None:
+                    on_note(event["values"]["note"])
+                return False
             history.append(EpochRow(**event["values"]))
             if on_epoch is not None:
                 on_epoch(history[-1])
@@ -112,6 +128,7 @@ class KerasEngine:
             "weights": str(weights),
             "initial": None if initial is None else str(initial),
             "batches": on_batch is not None,
+            "checkpoints": None if checkpoints is None else asdict(checkpoints) | {"folder": str(checkpoints.folder)},
         }
         done = self._worker.request("fit", values, on_event=on_event, ctrl_c_stops=True)
         return Fit(history, done["kept_epoch"], done["ended"])
