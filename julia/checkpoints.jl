@@ -161,6 +161,7 @@ function fit_description(v::Variant, settings, data, initial; more...)
     taken = ("epochs", "batch_size", "learning_rate", "balance", "made_for", "image_size")
     described = Dict{String,String}("variant $name" => plain_text(value) for (name, value) in as_dict(v) if !(name in taken))
     foreach(pair -> described[replace(string(first(pair)), '_' => ' ')] = plain_text(last(pair)), [collect(pairs(settings)); collect(pairs(more))])
+    described["engine"] = "flux"
     described["images"] = string(length(data))
     described["classes"] = join(data.classes, ", ")
     described["dataset"] = data.fingerprint
@@ -211,8 +212,6 @@ end
 function read_checkpoint(path)
     arrays, metadata = read_tensors(path, Float32, "a checkpoint")
     get(metadata, "format", "") == CHECKPOINT_FORMAT || throw(ArgumentError("$path is not a checkpoint that this PhotoFlux reads."))
-    get(metadata, "engine", "") == "flux" ||
-        throw(ArgumentError("$path was written by the engine $(get(metadata, "engine", "?")), not by flux."))
     found = digest(metadata["fit"], metadata["state"], collect(arrays))
     found == get(metadata, "sha256", "") || throw(ArgumentError("its content does not have the sha256 that it says"))
     parsed(name) = dispatch_barrier(JSON.parse, metadata[name])

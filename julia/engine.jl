@@ -76,6 +76,9 @@ Return what is said of a [`DivergedError`](@ref), with the images of its batch b
 """
 engine_diverged_text(err::DivergedError, names::String) = diverged_text(err, split(names, '\n'))
 
+# The numbers of the first images of its batch.
+engine_diverged_images(err::DivergedError) = join(first(err.images, IMAGES_SHOWN), ' ')
+
 # The fields of Python's BatchProgress, in its order.
 const BATCH_FIELDS = (:epoch, :epochs, :batch, :batches, :images, :loss, :accuracy)
 

@@ -31,16 +31,16 @@ function save_run(folder::AbstractString, run::Run)
         "format" => 1,
         "engine" => "flux",
         "variant" => as_dict(run.variant),
-        "settings" => run.settings,
+        "settings" => Dict(pair for pair in pairs(run.settings) if pair != (:on_nonfinite => "stop")),
         "data" => merge(run.data, (; run.classes, channels=c, height=h, width=w)),
         "versions" => Dict("photoflux" => string(pkgversion(PhotoFlux)), "julia" => string(VERSION),
             "flux" => string(pkgversion(Flux))),
         "kept_epoch" => run.kept_epoch,
         "ended" => run.ended,
         "initial" => run.initial,
-        "notes" => run.notes,
         "seconds" => sum(row -> row.seconds, run.history; init=0.0),
     )
+    isempty(run.notes) || (description["notes"] = run.notes)
     run.backbone === nothing || (description["backbone"] = backbone_entry(run))
     replace_file(io -> dispatch_barrier(JSON.print, io, description, 2), joinpath(folder, "run.json"))
     # Files that Python derived from an earlier run's weights are out of date.
@@ -107,7 +107,7 @@ function load_run(folder::AbstractString)
     backbone = entry === nothing ? nothing : dispatch_barrier(backbone_from, folder, entry, input)::RunBackbone
     list = layers(v, head_input(input, backbone), length(data["classes"]))
     model = load_weights!(build_model(list), joinpath(folder, "weights.safetensors"), list)
-    settings = NamedTuple(Symbol(k) => value for (k, value) in d["settings"])
+    settings = (; on_nonfinite="stop", (Symbol(k) => value for (k, value) in d["settings"])...)
     names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]), dispatch_barrier(about_of, data)...)
     history = read_history(joinpath(folder, "history.csv"))
     origin = get(d, "initial", nothing)

@@ -157,13 +157,40 @@ end
     end
 end
 
-# A rate at which the loss overflows, and one below which it does not, less than 2³ apart.
+# At this rate the loss overflows, and at an eighth of it or before it does not.
 @testset "half the learning rate where the loss is not finite" begin
     v = variant("dense_l2")
-    first_rate = 4e18
-    fitted(; learning_rate=first_rate, kwargs...) = quick(v; learning_rate, kwargs...)
-    err = try fitted(; on_nonfinite="halve", learning_rate=1e30) catch err; err end
+    fitted(; learning_rate=1e18, kwargs...) = quick(v; learning_rate, on_nonfinite="halve", on_note=identity, kwargs...)
+    whole = fitted()
+    n = length(whole.notes)
+    @test 1 <= n <= 3 && length(whole.history) == 3
+    @test occursin(r"went on from the (start|end of epoch \d) with the learning rate 5\.0e17 in place of 1\.0e18 \(1 of 3 times\)", first(whole.notes))
+    # Where that was in the first epoch, the fit is the one that the last rate gives.
+    all(contains("from the start"), whole.notes) && @test same(whole, quick(v; learning_rate=1e18 / 2^n))
+    mktempdir() do root
+        checkpoints = joinpath(root, "c")
+        killed_after(13, v; learning_rate=1e18, on_nonfinite="halve", on_note=identity, checkpoints, checkpoint_minutes=0)
+        run = fitted(; checkpoints, resume=true)
+        @test same(run, whole) && run.notes == whole.notes
+        @test load_run(save_run(joinpath(root, "run"), run)).settings.on_nonfinite == "halve"
+    end
+    err = try fitted(; learning_rate=1e30) catch err; err end
     @test err isa DivergedError && err.learning_rate == 1e30 / 8 && length(err.run.notes) == 3
     @test occursin("learning rate 5.0e29 in place of 1.0e30 (1 of 3 times)", err.run.notes[1])
-    @test_throws "Did you mean halve?" fitted(; on_nonfinite="halv")
+    @test_throws "Did you mean halve?" quick(v; on_nonfinite="halv")
+end
+
+# A weight that is not finite was made by the step before; the loss shows it one batch later.
+@testset "what a loss that is not finite says" begin
+    v = variant("dense_l2")
+    err = try quick(v; learning_rate=1e30) catch err; err end
+    batches = [filter(i -> i > 0, [item.index for item in part]) for part in Iterators.partition(PhotoFlux.epoch_items(data_of(v), 42, err.epoch, "none"), 7)]
+    @test err.images == batches[err.source]
+    @test issorted(abs.(last.(err.largest)); rev=true) && first(first(err.largest)) in ("dense1.weight", "dense1.bias", "output.weight", "output.bias")
+    model = small_model(v)
+    @test PhotoFlux.source_of_failure(model, 3) == 3
+    model[:dense1].weight[5] = NaN32
+    @test PhotoFlux.source_of_failure(model, 3) == 2 && PhotoFlux.source_of_failure(model, 1) == 1
+    optimiser = Optimisers.setup(KerasAdam(), model)
+    @test isequal(first(PhotoFlux.largest_weights(model, optimiser)), "dense1.weight" => NaN32)
 end

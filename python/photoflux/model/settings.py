@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from photoflux.data.checks import check_seed, check_whole
 from photoflux.errors import unknown_name
@@ -40,6 +41,11 @@ class Settings:
     seed: int = 42
     balance: str = "none"
     on_nonfinite: str = "stop"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON-ready values; `on_nonfinite` only where it is not the default."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if (name, value) != ("on_nonfinite", "stop")}
 
 
 def chosen_variant(name: str | Variant, l1: float | None, l2: float | None, loss: str | None) -> Variant:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -136,9 +137,23 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: M
             temporary.touch()
             mode = temporary.stat().st_mode
             safetensors.numpy.save_file(whole, temporary, metadata=None if metadata is None else dict(metadata))
+            if metadata is not None:
+                _sort_metadata(temporary)
             temporary.chmod(mode)  # safetensors makes files for the owner only
     except (safetensors.SafetensorError, OSError) as error:
         raise RunError(f"{path} cannot be written: {error}. Free space or choose another folder.") from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Write the metadata of a safetensors file again, by name: the library's order is another one each time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def read_weights_of(path: str | Path, variant: Variant, shape: Shape, classes: int) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,7 @@ class Run:
             "format": FORMAT,
             "engine": self.engine,
             "variant": self.variant.as_dict(),
-            "settings": asdict(self.settings),
+            "settings": self.settings.as_dict(),
             "data": self.data.as_dict(),
             "versions": self.versions,
             "kept_epoch": self.kept_epoch,

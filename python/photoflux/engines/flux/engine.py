@@ -371,6 +371,6 @@ def _translated(julia: Any, weights: Path | None = None, prepared: PreparedDatas
 def _with_files(julia: Any, diverged: Any, prepared: PreparedDataset) -> str:
     """Return what Julia says of a fit that diverged, with the first files of its batch in place of their numbers."""
     files = prepared.files()
-    numbers = [int(number) for number in diverged.images][: int(julia.PhotoFlux.IMAGES_SHOWN)]
-    names = "\n".join(printable(files[number - 1]["path"]) for number in numbers)
+    numbers = str(julia.PhotoFlux.engine_diverged_images(diverged)).split()
+    names = "\n".join(printable(files[int(number) - 1]["path"]) for number in numbers)
     return str(julia.PhotoFlux.engine_diverged_text(diverged, names))

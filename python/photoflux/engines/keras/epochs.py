@@ -32,20 +32,21 @@ class Epochs:
         if settings.balance == "weights":
             self._factors = (len(self._train) / (len(self._counts) * np.maximum(self._counts, 1))).astype(np.float32)
         self._copies = settings.balance == "augment" and len(set(self._counts[self._counts > 0].tolist())) > 1
-        self._augment = _augmentation(prepared, settings.seed) if self._copies else None
+        self._augment: Any = None
+        self.seeds: list[Any] = []
+        if self._copies:
+            self._augment, self.seeds = _augmentation(prepared, settings.seed)
         seen = np.count_nonzero(self._counts) * self._counts.max() if self._copies else len(self._train)
         self.batches = -(-int(seen) // settings.batch_size)
 
-    def epoch(self, number: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield the images (uint8, or float32 where some are augmented), labels and loss factors of each batch."""
-        rng = np.random.default_rng([self._settings.seed, ORDER, number])
-        chosen, copied = self._train, np.zeros(len(self._train), bool)
-        if self._copies:
-            extra = np.concatenate([self._extra(label, rng) for label in range(len(self._counts))])
-            chosen, copied = np.concatenate([chosen, extra]), np.repeat([False, True], [len(chosen), len(extra)])
-        order = rng.permutation(len(chosen))
-        for start in range(0, len(order), self._settings.batch_size):
-            batch = order[start : start + self._settings.batch_size]
+    def epoch(self, number: int, done: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield the images (uint8, or float32 where some are augmented), labels and loss factors of each batch.
+
+        The first `done` batches are left out, and nothing is drawn for them: see `seeds`, the states of what draws.
+        """
+        chosen, copied = self._drawn(number)
+        for start in range(done * self._settings.batch_size, len(chosen), self._settings.batch_size):
+            batch = slice(start, start + self._settings.batch_size)
             images, labels = self._images[chosen[batch]], self._labels[chosen[batch]]
             if self._augment is not None:
                 changed = copied[batch]
@@ -55,6 +56,22 @@ class Epochs:
                     images[changed] = self._augment(plain[changed]).numpy()
             yield images, labels, self._factors[labels]
 
+    def images_of(self, number: int, batch: int) -> list[int]:
+        """Return the positions of the images of a batch, from 1, of an epoch in the dataset, each once."""
+        chosen, _ = self._drawn(number)
+        start = (batch - 1) * self._settings.batch_size
+        return list(dict.fromkeys(chosen[start : start + self._settings.batch_size].tolist()))
+
+    def _drawn(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images of an epoch in their order, and which of them are copies to be changed."""
+        rng = np.random.default_rng([self._settings.seed, ORDER, number])
+        chosen, copied = self._train, np.zeros(len(self._train), bool)
+        if self._copies:
+            extra = np.concatenate([self._extra(label, rng) for label in range(len(self._counts))])
+            chosen, copied = np.concatenate([chosen, extra]), np.repeat([False, True], [len(chosen), len(extra)])
+        order = rng.permutation(len(chosen))
+        return chosen[order], copied[order]
+
     def _extra(self, label: int, rng: np.random.Generator) -> np.ndarray:
         members = self._train[self._labels[self._train] == label]
         # np.resize repeats the shuffled members: no image is copied twice before every other one was copied once.
@@ -62,7 +79,7 @@ class Epochs:
         return np.resize(rng.permutation(members), missing)
 
 
-def _augmentation(prepared: PreparedDataset, seed: int) -> Any:
+def _augmentation(prepared: PreparedDataset, seed: int) -> tuple[Any, list[Any]]:
     def seed_of(purpose: int) -> int:
         return int(np.random.SeedSequence([seed, purpose]).generate_state(1)[0] >> 1)
 
@@ -80,4 +97,4 @@ def _augmentation(prepared: PreparedDataset, seed: int) -> Any:
             x = layer(x, training=True)
         return tf.transpose(x, (0, 3, 1, 2))
 
-    return augment
+    return augment, [layer.generator.state for layer in layers]

@@ -19,6 +19,7 @@ from typing import IO, Any
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 from photoflux.data.prepared import open_prepared
+from photoflux.engines.base import Checkpoints
 from photoflux.engines.keras.worker import SCRATCH
 from photoflux.errors import PhotoFluxError
 from photoflux.model.settings import Settings
@@ -104,6 +105,8 @@ def serve(channel: Channel) -> None:
             initial=None if request["initial"] is None else Path(request["initial"]),
             stopped=lambda: channel.stopped(request["id"]),
             on_epoch=lambda row: channel.tell("epoch", row),
+            on_note=lambda note: channel.tell("note", {"note": note}),
+            checkpoints=checkpoints_of(request["checkpoints"]),
             on_batch=(lambda progress: channel.tell("batch", progress)) if request["batches"] else None,
         ).run()
 
@@ -131,6 +134,11 @@ def serve(channel: Channel) -> None:
             channel.send(error="EngineError", message=_plain(request["do"], error))
         else:
             channel.send(done=done)
+
+
+def checkpoints_of(values: dict[str, Any] | None) -> Checkpoints | None:
+    """Return where a fit keeps its checkpoints, as a request says it."""
+    return None if values is None else Checkpoints(**{**values, "folder": Path(values["folder"])})
 
 
 def _plain(do: str, error: Exception) -> str:

@@ -124,7 +124,7 @@ class Steps:
 
     def __init__(self, model: keras.Model, variant: Variant, classes: int, learning_rate: float) -> None:
         height, width, channels = model.input_shape[1:]
-        optimizer = keras.optimizers.Adam(learning_rate)
+        optimizer = self.optimizer = keras.optimizers.Adam(learning_rate)
         optimizer.build(model.trainable_variables)
         labels = tf.TensorSpec([None], tf.int32)
         weights = tf.TensorSpec([None], tf.float32)

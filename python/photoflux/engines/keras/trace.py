@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from photoflux.data.prepared import open_prepared
 from photoflux.data.shape import Shape
-from photoflux.engines.keras.fit import early_stopping
 from photoflux.engines.keras.models import build_model, get_weights, named_variables
+from photoflux.engines.keras.state import early_stopping
 from photoflux.engines.keras.steps import Measured, gradients, moments_of, step, to_pixels
 from photoflux.engines.proof import Augmentation
 from photoflux.model.variants import Variant
