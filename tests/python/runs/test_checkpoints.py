@@ -183,7 +183,7 @@ def test_the_command_line(whole, prepared, tmp_path, monkeypatch):
     assert before == outcome(whole)
     assert f"{out} is finished; there is nothing to resume." in said(0, "--resume")
     assert outcome(photoflux.load_run(out)) == before
-    assert "`checkpoint_minutes` must be a finite number, 0 or more" in said(1, "--checkpoint-minutes", "-1")
+    assert "`checkpoint_minutes` must be a finite number, 0 or more" in said(2, "--checkpoint-minutes", "-1")
 
 
 def test_a_fit_that_was_ended_before_its_first_checkpoint_begins_again(whole, prepared, tmp_path):
