@@ -19,6 +19,7 @@ from pathlib import Path
 
 PHOTOFLUX = [sys.executable, "-m", "photoflux"]
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
+HEAD = "| | killed | within | the same bytes | temporary files left | seconds a try |\n|---|---|---|---|---|---|\n"
 MOST = 4
 COMPARED = {
     "train": ("weights.safetensors", "history.csv", "logits.safetensors"),
@@ -102,7 +103,8 @@ def write(rows: dict[str, str]) -> None:
     """Put the rows into the table of the page."""
     text = PAGE.read_text(encoding="utf-8")
     for name, row in rows.items():
-        text = re.sub(rf"^\| {name} \|.*$", f"| {name} {row}", text, flags=re.MULTILINE)
+        text = re.sub(rf"^\| {name} \|.*\n", "", text, flags=re.MULTILINE)
+        text = text.replace(HEAD, f"{HEAD}| {name} {row}\n")
     PAGE.write_text(text, encoding="utf-8")
 
 
