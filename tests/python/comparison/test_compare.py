@@ -202,3 +202,38 @@ def test_all_is_the_seven_of_the_photo_cnn():
 @pytest.mark.parametrize(("seeds", "words"), [([7], "7,"), ([1], "1"), ([1, 2], "2"), ([2, 1], "2,1")])
 def test_the_command_repeats_the_seeds(seeds, words):
     assert shlex.split(_command("scans", [variant("l2")], seeds, {}))[-2:] == ["--seeds", words]
+
+
+# The second of the fits is ended in its second epoch; it goes on from there, and the first is kept.
+def test_a_comparison_goes_on_within_a_fit(keras, tmp_path, monkeypatch):
+    rng = np.random.default_rng(1)
+    y = np.arange(60) % 2
+    x = rng.integers(0, 100, (60, 12, 10, 3), np.uint8)
+    x[y == 0, :, :5] += 120
+    options = {"engine": "keras", "seeds": [1], "epochs": 3, "batch_size": 8, "balance": "augment", "progress": False}
+    prepared = photoflux.prepare((x, y), tmp_path / "prepared", progress=False)
+
+    def weights_in(name):
+        photoflux.compare(prepared, "dropout,early_stopping", out=tmp_path / name, **options)
+        return {
+            path.parent.name: path.read_bytes() for path in (tmp_path / name / "runs").glob("*/weights.safetensors")
+        }
+
+    class Ended(Exception):
+        pass
+
+    def batch(self, progress):
+        places.append((progress.epoch, progress.batch))
+        if places.count((2, 3)) == 2:
+            raise Ended
+
+    places = []
+    expected = weights_in("whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(fits.FitDisplay, "batch", batch)
+        with pytest.raises(Ended):
+            weights_in("ended")
+    kept = tmp_path / "ended" / "runs" / "early_stopping-seed1" / "checkpoints"
+    assert (2, 3) in places and any(kept.glob("epoch-000002-batch-*.safetensors"))
+    assert weights_in("ended") == expected
+    assert not kept.exists()
