@@ -48,25 +48,36 @@ which interpolate once a layer; one pass blurs less.
 function augment!(out::AbstractArray{T,3}, image::AbstractArray{<:Any,3}, a::Augmentation) where {T<:AbstractFloat}
     size(out) == size(image) || throw(DimensionMismatch("`out` is $(size(out)), the image $(size(image))."))
     width, height, channels = size(image)
-    cx, cy = T(width - 1) / 2, T(height - 1) / 2
-    s, c = sincos(T(a.angle))
-    zoom = T(a.zoom)
-    # An output step in x or y is this step in the image; the flips come last, so they change signs only.
-    sx, sy = a.flip_x ? -one(T) : one(T), a.flip_y ? -one(T) : one(T)
-    xx, xy, yx, yy = sx * c * zoom, -sx * s * zoom, sy * s * zoom, sy * c * zoom
+    map_of = coordinate_map(T, a)
     @inbounds for j in 1:height, i in 1:width
-        dx, dy = T(i - 1) - cx, T(j - 1) - cy
-        x = clamp(cx + xx * dx + xy * dy, zero(T), T(width - 1))
-        y = clamp(cy + yx * dx + yy * dy, zero(T), T(height - 1))
-        i₀, j₀ = unsafe_trunc(Int, x), unsafe_trunc(Int, y)
-        fx, fy = x - i₀, y - j₀
-        i₁, j₁ = min(i₀ + 1, width - 1) + 1, min(j₀ + 1, height - 1) + 1
-        i₀, j₀ = i₀ + 1, j₀ + 1
+        i₀, j₀, i₁, j₁, fx, fy = source_of(T, i, j, width, height, map_of)
         for k in 1:channels
-            top = (1 - fx) * T(image[i₀, j₀, k]) + fx * T(image[i₁, j₀, k])
-            bottom = (1 - fx) * T(image[i₀, j₁, k]) + fx * T(image[i₁, j₁, k])
-            out[i, j, k] = (1 - fy) * top + fy * bottom
+            out[i, j, k] = between(T(image[i₀, j₀, k]), T(image[i₁, j₀, k]), T(image[i₀, j₁, k]), T(image[i₁, j₁, k]), fx, fy)
         end
     end
     return out
+end
+
+# By how much x and y in the image change with an output step in x, and in y; the flips come last, so they change signs only.
+function coordinate_map(::Type{T}, a::Augmentation) where {T}
+    s, c = sincos(T(a.angle))
+    zoom = T(a.zoom)
+    sx, sy = a.flip_x ? -one(T) : one(T), a.flip_y ? -one(T) : one(T)
+    return sx * c * zoom, -sx * s * zoom, sy * s * zoom, sy * c * zoom
+end
+
+# The four pixels between which an output pixel lies in the image, and how far it is from the first of them, from 0 to 1.
+@inline function source_of(::Type{T}, i, j, width, height, (xx, xy, yx, yy)) where {T}
+    cx, cy = T(width - 1) / 2, T(height - 1) / 2
+    dx, dy = T(i - 1) - cx, T(j - 1) - cy
+    x = clamp(cx + xx * dx + xy * dy, zero(T), T(width - 1))
+    y = clamp(cy + yx * dx + yy * dy, zero(T), T(height - 1))
+    i₀, j₀ = unsafe_trunc(Int, x), unsafe_trunc(Int, y)
+    return i₀ + 1, j₀ + 1, min(i₀ + 1, width - 1) + 1, min(j₀ + 1, height - 1) + 1, x - i₀, y - j₀
+end
+
+@inline function between(top_left, top_right, bottom_left, bottom_right, fx, fy)
+    top = (1 - fx) * top_left + fx * top_right
+    bottom = (1 - fx) * bottom_left + fx * bottom_right
+    return (1 - fy) * top + fy * bottom
 end

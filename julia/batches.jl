@@ -58,12 +58,12 @@ The augmentation of an item is drawn per (seed, epoch, image, copy), so it does 
 """
 function gather(data::PreparedDataset, items::AbstractVector{Item}; seed, epoch)
     x = Array{Float32}(undef, image_shape(data)..., length(items))
-    foreach(wait, start_gathering!(x, data, items; seed, epoch))
+    foreach(wait, start_gathering!(Buffers(), x, data, items; seed, epoch))
     return x
 end
 
 # Starts tasks that fill `x`, and returns them. Interrupts are disabled in them: the fit handles these.
-function start_gathering!(x, data, items; seed, epoch)
+function start_gathering!(::Buffers, x, data, items; seed, epoch)
     shares = Iterators.partition(eachindex(items), cld(length(items), Threads.nthreads()))
     return map(collect(shares)) do share
         Threads.@spawn disable_sigint(() -> gather!(x, data.images, items, share; seed, epoch))
@@ -91,7 +91,7 @@ function each_batch(work, data, items, batch_size; seed, epoch, buffers)
     batches = collect(Iterators.partition(items, batch_size))
     # Double buffering: a batch is filled while the one before trains.
     array(i) = buffer(buffers, :gathered, isodd(i) ? :odd : :even, image_shape(data)..., length(batches[i]))
-    start(i) = (x = array(i); (x, start_gathering!(x, data, batches[i]; seed, epoch)))
+    start(i) = (x = array(i); (x, start_gathering!(buffers, x, data, batches[i]; seed, epoch)))
     GC.@preserve buffers begin
         started = Ref(start(1))
         try

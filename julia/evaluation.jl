@@ -18,7 +18,7 @@ end
 function batched_logits(model::Chain, images, numbers, batch_size)
     batch_size >= 1 || throw(ArgumentError("`batch_size` must be 1 or more; received: $batch_size."))
     chain = without_dropout(model)
-    parts = with_buffers() do buffers
+    parts = is_on_device(chain) ? device_logits(chain, images, numbers, batch_size) : with_buffers() do buffers
         # The arrays of a batch point into the buffers.
         GC.@preserve buffers images map(Iterators.partition(numbers, batch_size)) do batch
             # Interrupts are handled between two batches: one must not strike while threads are started.
@@ -48,7 +48,7 @@ end
 input_of(images, batch, buffers) = Float32.(view(images, :, :, :, batch))
 
 """
-    predict(run, images; batch_size = 32)
+    predict(run, images; batch_size = 32, device)
 
 Return the probability of every class for each image.
 
@@ -56,6 +56,7 @@ Return the probability of every class for each image.
 - `run`: a [`Run`](@ref), or a model of [`build_model`](@ref).
 - `images`: `W×H×C×N`, 0 to 255, of the size that the model was built for.
 - `batch_size::Integer`: images at a time; it bounds the memory.
+- `device`: of a run, as for [`train`](@ref); a model is applied where it is.
 
 # Returns
 - `Matrix{Float32}`: `classes×N`, columns that sum to 1.
@@ -69,7 +70,7 @@ function predict(model::Chain, images::AbstractArray{<:Real,4}; batch_size::Inte
 end
 
 """
-    evaluate(run, data; part = :test, batch_size = 32)
+    evaluate(run, data; part = :test, batch_size = 32, device)
     evaluate(model, data, variant; part = :test, batch_size = 32)
 
 Measure a model on a part of a prepared dataset, with dropout off.
@@ -82,6 +83,7 @@ training or validation, known by their pixels; so are those of its own that the 
 - `data::PreparedDataset`: or a folder for [`open_dataset`](@ref).
 - `part::Symbol`: `:train`, `:validation` or `:test`.
 - `batch_size::Integer`: images at a time; it bounds the memory.
+- `device`: of a run, as for [`train`](@ref); a model is measured where it is.
 
 # Returns
 - `NamedTuple`: `loss` (mean data loss), `penalty`, `total`, `accuracy`; `confusion[i, j]`, the images of class `i`

@@ -23,15 +23,17 @@ julia> maxpool2(reshape(Float32[1, 5, 2, 3, 4, 0], 3, 2, 1, 1))
  5.0
 ```
 """
-maxpool2(x::AbstractArray{<:Any,4}) = Flux.maxpool(x, (2, 2))
-maxpool2(x::Array{<:AbstractFloat,4}) = first(pooled(x))
+maxpool2(x::AbstractArray{<:AbstractFloat,4}) = first(pooled(x))
 
-function ChainRulesCore.rrule(::typeof(maxpool2), x::Array{T,4}) where {T<:AbstractFloat}
+function ChainRulesCore.rrule(::typeof(maxpool2), x::AbstractArray{<:AbstractFloat,4})
     y, chosen = pooled(x)
-    function maxpool2_pullback(Δ)
-        return ChainRulesCore.NoTangent(), unpool!(similar(x), ChainRulesCore.unthunk(Δ), chosen)
-    end
+    maxpool2_pullback(Δ) = (ChainRulesCore.NoTangent(), unpooled(x, ChainRulesCore.unthunk(Δ), chosen))
     return y, maxpool2_pullback
 end
 
+# The output, and which element of its window each is; and the gradient of the input.
 pooled(x::Array{T,4}) where {T} = pool!(Array{T}(undef, pooled_size(x)), Array{UInt8}(undef, pooled_size(x)), x)
+unpooled(x::AbstractArray{T}, dy, chosen) where {T} = unpool!(Array{T}(undef, size(x)), dy, chosen)
+
+# Of a view and the like; arrays on a device have kernels of their own.
+pooled(x::AbstractArray{T,4}) where {T} = pooled(convert(Array{T,4}, x))

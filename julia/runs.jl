@@ -124,8 +124,8 @@ function read_history(path)
     return NamedTuple[NamedTuple{names}(number.(names, Tuple(split(line, ',')))) for line in lines[2:end]]
 end
 
-function predict(run::Run, images::AbstractArray{<:Real,4}; kwargs...)
-    model = checked(run, size(images)[1:3])
+function predict(run::Run, images::AbstractArray{<:Real,4}; device=CPUDevice(), kwargs...)
+    model = on_device(open_device(device), checked(run, size(images)[1:3]))
     run.backbone === nothing && return predict(model, images; kwargs...)
     features = backbone_features(run.backbone.network, images; kwargs...)
     return predict(model, reshape(features, 1, 1, size(features)...); kwargs...)
@@ -134,8 +134,8 @@ end
 evaluate(run::Run, folder::AbstractString; kwargs...) =
     evaluate(run, open_dataset(folder; seed=get(run.data, :seed, run.settings.seed)); kwargs...)
 
-function evaluate(run::Run, data::PreparedDataset; part::Symbol=:test, batch_size::Integer=32)
-    model = checked(run, image_shape(data))
+function evaluate(run::Run, data::PreparedDataset; part::Symbol=:test, batch_size::Integer=32, device=CPUDevice())
+    model = on_device(open_device(device), checked(run, image_shape(data)))
     chosen = unseen(run, data, part)
     of_model, numbers = run.backbone === nothing ? (data, chosen) : (features_dataset(run.backbone, data, chosen), collect(eachindex(chosen)))
     result = evaluate_images(model, of_model, run.variant, part, numbers, batch_size)

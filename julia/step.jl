@@ -7,13 +7,14 @@ has_step_kernel(::Dense{<:Rectifier,Matrix{Float32},Vector{Float32}}) = true
 has_fast_path(model::Chain, x) = x isa Array{Float32,4} && all(has_step_kernel, model.layers)
 
 # A convolution of few channels and the pooling after it, in one: what is pooled is not stored.
-struct PooledConvolution{C<:Rectified}
+struct PooledConvolution{C<:Convolution{<:Rectifier}}
     convolution::C
 end
 
 has_kernel(::PooledConvolution) = true
 
-can_pool(layer) = suits_kernels(layer) && !whole_vectors(size(layer.weight, 3), size(layer.weight, 4))
+can_pool(layer) = false
+can_pool(layer::Rectified) = suits_kernels(layer) && !whole_vectors(size(layer.weight, 3), size(layer.weight, 4))
 
 """
     stages(model)
@@ -172,7 +173,7 @@ abstract type Sink end
 struct GradientSink <: Sink
     penalties::Dict{Symbol,Penalty}
     value::Base.RefValue{Float32}
-    arrays::Dict{Tuple{Symbol,Place},Array{Float32}}
+    arrays::Dict{Tuple{Symbol,Place},AbstractArray{Float32}}
 end
 
 struct UpdateSink{O} <: Sink
@@ -182,7 +183,7 @@ struct UpdateSink{O} <: Sink
 end
 
 GradientSink(penalties) =
-    GradientSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), Dict{Tuple{Symbol,Place},Array{Float32}}())
+    GradientSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), Dict{Tuple{Symbol,Place},AbstractArray{Float32}}())
 UpdateSink(penalties, optimiser) = UpdateSink(Dict{Symbol,Penalty}(penalties), Ref(0.0f0), optimiser)
 
 function target(sink::GradientSink, name, field, w, penalty)
@@ -197,10 +198,11 @@ emit!(sink::Sink, name, field, w, dw) = emit_blocks!(target -> apply_gradient!(t
 
 # The same for a gradient that is made block by block: apply!(target) gives it to the target and returns what is summed there.
 function emit_blocks!(apply!, sink::Sink, name, field, w)
-    penalty = field === :weight ? get(sink.penalties, name, NoPenalty()) : NoPenalty()
-    sink.value[] += apply!(target(sink, name, field, w, penalty))
+    sink.value[] += apply!(target(sink, name, field, w, penalty_of(sink, name, field)))
     return nothing
 end
+
+penalty_of(sink, name, field) = field === :weight ? get(sink.penalties, name, NoPenalty()) : NoPenalty()
 
 # In the form in which Zygote gives the gradient of a chain.
 function as_gradient(sink::GradientSink, model::Chain)
@@ -225,7 +227,7 @@ end
 Return the input of the first of a model's [`stages`](@ref) and the output of each; they are good until the next call with these
 buffers.
 """
-function run_forward(stages, x, buffers::Buffers)
+function run_forward(stages, x, buffers)
     values = Any[x]
     for (name, layer) in stages
         push!(values, forward!(layer, last(values), buffers, name))
@@ -240,7 +242,7 @@ Go back through the stages from `dz`, the gradient of the logits, giving each we
 
 No input gradient is made below the first layer that has weights.
 """
-function run_backward(stages, values, dz, buffers::Buffers, sink::Sink)
+function run_backward(stages, values, dz, buffers, sink::Sink)
     first_kernel = findfirst(stage -> has_kernel(last(stage)), stages)
     gradient = dz
     for i in length(stages):-1:first_kernel

@@ -13,7 +13,8 @@ What [`train`](@ref) returns.
   `:adopted`: imported from Keras.
 - `input::NTuple{3,Int}`: width, height and channels of its images; of a fit to features without their images 1, 1 and how many.
 - `classes::Vector{String}`
-- `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`, `on_nonfinite`.
+- `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`, `on_nonfinite`; and if it was not trained on the CPU
+  `device` and `tf32`.
 - `data::NamedTuple`: `name` and `fingerprint` of the prepared dataset, and what else is known of it: `path`, `seed` of its
   split, `images`, `positive`, `groups`, `made_from`.
 - `initial::Union{Nothing,NamedTuple}`: where the first weights came from, the `path` of a run or file (`nothing`: a run
@@ -101,7 +102,7 @@ function largest_weights(@nospecialize(model), @nospecialize(optimiser))
 end
 
 """
-    train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance, initial, on_nonfinite = "stop", checkpoints, resume = false, …)
+    train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance, initial, on_nonfinite = "stop", checkpoints, resume = false, device, …)
 
 Train a variant's model on the training part of a prepared dataset.
 
@@ -129,6 +130,10 @@ which are computed once, at the start; the [`Run`](@ref) has the backbone, and t
 - `resume::Bool`: go on from the newest checkpoint in that folder. The run is the one that a fit gives which was not ended, bit for bit.
 - `checkpoint_minutes::Real`: how long after a checkpoint the next is written within an epoch, 0 or more.
 - `on_note`: called with each of the run's notes when it is made; they are logged unless it is given.
+- `device`: a device of MLDataDevices, such as `gpu_device()` once `CUDA` and `cuDNN` are loaded, or a name for [`open_device`](@ref); the
+  CPU unless given. The numbers are those of the CPU but for the rounding of sums, and so is the [`Run`](@ref), whose `settings` say where
+  it was trained.
+- `tf32::Bool`: whether products may round their factors to 10 bits, on a device that can; otherwise all is Float32.
 - `on_batch`: called after every batch with a `NamedTuple` (`epoch`, `epochs`, `batch`, `batches`, `images`, `waited`,
   the seconds for which the batch's images were waited for, and the means of this epoch so far `loss`, `accuracy`); the
   fit ends there if it returns `true`.
@@ -168,14 +173,17 @@ function train(
     checkpoints::Union{Nothing,AbstractString}=nothing,
     resume::Bool=false,
     checkpoint_minutes::Real=10,
+    device::Union{AbstractDevice,AbstractString}=CPUDevice(),
+    tf32::Bool=false,
     on_batch=Returns(false),
     on_epoch=Returns(nothing),
     on_note=log_note,
 )
     settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance, on_nonfinite)
     check_kind(v, data, balance)
-    kept = Checkpoints(something(checkpoints, ""); resume, minutes=checkpoint_minutes)
-    return fit(v, data, settings, initial, kept, Callback(on_batch), Callback(on_epoch), Callback(on_note))
+    kept, device = Checkpoints(something(checkpoints, ""); resume, minutes=checkpoint_minutes), open_device(device)
+    callbacks = Callback(on_batch), Callback(on_epoch), Callback(on_note)
+    return fit(v, data, with_device(settings, device, tf32), initial, kept, callbacks..., device)
 end
 
 log_note(text) = @warn text
@@ -197,6 +205,13 @@ function checked_settings(data; epochs, batch_size, learning_rate, seed, balance
         on_nonfinite=String(on_nonfinite))
 end
 
+# With where it is trained, unless that is the CPU.
+function with_device(settings, device, tf32)
+    device isa CPUDevice || return (; settings..., device=device_name(device), tf32)
+    tf32 && throw(ArgumentError("`tf32` is of a GPU, and the device is the CPU. Give `device` too."))
+    return settings
+end
+
 # Refuses features where a variant takes images, and changed copies of images where it takes features.
 function check_kind(v, data, balance)
     if !takes_features(v) && holds_features(data)
@@ -216,7 +231,7 @@ end
 (callback::Callback)(arguments...) = callback.f(arguments...)
 
 # The types of model and loss are known in `fit!` only, which is therefore compiled for them.
-function fit(v, data, settings, initial, checkpoints, on_batch::Callback, on_epoch::Callback, on_note::Callback)
+function fit(v, data, settings, initial, checkpoints, on_batch::Callback, on_epoch::Callback, on_note::Callback, device)
     K, seen, input, backbone, rows = length(data.classes), Seen(data, seen_before(initial)), image_shape(data), nothing, 1:length(data)
     if takes_features(v) && !holds_features(data)
         backbone = RunBackbone(v.backbone, input)
@@ -226,8 +241,18 @@ function fit(v, data, settings, initial, checkpoints, on_batch::Callback, on_epo
     end
     list = layers(v, image_shape(data), K)
     model = build_model(list; rng=derived_rng(settings.seed, "weights"))
-    return dispatch_barrier(fit!, model, list, loss_of(v.loss, K), v, data, settings, initial, checkpoints, on_batch, on_epoch, on_note;
-        seen, input, backbone, rows=collect(Int, rows))::Run
+    arguments, keywords = (list, loss_of(v.loss, K), v, data, settings), (; seen, input, backbone, rows=collect(Int, rows))
+    device isa CPUDevice && return dispatch_barrier(fit!, model, arguments..., initial, checkpoints, on_batch, on_epoch, on_note; keywords...)::Run
+    return dispatch_barrier(fit_on, device, model, arguments, initial, checkpoints, on_batch, on_epoch, on_note; keywords...)::Run
+end
+
+# What the fit starts from is made in the computer's memory, then moved.
+function fit_on(device, model, arguments, initial, rest...; keywords...)
+    list, _, _, data, _ = arguments
+    started = Started(start_from!(model, list, initial, data))
+    run = dispatch_barrier(fit!, on_device(device, model), arguments..., started, rest...; keywords...)
+    tidy_up(device)
+    return run
 end
 
 const MOST_HALVINGS = 3
@@ -240,10 +265,10 @@ function fit!(model, list, loss, v, data, settings, initial, checkpoints, on_bat
     penalties = kernel_penalties(list)
     optimiser = Optimisers.setup(KerasAdam(settings.learning_rate), model)
     state = FitState(model, settings.learning_rate, v.patience)
-    buffers = Buffers()
+    buffers = buffers_of(model, data, settings)
     description = fit_description(v, settings, data, origin; unfreeze)
     save(; only=false) = write_checkpoint!(checkpoints, state, description, model, optimiser, on_note; only)
-    finished(kept_epoch, ended) = Run(v, model, state.history, kept_epoch, ended, input, data.classes, settings,
+    finished(kept_epoch, ended) = Run(v, on_host(model), state.history, kept_epoch, ended, input, data.classes, settings,
         (; data.name, data.fingerprint, data.about...), origin, seen, backbone, state.notes)
 
     resume!(checkpoints, state, description, model, optimiser, on_note)
@@ -346,6 +371,13 @@ function start_from!(model, list, ::Nothing, data)
     return nothing
 end
 
+# Of a model that has its initial weights: the `initial` of the run.
+struct Started
+    origin::Union{Nothing,NamedTuple}
+end
+
+start_from!(model, list, started::Started, data) = started.origin
+
 function start_from!(model, list, run::Run, data)
     load_weights!(model, Dict(canonical_weights(run.model, layers(run))), list; source="the weights of the run")
     return (; path=nothing, fingerprint=fingerprint(model, list))
@@ -442,6 +474,8 @@ Make one step of Adam on the total loss of a batch, in place.
 function train_step!(model, optimiser, loss, penalties, x, y, weights, buffers=Buffers())
     if has_fast_path(model, x)
         return written_out_step!(UpdateSink(penalties, optimiser), model, loss, x, y, weights, buffers)
+    elseif has_device_path(model, x)
+        return device_step!(UpdateSink(penalties, optimiser), model, loss, x, y, weights, buffers)
     end
     result, gradient = total_gradient(model, loss, penalties, x, y, weights)
     if isfinite(result.loss + result.penalty)
@@ -465,7 +499,11 @@ function written_out_step!(sink, model, loss, x, y, weights, buffers)
     end
 end
 
-# The gradient of data loss + penalty: written out for our layers on a CPU, else Zygote's through the layers, the loss's
+# An array where another is.
+like(::Array, x) = x
+like(array, x) = copyto!(similar(array, size(x)), x)
+
+# The gradient of data loss + penalty: written out for our layers, else Zygote's through the layers, the loss's
 # and the penalty's written out. Zygote sees no name of this module: on Julia 1.12 the two halves of a pullback that
 # refers to one can stop fitting each other when another package invalidates them after precompilation.
 function total_gradient(model, loss, penalties, x, y, weights, buffers=Buffers())
@@ -473,15 +511,21 @@ function total_gradient(model, loss, penalties, x, y, weights, buffers=Buffers()
         sink = GradientSink(penalties)
         result = written_out_step!(sink, model, loss, x, y, weights, buffers)
         return result, as_gradient(sink, model)
+    elseif has_device_path(model, x)
+        sink = GradientSink(penalties)
+        result = device_step!(sink, model, loss, x, y, weights, DeviceBuffers(get_device(x)))
+        return result, as_gradient(sink, model)
     end
     # Our own models never come here, so it is compiled when it is first called and not with the rest.
     return dispatch_barrier(zygote_gradient, model, loss, penalties, x, y, reshape(weights, 1, :))
 end
 
 function zygote_gradient(model, loss, penalties, x, y, w)
-    logits, back = Zygote.pullback(m -> m(x), model)
+    z, back = Zygote.pullback(m -> m(x), model)
+    # The loss is a few numbers an image, which the CPU computes wherever the model is.
+    logits = on_host(z)
     value = data_loss(loss, logits, y, w)
-    gradient = only(back(data_loss_gradient(loss, logits, y, w)))
+    gradient = only(back(like(z, data_loss_gradient(loss, logits, y, w))))
     for (name, p) in penalties
         add_gradient!(gradient.layers[name].weight, p, model[name].weight)
     end

@@ -9,7 +9,11 @@ using Base.CoreLogging: NullLogger, with_logger
 using ChainRulesCore: ChainRulesCore
 using Flux: Flux, Chain, Conv, Dense, Dropout, NNlib, Zygote
 using Flux: logitbinarycrossentropy, logitcrossentropy, onehotbatch, relu, relu6, sigmoid, softmax
+using GPUArraysCore: AbstractGPUArray
 using JSON: JSON
+using KernelAbstractions: KernelAbstractions, @Const, @index, @kernel, get_backend
+using LinearAlgebra: mul!
+using MLDataDevices: MLDataDevices, AMDGPUDevice, AbstractDevice, CPUDevice, CUDADevice, MetalDevice, get_device
 using Mmap: Mmap
 using Optimisers: Optimisers
 using PrecompileTools: @compile_workload, @setup_workload
@@ -43,7 +47,11 @@ include("../julia/step.jl")
 include("../julia/datasets.jl")
 include("../julia/augment.jl")
 include("../julia/batches.jl")
+include("../julia/devices/devices.jl")
+include("../julia/devices/kernels.jl")
+include("../julia/devices/batches.jl")
 include("../julia/losses.jl")
+include("../julia/devices/step.jl")
 include("../julia/weights.jl")
 include("../julia/seen.jl")
 include("../julia/evaluation.jl")
