@@ -8,7 +8,7 @@ using Statistics: median
 
 const INPUT = (180, 180, 3)
 const BATCHES = isempty(ARGS) ? [32, 256] : parse.(Int, ARGS)
-const WARM, ROUNDS, STEPS = 8, 5, 30
+const WARM, ROUNDS, STEPS = 8, 5, 20
 
 # The bytes and labels of some batches on the card.
 material(n) = [(CuArray(rand(UInt8, INPUT..., n)), rand(Int32[0, 1], n)) for _ in 1:4]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-SIZE, WARM, ROUNDS, STEPS = 180, 8, 5, 30
+SIZE, WARM, ROUNDS, STEPS = 180, 8, 5, 20
 
 
 def milliseconds(step: Callable[[int], float], wait: Callable[[], None]) -> float:

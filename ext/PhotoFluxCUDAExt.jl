@@ -42,8 +42,8 @@ function PhotoFlux.with_precision(f, ::CUDADevice, tf32)
     end
 end
 
-# A workspace larger than this is not worth its memory.
-const WORKSPACE = 2^30
+# What a convolution may work in, in bytes: an eighth of what is free, and no more than 4 GiB.
+workspace_limit() = min(2^32, CUDA.free_memory() ÷ 8)
 
 # The descriptors of a convolution; without TF32 cuDNN multiplies and adds in Float32, which its own default does not say.
 function descriptors(x, layer, y, tf32)
@@ -65,12 +65,12 @@ const CHOSEN_LOCK = ReentrantLock()
 function chosen(find, T, key)
     return @lock CHOSEN_LOCK get!(CHOSEN, (CUDA.device(), key...)) do
         found, count = Vector{T}(undef, 16), Cint[0]
-        workspace = CuArray{UInt8}(undef, min(WORKSPACE, CUDA.free_memory() ÷ 4))
+        workspace = CuArray{UInt8}(undef, workspace_limit())
         find(length(found), count, found, workspace)
-        CUDA.unsafe_free!(workspace)
-        usable = filter(p -> p.status == cuDNN.CUDNN_STATUS_SUCCESS && p.memory <= WORKSPACE, found[1:count[1]])
+        usable = filter(p -> p.status == cuDNN.CUDNN_STATUS_SUCCESS && p.memory <= length(workspace), found[1:count[1]])
         repeatable = filter(p -> p.determinism == cuDNN.CUDNN_DETERMINISTIC, usable)
         isempty(repeatable) && error("cuDNN has no algorithm for a convolution of the sizes $key.")
+        CUDA.unsafe_free!(workspace)
         best = argmin(p -> p.time, repeatable)
         (best.algo, Int(best.memory))
     end
@@ -88,25 +88,6 @@ function PhotoFlux.convolution!(y::DenseCuArray{Float32,4}, x, layer, buffers::B
     α, β = one_and_zero()
     workspace = workspace_of(buffers, bytes)
     cuDNN.cudnnConvolutionForward(cuDNN.handle(), α, xs, x, ws, layer.weight, convolution, algorithm, workspace, sizeof(workspace), β, ys, y)
-    return y
-end
-
-# Bias and ReLU in the same pass.
-function PhotoFlux.activated_convolution!(y::DenseCuArray{Float32,4}, x, layer, buffers::Buffers)
-    layer.σ === relu && suits(layer) || return invoke(PhotoFlux.activated_convolution!, NTuple{4,Any}, y, x, layer, buffers)
-    convolution, xs, ws, ys = descriptors(x, layer, y, buffers.tf32)
-    algorithm, bytes = forward_algorithm(x, layer, y, buffers, convolution, xs, ws, ys)
-    bias = reshape(layer.bias, 1, 1, :, 1)
-    activation = cuDNN.cudnnActivationDescriptor(cuDNN.CUDNN_ACTIVATION_RELU, cuDNN.CUDNN_NOT_PROPAGATE_NAN, 1.0)
-    (α, β), workspace = one_and_zero(), workspace_of(buffers, bytes)
-    try
-        cuDNN.cudnnConvolutionBiasActivationForward(cuDNN.handle(), α, xs, x, ws, layer.weight, convolution, algorithm, workspace, sizeof(workspace),
-            β, ys, y, cuDNN.cudnnTensorDescriptor(bias), bias, activation, ys, y)
-    catch err
-        # Not every algorithm can.
-        err isa cuDNN.CUDNNError || rethrow()
-        return invoke(PhotoFlux.activated_convolution!, NTuple{4,Any}, y, x, layer, buffers)
-    end
     return y
 end
 

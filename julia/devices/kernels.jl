@@ -43,6 +43,12 @@ end
     end
 end
 
+# A gradient, where the output of a ReLU is above 0.
+@kernel function mask_kernel!(dy, @Const(y))
+    n = @index(Global, Linear)
+    @inbounds dy[n] = ifelse(y[n] > 0, dy[n], zero(eltype(dy)))
+end
+
 # `Kernels.pool_plane!`, of a convolution's output without its bias.
 @kernel function pool_kernel!(y, chosen, @Const(x), bias, relu, width, height)
     n = @index(Global, Linear)
@@ -91,18 +97,21 @@ end
             element, slope = chosen[place], dy[place]
             if element != Kernels.NO_ELEMENT
                 i, j = column + (element & 0x01) % Int32, row + (element >> 1) % Int32
-                plane = (Int(b) * inputs + c) * (Int(width) * height)
-                total = ntuple(Val(9)) do tap
-                    u, v = i + (tap - 1) % 3 - 1, j + (tap - 1) ÷ 3 - 1
-                    inside = (0 <= u) & (u < width) & (0 <= v) & (v < height)
-                    pixel = x[plane + ifelse(inside, Int(v) * width + u, 0) + 1]
-                    total[tap] + ifelse(inside, slope * pixel, 0.0f0)
-                end
+                total = with_products(total, slope, x, (Int(b) * inputs + c) * (Int(width) * height), i, j, width, height)
             end
         end
-        for tap in 1:9
-            sums[((((Int(k) * inputs + c) * 9) + tap - 1) * groups + part) * windows + window + 1] = total[tap]
-        end
+        first_place = ((Int(k) * inputs + c) * 9 * groups + part) * windows + window + 1
+        Base.Cartesian.@nexprs 9 tap -> (sums[first_place + (tap - 1) * (Int(groups) * windows)] = total[tap])
+    end
+end
+
+# A function of its own: no variable that a closure captures may be assigned again.
+@inline function with_products(total, slope, x, plane, i, j, width, height)
+    return ntuple(Val(9)) do tap
+        u, v = i + (tap - 1) % 3 - 1, j + (tap - 1) ÷ 3 - 1
+        inside = (0 <= u) & (u < width) & (0 <= v) & (v < height)
+        pixel = @inbounds x[plane + ifelse(inside, Int(v) * width + u, 0) + 1]
+        total[tap] + ifelse(inside, slope * pixel, 0.0f0)
     end
 end
 

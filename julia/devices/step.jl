@@ -37,7 +37,7 @@ end
 output_size(layer, x) = (NNlib.output_size(dims_of(layer, x))..., size(layer.weight, 4), size(x, 4))
 
 function backward!(layer::Convolution, x, y, dy, buffers::DeviceBuffers, name, wanted, sink)
-    layer.σ === relu && (vec(dy) .= ifelse.(vec(y) .> 0, vec(dy), 0.0f0))
+    layer.σ === relu && launch!(mask_kernel!, dy, length(dy), dy, y)
     dw = filter_gradient!(buffer(buffers, name, :dw, size(layer.weight)...), x, dy, layer, buffers)
     db = channel_sums!(buffer(buffers, name, :db, length(layer.bias)), dy, buffers)
     # Before the weights change.
@@ -72,7 +72,7 @@ end
 
 function backward!((; convolution)::PooledConvolution, x, y, dy, buffers::DeviceBuffers, name, wanted, sink)
     chosen = byte_buffer(buffers, name, :chosen, size(y)...)
-    vec(dy) .= ifelse.(vec(chosen) .== Kernels.NO_ELEMENT, 0.0f0, vec(dy))
+    convolution.σ === relu && launch!(mask_kernel!, dy, length(dy), dy, y)
     dw = pooled_filter_gradient!(buffer(buffers, name, :dw, size(convolution.weight)...), x, dy, chosen, buffers)
     db = channel_sums!(buffer(buffers, name, :db, length(convolution.bias)), dy, buffers)
     dx = nothing
@@ -151,7 +151,7 @@ function forward!(layer::Dense, x, buffers::DeviceBuffers, name)
 end
 
 function backward!(layer::Dense, x, y, dy, buffers::DeviceBuffers, name, wanted, sink)
-    layer.σ === relu && (vec(dy) .= ifelse.(vec(y) .> 0, vec(dy), 0.0f0))
+    layer.σ === relu && launch!(mask_kernel!, dy, length(dy), dy, y)
     dw = mul!(buffer(buffers, name, :dw, size(layer.weight)...), dy, transpose(x))
     db = mul!(buffer(buffers, name, :db, length(layer.bias)), dy, ones_on(buffers, size(dy, 2)))
     dx = wanted ? mul!(gradient_buffer(buffers, dy, size(x)), transpose(layer.weight), dy) : nothing

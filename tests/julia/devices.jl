@@ -105,8 +105,10 @@ end
     PhotoFlux.keep_images!(resident, data.images)
     PhotoFlux.keep_images!(sent, data.images; room=sizeof(data.images) - 1)
     @test resident.resident isa ON_DEVICE && eltype(resident.resident) == eltype(data.images) && sent.resident === nothing
-    # The same operations on the same numbers.
-    @test batches(resident) == batches(sent) == batches(Buffers())
+    @test batches(resident) == batches(sent)
+    # A device may round a product and a sum at once: of coordinates, and of pixels between which there are up to 255.
+    bound = 255 * 8 * sum(PhotoFlux.image_shape(data)) * eps(Float32)
+    @test all(((a, b),) -> maximum(abs, a .- b) <= bound, zip(batches(resident), batches(Buffers())))
 end
 
 @testset "dropout draws what a CPU draws, $n numbers" for n in (1, 2, 7, 1000)
