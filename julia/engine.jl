@@ -83,18 +83,23 @@ engine_diverged_images(err::DivergedError) = join(first(err.images, IMAGES_SHOWN
 const BATCH_FIELDS = (:epoch, :epochs, :batch, :batches, :images, :loss, :accuracy)
 
 """
-    engine_load(spec, weights, classes, width, height, channels)
+    engine_load(spec, weights, classes, width, height, channels, device = "cpu")
 
 Return the model of a weights file, for [`engine_logits!`](@ref).
 
 # Arguments
 - `spec::String`, `weights::String`, `classes::Int`: the variant as JSON, the weights file, how many classes.
 - `width::Int`, `height::Int`, `channels::Int`: of its images.
+- `device::String`: as for [`open_device`](@ref).
 """
-function engine_load(spec::String, weights::String, classes::Int, width::Int, height::Int, channels::Int)
+function engine_load(spec::String, weights::String, classes::Int, width::Int, height::Int, channels::Int, device::String="cpu")
     list = layers(variant_from_json(spec), (width, height, channels), classes)
-    return dispatch_barrier(load_weights!, build_model(list), weights, list)
+    model = dispatch_barrier(load_weights!, build_model(list), weights, list)
+    return device == "cpu" ? model : dispatch_barrier(on_device, open_device(device), model)
 end
+
+# The name of the card that is the device.
+engine_device(device::String) = dispatch_barrier(card_name, open_device(device))::String
 
 """
     engine_logits!(address, model, images, width, height, channels, n, batch_size)

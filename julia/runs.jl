@@ -31,10 +31,10 @@ function save_run(folder::AbstractString, run::Run)
         "format" => 1,
         "engine" => "flux",
         "variant" => as_dict(run.variant),
-        "settings" => Dict(pair for pair in pairs(run.settings) if pair != (:on_nonfinite => "stop")),
+        "settings" => Dict(pair for pair in pairs(run.settings) if !(first(pair) in (:device, :tf32)) && pair != (:on_nonfinite => "stop")),
         "data" => merge(run.data, (; run.classes, channels=c, height=h, width=w)),
         "versions" => Dict("photoflux" => string(pkgversion(PhotoFlux)), "julia" => string(VERSION),
-            "flux" => string(pkgversion(Flux))),
+            "flux" => string(pkgversion(Flux)), device_entry(run.settings)...),
         "kept_epoch" => run.kept_epoch,
         "ended" => run.ended,
         "initial" => run.initial,
@@ -48,6 +48,14 @@ function save_run(folder::AbstractString, run::Run)
     foreach(name -> rm(joinpath(folder, name); force=true), derived)
     run.ended === :interrupted || remove_checkpoints(joinpath(folder, CHECKPOINTS))
     return folder
+end
+
+# Where the run was trained, as Python writes it; nothing of a CPU.
+device_entry(settings) = haskey(settings, :device) ? ["device" => settings.device * (settings.tf32 ? ", TF32" : "")] : Pair{String,String}[]
+
+function device_from(d)
+    text = get(get(d, "versions", Dict()), "device", nothing)
+    return text === nothing ? (;) : (; device=String(first(split(text, (' ', ',')))), tf32=endswith(text, ", TF32"))
 end
 
 # A backbone of the cache is found there again; another goes with the run.
@@ -107,7 +115,7 @@ function load_run(folder::AbstractString)
     backbone = entry === nothing ? nothing : dispatch_barrier(backbone_from, folder, entry, input)::RunBackbone
     list = layers(v, head_input(input, backbone), length(data["classes"]))
     model = load_weights!(build_model(list), joinpath(folder, "weights.safetensors"), list)
-    settings = (; on_nonfinite="stop", (Symbol(k) => value for (k, value) in d["settings"])...)
+    settings = (; on_nonfinite="stop", (Symbol(k) => value for (k, value) in d["settings"])..., device_from(d)...)
     names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]), dispatch_barrier(about_of, data)...)
     history = read_history(joinpath(folder, "history.csv"))
     origin = get(d, "initial", nothing)

@@ -1,5 +1,5 @@
 """
-    trace(variant, weights, images, labels, classes; learning_rate, masks = Dict())
+    trace(variant, weights, images, labels, classes; learning_rate, masks = Dict(), device)
 
 Run some steps from given weights on given batches and return every number, so that two engines can be compared.
 
@@ -11,6 +11,7 @@ Run some steps from given weights on given batches and return every number, so t
 - `learning_rate::Real`
 - `masks::AbstractDict`: for each dropout layer the factors that its input is multiplied by, in Keras' layout reversed,
   `…×B×steps`; a dropout layer without a mask is off.
+- `device`: as for [`train`](@ref).
 
 # Returns
 - `Vector{Pair{String,Array{Float32}}}`, dimensions reversed: `initial/NAME`, the weights as the model holds them;
@@ -18,20 +19,22 @@ Run some steps from given weights on given batches and return every number, so t
   of each step; `gradient/NAME` of the first step's total without what is left to a proximal step; `first/NAME`, `moment1/NAME` and `moment2/NAME`, the weights
   and Adam's moments after one step; `final/NAME`, the weights after the last.
 """
-function trace(v::Variant, weights::AbstractString, images, labels, classes; learning_rate, masks=Dict())
+function trace(v::Variant, weights::AbstractString, images, labels, classes; learning_rate, masks=Dict(), device=CPUDevice())
+    device = open_device(device)
     input = size(images)[1:3]
     list = layers(v, input, classes)
-    model = load_weights!(build_model(list), weights, list)
+    model = on_device(device, load_weights!(build_model(list), weights, list))
     no_dropout = without_dropout(model)
     optimiser = Optimisers.setup(KerasAdam(learning_rate), no_dropout)
     penalties = kernel_penalties(list)
     named(prefix, pairs) = ["$prefix/$name" => copy(array) for (name, array) in pairs]
-    arrays(tree) = canonical_arrays(name -> (tree[name].weight, tree[name].bias), list)
-    numbers = named("initial", canonical_weights(model, list))
+    arrays(tree) = canonical_arrays(name -> (on_host(tree[name].weight), on_host(tree[name].bias)), list)
+    weights_of(model) = canonical_weights(on_host(model), list)
+    numbers = named("initial", weights_of(model))
     losses, values = Float32[], Float32[]
     for step in axes(images, 5)
-        chain = with_masks(model, Dict(name => selectdim(mask, ndims(mask), step) for (name, mask) in masks))
-        x, y = Float32.(view(images, :, :, :, :, step)), targets(labels[:, step], classes)
+        chain = with_masks(model, Dict(name => on_device_array(device, to_layer(selectdim(mask, ndims(mask), step))) for (name, mask) in masks))
+        x, y = on_device_array(device, Float32.(view(images, :, :, :, :, step))), targets(labels[:, step], classes)
         result, gradient = total_gradient(chain, loss_of(v.loss, classes), penalties, x, y, ones(Float32, size(x, 4)))
         push!(losses, result.loss)
         push!(values, result.penalty)
@@ -44,26 +47,26 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
         Optimisers.update!(optimiser, no_dropout, (; layers=gradient.layers[keys(no_dropout)]))
         proximal_steps!(no_dropout, optimiser, penalties)
         if step == 1
-            append!(numbers, named("first", canonical_weights(model, list)))
+            append!(numbers, named("first", weights_of(model)))
             for moment in 1:2
                 tree = map(layer -> map(leaf -> leaf.state[moment], layer[(:weight, :bias)]), optimiser.layers[Tuple(kernels(list))])
                 append!(numbers, named("moment$moment", arrays(tree)))
             end
         end
     end
-    append!(numbers, named("final", canonical_weights(model, list)))
+    append!(numbers, named("final", weights_of(model)))
     return append!(numbers, ["loss" => losses, "penalty" => values, "total" => losses .+ values])
 end
 
 # By the kernels that also make the gradient: a layer's own call may round differently, and so decide a ReLU near 0 differently.
 function activations(chain, x)
-    buffers, pairs = Buffers(), Pair{String,Array{Float32}}[]
+    buffers, pairs = x isa DeviceArray ? DeviceBuffers(get_device(x)) : Buffers(), Pair{String,Array{Float32}}[]
     GC.@preserve buffers on_all_threads() do
         y = x
         for name in keys(chain)
             y = forward!(chain[name], y, buffers, name)
             # Images (w, h, c, B) are (c, w, h, B) in Keras' layout reversed. Flattening only renames.
-            chain[name] === Flux.flatten || push!(pairs, "activation/$name" => ndims(y) == 4 ? permutedims(y, (3, 1, 2, 4)) : copy(y))
+            chain[name] === Flux.flatten || push!(pairs, "activation/$name" => ndims(y) == 4 ? permutedims(on_host(y), (3, 1, 2, 4)) : copy(on_host(y)))
         end
     end
     return pairs
@@ -74,7 +77,7 @@ function with_masks(model, masks)
     for name in keys(model)
         if model[name] isa Dropout
             haskey(masks, string(name)) || continue
-            push!(layers, name => Mask(to_layer(masks[string(name)])))
+            push!(layers, name => Mask(masks[string(name)]))
         else
             push!(layers, name => model[name])
         end
@@ -89,6 +92,7 @@ end
 (layer::Mask)(x) = x .* layer.factors
 
 has_step_kernel(::Mask) = true
+has_device_kernel(::Mask) = true
 forward!(layer::Mask, x, buffers, name) = layer(x)
 backward!(layer::Mask, x, y, dy, buffers, name, wanted, sink) = wanted ? dy .* layer.factors : nothing
 

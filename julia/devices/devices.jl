@@ -72,6 +72,10 @@ on_host(x::Array) = x
 on_host(x::DeviceArray) = Array(x)
 on_host(model) = is_on_device(model) ? Flux.fmap(x -> x isa DeviceArray ? Array(x) : x, model) : model
 
+# An array on a device; on the CPU the same one.
+on_device_array(::CPUDevice, x) = x
+on_device_array(device, x) = device(x)
+
 # The device that has a model's arrays, and whether it is none but the CPU.
 device_of(model) = get_device(first(Flux.trainables(model)))
 is_on_device(model) = any(array -> array isa DeviceArray, Flux.trainables(model))

@@ -22,6 +22,7 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.data.walking import is_file
 from photoflux.engines import get_engine
 from photoflux.engines.base import Checkpoints, Engine, Model
+from photoflux.engines.device import Device, device_of
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import SettingError
 from photoflux.filtering.decision import Filtered
@@ -155,6 +156,8 @@ def train(
     data: Source = "demo",
     *,
     engine: str = "auto",
+    device: str = "cpu",
+    tf32: bool = False,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -198,6 +201,12 @@ def train(
         As `source` of `prepare`.
     engine : str
         ``"auto"`` (Flux; Keras, with a note, if there is no Julia), ``"flux"`` or ``"keras"``.
+    device : str
+        Where Flux computes: ``"cpu"``, or a GPU, ``"cuda"``, ``"amdgpu"`` or ``"metal"``, whose Julia packages
+        `photoflux doctor --add cuda` brings. The numbers are the CPU's but for the rounding of sums; the run says in
+        its ``versions`` where it was trained.
+    tf32 : bool
+        On a GPU: products of the fit may round their factors to 10 bits. Otherwise all is Float32.
     epochs, batch_size, learning_rate : optional
         The variant's own unless given.
     seed : int
@@ -263,6 +272,9 @@ def train(
         If the loss becomes NaN or infinite; the run then holds the last good weights.
     """
     variant = chosen_variant(variant, l1, l2, loss)
+    place = device_of(device, tf32)
+    if place is not None and unfreeze:
+        raise SettingError("`unfreeze` trains a backbone on the CPU only: leave `device` out, or `unfreeze`.")
     options = BackboneOptions(backbone, precision, views, backbone_mean, backbone_scale, unfreeze)
     network = options.open([variant], image_size)
     variant = on_backbone(variant, network)
@@ -291,7 +303,7 @@ def train(
         elif out is None:
             folder = stack.enter_context(claimed_new(f"{variant.name}-{prepared.name}"))
         display = stack.enter_context(Display(progress))
-        chosen = with_backbone(get_engine(engine, display.say), network, prepared, display, views, unfreeze)
+        chosen = with_backbone(_started(engine, display, place), network, prepared, display, views, unfreeze)
         if l1 is None and l2 is None:
             variant, note = tuned(chosen, variant, prepared, settings)
             if note:
@@ -338,6 +350,7 @@ def evaluate(
     *,
     part: str | None = None,
     engine: str | None = None,
+    device: str = "cpu",
     progress: bool = True,
 ) -> Metrics:
     """Score a run on images that it has not seen, or on a part of its own data, dropout off.
@@ -358,6 +371,8 @@ def evaluate(
         has such a part, else ``"all"``. The run's own training and validation part are scored where they are named.
     engine : str, optional
         As in `train`; None: the run's own, or the other if that is not available.
+    device : str
+        As in `train`.
     progress : bool
         Whether to show progress on stderr.
 
@@ -376,7 +391,7 @@ def evaluate(
         selection = select(run, data, part, display)
         for note in selection.notes:
             display.say(f"Note: {note}")
-        metrics = score_selection(_engine_of(run, engine, display), run, selection)
+        metrics = score_selection(_engine_of(run, engine, display, device), run, selection)
         for note in metrics.notes[len(selection.notes) :]:
             display.say(f"Note: {note}")
         return metrics
@@ -387,6 +402,7 @@ def predict(
     images: str | Path | Iterable[str | Path] | np.ndarray,
     *,
     engine: str | None = None,
+    device: str = "cpu",
     progress: bool = True,
     on_shifts: Callable[[list[Shift]], None] | None = None,
 ) -> list[Prediction]:
@@ -403,6 +419,8 @@ def predict(
         Files and folders (searched through as `prepare` does), or uint8 images (N, H, W, C) of the run's size.
     engine : str, optional
         As in `evaluate`.
+    device : str
+        As in `train`.
     progress : bool
         Whether to show progress on stderr.
     on_shifts : callable, optional
@@ -423,7 +441,7 @@ def predict(
         if isinstance(images, np.ndarray):
             batch = check_array(images, run.shape)
             names = [str(i) for i in range(len(batch))]
-            model = _model_of(run, engine, display)
+            model = _model_of(run, engine, display, device)
             observed = Observed(model, run)
             predictions = predictions_of(model, run, names, batch, observed, evenly(len(batch)))
             found = observed.shifts()
@@ -432,7 +450,7 @@ def predict(
             ignored = ignored_in_words(counts)
             if ignored is not None:
                 display.say(ignored)
-            predictions, found = predict_files(lambda: _model_of(run, engine, display), run, files, display)
+            predictions, found = predict_files(lambda: _model_of(run, engine, display, device), run, files, display)
         for line in in_words(found):
             display.say(f"Note: {line}")
         if on_shifts is not None:
@@ -847,12 +865,17 @@ def report(source: str | Path | Run | Comparison, path: str | Path | None = None
     return write_comparison(source, path, lang=lang)
 
 
-def _engine_of(run: Run, engine: str | None, display: Display) -> Engine:
+def _started(engine: str, display: Display, device: Device | None) -> Engine:
+    return get_engine(engine, display.say) if device is None else get_engine(engine, display.say, device)
+
+
+def _engine_of(run: Run, engine: str | None, display: Display, device: str = "cpu") -> Engine:
     """Return the engine asked for, or the run's own; both read the same weights, so another will do."""
-    if engine is None and run.engine == "keras" and why_unavailable() is None:
+    place = device_of(device)
+    if engine is None and place is None and run.engine == "keras" and why_unavailable() is None:
         engine = "keras"
-    return engine_of(get_engine(engine or "auto", display.say), run, display)
+    return engine_of(_started(engine or "auto", display, place), run, display)
 
 
-def _model_of(run: Run, engine: str | None, display: Display) -> Model:
-    return _engine_of(run, engine, display).load(run.variant, run.weights, run.shape, len(run.classes))
+def _model_of(run: Run, engine: str | None, display: Display, device: str = "cpu") -> Model:
+    return _engine_of(run, engine, display, device).load(run.variant, run.weights, run.shape, len(run.classes))

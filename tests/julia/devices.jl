@@ -192,6 +192,24 @@ end
     @test held == [pointer_from_objref(a) for arrays in (buffers.floats, buffers.bytes) for a in values(arrays)]
 end
 
+# What `verify` compares with Keras; Adam's first step moves a weight by the learning rate whatever the size of its gradient.
+@testset "the numbers of a proof are the CPU's, $(v.name)" for v in variant.(("l2", "dense_dropout", "transfer_l1"))
+    list, B, steps = layers_of(v), 5, 3
+    images = v.architecture == "transfer" ? rand(Xoshiro(1), Float32, input_of(v)..., B, steps) : rand(Xoshiro(1), UInt8, input_of(v)..., B, steps)
+    labels = rand(Xoshiro(2), Int32[0, 1], B, steps)
+    masks = v.name == "dense_dropout" ? Dict("dense1_dropout" => rand(Xoshiro(3), Float32[0, 2], 64, B, steps)) : Dict()
+    mktempdir() do root
+        weights = joinpath(root, "w.safetensors")
+        write_weights(weights, small_model(v), list)
+        expected, found = (PhotoFlux.trace(v, weights, images, labels, 2; learning_rate=0.001, masks, device) for device in ("cpu", DEVICE))
+        @test first.(found) == first.(expected)
+        for ((name, a), (_, b)) in zip(expected, found)
+            within = startswith(name, "final") || startswith(name, "first") ? 0.002 * steps : bound(v, B) * max(maximum(abs, a), 1e-6)
+            @test b isa Array && maximum(abs, a .- b) <= (name in ("loss", "total", "penalty") ? 1e-3 * maximum(a) : within)
+        end
+    end
+end
+
 @testset "a loss that is not finite changes no weight there" begin
     v = variant("l2")
     model = on_device(DEVICE, small_model(v))

@@ -12,6 +12,7 @@ from photoflux.cli.command import DONE, REJECTED, command, emit
 from photoflux.cli.options import (
     Dask,
     Debug,
+    DeviceName,
     EngineName,
     Json,
 )
@@ -27,13 +28,14 @@ def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Image files and folders.")],
     engine: EngineName = None,
+    device: DeviceName = "cpu",
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Classify images with a trained run."""
     opened = api.load_run(run)
     unlike: list[Shift] = []
-    predictions = api.predict(opened, paths, engine=engine, on_shifts=unlike.extend)
+    predictions = api.predict(opened, paths, engine=engine, device=device, on_shifts=unlike.extend)
     values = {
         "run": str(run),
         "threshold": opened.threshold and opened.threshold["score"],

@@ -16,6 +16,7 @@ from photoflux.cli.options import (
     Balance,
     Dask,
     Debug,
+    DeviceName,
     EngineName,
     Groups,
     ImageSize,
@@ -44,12 +45,13 @@ def evaluate(
         typer.Option(help="train, validation, test or all. (default: test, or all of a folder that has no parts)"),
     ] = None,
     engine: EngineName = None,
+    device: DeviceName = "cpu",
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Score a run on images that it has not seen, or on a part of its own data."""
     opened = api.load_run(run)
-    metrics = api.evaluate(opened, data, part=part, engine=engine)
+    metrics = api.evaluate(opened, data, part=part, engine=engine, device=device)
     values = {"run": str(run), "part": metrics.part, "classes": opened.classes, "shifts": metrics.shifts}
     values |= metrics.as_dict()
     left_out = f" ({metrics.left_out} left out)" if metrics.left_out else ""
@@ -169,11 +171,12 @@ def verify(
     data: Annotated[str, typer.Option(help="A prepared dataset, or a source as in `prepare`.")] = "demo",
     steps: Annotated[int, typer.Option(help="Adam steps of the loss curves, 2 or more.")] = 50,
     image_size: Annotated[int | None, typer.Option(help="Of a folder's or the demo's images. (default: 64)")] = None,
+    device: DeviceName = "cpu",
     out: Annotated[Path | None, typer.Option(help="A folder for verify.html.")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Prove that Flux and Keras compute the same numbers."""
-    found = api.verify(variant, data, steps=steps, image_size=image_size, out=out)
+    found = api.verify(variant, data, steps=steps, image_size=image_size, device=device, out=out)
     emit(as_json, found.as_dict(), str(found))
     return DONE if found.passed else ERROR

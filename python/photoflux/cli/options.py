@@ -38,6 +38,7 @@ BackboneMean = Annotated[
 Unfreeze = Annotated[int, typer.Option(help="Of transfer variants: train the backbone's last N blocks too.")]
 BackboneScale = Annotated[str | None, typer.Option(help=f"Of model.onnx, see --backbone-mean. {Numbers}")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras. (default: the run's)")]
+DeviceName = Annotated[str, typer.Option("--device", help="Where Flux computes: cpu, cuda, amdgpu or metal.")]
 Dask = Annotated[str | None, typer.Option("--dask", metavar="ADDRESS", help="Work on the cluster of a dask scheduler.")]
 
 

@@ -15,6 +15,7 @@ from photoflux.cli.options import (
     BackboneScale,
     Balance,
     Debug,
+    DeviceName,
     Groups,
     ImageSize,
     Json,
@@ -27,6 +28,7 @@ from photoflux.cli.options import (
     numbers_of,
 )
 from photoflux.engines.base import Checkpoints
+from photoflux.engines.flux.julia_device import add_device
 from photoflux.reporting.finishing import was_interrupted
 from photoflux.system.names import printable
 from photoflux.system.terminal import say
@@ -77,6 +79,8 @@ def train(
         str, typer.Argument(metavar="DATA", help="A source as in `photoflux prepare`, or a prepared dataset.")
     ] = "demo",
     engine: Annotated[str, typer.Option(help="auto, flux or keras.")] = "auto",
+    device: DeviceName = "cpu",
+    tf32: Annotated[bool, typer.Option("--tf32", help="On a GPU: round the factors of products to 10 bits.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Maximum number of epochs. (default: the variant's)")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Batch size. (default: the variant's)")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's learning rate. (default: the variant's)")] = None,
@@ -121,6 +125,8 @@ def train(
         variant,
         data,
         engine=engine,
+        device=device,
+        tf32=tf32,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -265,8 +271,14 @@ def summary(
 
 
 @command("doctor")
-def check(as_json: Json = False, debug: Debug = False) -> int:
+def check(
+    add: Annotated[str | None, typer.Option(help="Bring a GPU's Julia packages first: cuda, amdgpu or metal.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
     """Show what is installed and where, train one batch with Flux, and say what is missing and how to get it."""
+    if add is not None:
+        add_device(add, say)
     report = doctor.examine(say, debug)
     emit(as_json, report, doctor.as_text(report))
     return DONE if report["engine"] else ERROR

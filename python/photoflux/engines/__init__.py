@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from photoflux.engines.base import Engine
-from photoflux.errors import EngineError, FluxError, unknown_name
+from photoflux.engines.device import Device
+from photoflux.errors import EngineError, FluxError, SettingError, unknown_name
 
 ENGINES = ("auto", "flux", "keras")
 
 
-def get_engine(name: str, say: Callable[[str], None]) -> Engine:
+def get_engine(name: str, say: Callable[[str], None], device: Device | None = None) -> Engine:
     """Return a started engine.
 
     Parameters
@@ -19,24 +20,28 @@ def get_engine(name: str, say: Callable[[str], None]) -> Engine:
         ``"flux"``, ``"keras"``, or ``"auto"``: Flux, or Keras where there is no Julia and none can be installed.
     say : callable
         Takes lines for the user: what is starting, and which engine was taken instead and why.
+    device : Device, optional
+        The GPU on which Flux computes; there is no other engine then. None: the CPU.
 
     Raises
     ------
     SettingError
-        If there is no such engine.
+        If there is no such engine, or a device is named for Keras.
     EngineError
         If it is not available; ``"flux"`` never falls back, and ``"auto"`` does not where a Julia is there and fails.
     """
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)
+    if device is not None and name == "keras":
+        raise SettingError(f"`device` is of the engine flux; received {device.name} with the engine keras.")
     if name != "keras":
         from photoflux.engines.flux.engine import FluxEngine
 
-        flux = FluxEngine(say)
+        flux = FluxEngine(say, device)
         try:
             _ = flux.julia
         except FluxError as error:
-            if name == "flux" or error.kind != "no_julia":
+            if name == "flux" or device is not None or error.kind != "no_julia":
                 raise
             no_flux = str(error)
         else:

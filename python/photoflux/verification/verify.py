@@ -10,6 +10,7 @@ import numpy as np
 from photoflux.data.preparation import kind_of
 from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
+from photoflux.engines.device import device_of
 from photoflux.engines.flux.engine import FluxEngine
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import BackboneError, EngineError, SettingError
@@ -30,6 +31,7 @@ def verify(
     *,
     steps: int = 50,
     image_size: int | None = None,
+    device: str = "cpu",
     out: str | Path | None = None,
     progress: bool = True,
 ) -> Verification:
@@ -46,6 +48,8 @@ def verify(
         Adam steps of the loss curves, 2 or more.
     image_size : int, optional
         Height and width to which a folder's or the demo's images are resized; 64 unless given.
+    device : str
+        Where Flux computes, as in `photoflux.train`.
     out : str or Path, optional
         A folder for ``verify.html``: tables, curves and every comparison.
     progress : bool
@@ -68,6 +72,7 @@ def verify(
     named = [] if variant_or_all == "all" else _named(variant_or_all)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
         raise SettingError(f"`steps` must be an integer, 2 or more; received: {steps!r}.")
+    place = device_of(device)
     if (missing := why_unavailable()) is not None:
         raise EngineError(f"A proof compares Flux with Keras, so it needs both. {missing}")
     if out is not None:
@@ -76,7 +81,7 @@ def verify(
         image_size = IMAGE_SIZE
     with Display(progress) as display, KerasEngine() as keras:
         prepared = prepare_source(data, None, image_size=image_size, on_progress=display.step)
-        flux = FluxEngine(display.say)
+        flux = FluxEngine(display.say, place)
         provers: dict[str | None, Prover] = {None: Prover(flux, keras, prepared, steps)}
         features = prepared.features is not None
         chosen = named or [v for v in variants().values() if v.takes_features or not features]

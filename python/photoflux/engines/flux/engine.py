@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,10 +26,11 @@ from photoflux.engines.base import (
     check_images_of,
     check_inputs,
 )
+from photoflux.engines.device import Device
 from photoflux.engines.flux import bridge
 from photoflux.engines.flux.plain_paths import plain_paths
 from photoflux.engines.proof import Augmentation, TraceRequest
-from photoflux.errors import DivergedError, EngineError
+from photoflux.errors import DivergedError, EngineError, SettingError
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
@@ -44,12 +45,14 @@ class FluxEngine:
     ----------
     say : callable
         Takes the line that tells the user that Julia starts.
+    device : Device, optional
+        The GPU that fits, predicts and traces; None: the CPU.
     """
 
     name = "flux"
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, say: Callable[[str], None], device: Device | None = None) -> None:
+        self._say, self._device = say, device
 
     @property
     def julia(self) -> Any:
@@ -57,10 +60,14 @@ class FluxEngine:
         return bridge.start(self._say)
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of Julia, Flux and the bridge."""
+        """Return the versions of Julia, Flux and the bridge, and the device where that is not the CPU."""
         julia = self.julia
         packages = ("Flux", "NNlib", "Optimisers", "Zygote")
         found = {name.lower(): str(julia.PhotoFlux.package_version(name)) for name in packages}
+        if self._device is not None:
+            with _translated(julia):
+                card = str(julia.PhotoFlux.engine_device(self._device.name))
+            found["device"] = f"{self._device.name} ({card}){', TF32' if self._device.tf32 else ''}"
         return {"julia": str(julia.VERSION), **found, "threads": str(julia.Threads.nthreads())}
 
     def fit(
@@ -87,7 +94,7 @@ class FluxEngine:
                 json.dumps(variant.as_dict()),
                 data,
                 target,
-                _keywords(settings, checkpoints, folder),
+                _keywords(settings, checkpoints, folder, self._settings),
                 start[0] if start else None,
                 julia.called(batch_done),
                 julia.called(epoch_done),
@@ -147,6 +154,8 @@ class FluxEngine:
         DivergedError
             If the loss becomes NaN or infinite; both files then hold the last good weights.
         """
+        if self._device is not None:
+            raise SettingError("`unfreeze` trains a backbone on the CPU only: leave `device` out, or `unfreeze`.")
         history, batch_done, epoch_done = _callbacks(on_batch, on_epoch)
 
         def images_done(done: int, total: int) -> bool:
@@ -176,7 +185,8 @@ class FluxEngine:
         julia = self.julia
         with plain_paths(weights) as (source,), _translated(julia, weights):
             spec = json.dumps(variant.as_dict())
-            model = julia.PhotoFlux.engine_load(spec, source, classes, shape.width, shape.height, shape.channels)
+            sizes = shape.width, shape.height, shape.channels
+            model = julia.PhotoFlux.engine_load(spec, source, classes, *sizes, *self._placed)
         return FluxModel(julia, model, variant, shape, outputs_of(classes))
 
     def backbone(self, path: Path, shape: Shape) -> FluxBackbone:
@@ -214,6 +224,7 @@ class FluxEngine:
                 request.classes,
                 learning_rate=request.learning_rate,
                 masks=masks,
+                **({} if self._device is None else {"device": self._device.name}),
             )
             return {str(name): np.array(array).T.copy() for name, array in numbers}
 
@@ -236,6 +247,16 @@ class FluxEngine:
         julia = self.julia
         with plain_paths(prepared.path) as (data,), _translated(julia):
             return np.array(julia.PhotoFlux.pixels(data, np.asarray(chosen) + 1)).T.copy()
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What a fit is told of the device."""
+        return {} if self._device is None else {"device": self._device.name, "tf32": self._device.tf32}
+
+    @property
+    def _placed(self) -> tuple[str, ...]:
+        """The name of the device, where it is not the CPU, as a last argument."""
+        return () if self._device is None else (self._device.name,)
 
     def _array(self, images: np.ndarray) -> Any:
         """Return a Julia array of the same bytes: C order (N, C, H, W) is column order W×H×C×N."""
@@ -331,14 +352,16 @@ class FluxBackbone:
             yield images.ctypes.data, width, height, channels, len(images)
 
 
-def _keywords(settings: Settings, checkpoints: Checkpoints | None, folder: str | None) -> str:
+def _keywords(
+    settings: Settings, checkpoints: Checkpoints | None, folder: str | None, placed: Mapping[str, Any]
+) -> str:
     """Return the keywords of a fit in Julia as JSON; `folder` is that of the checkpoints as Julia can read it."""
     kept = {
         "checkpoints": folder,
         "resume": checkpoints is not None and checkpoints.resume,
         "checkpoint_minutes": float(checkpoints.minutes if checkpoints is not None else Checkpoints.minutes),
     }
-    return json.dumps(asdict(settings) | kept)
+    return json.dumps(asdict(settings) | kept | dict(placed))
 
 
 def _nothing(note: str) -> None:

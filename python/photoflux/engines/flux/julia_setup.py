@@ -125,16 +125,17 @@ def _look(program: str, project: str, again: str) -> tuple[str, str]:
             "juliacall",
             f"The Julia project {project} {there}, and Python has juliacall {juliacall}: both have to be there, of the "
             "same version.",
-            f"Run: {_add(project, wanted)} {again}",
+            f"Run: {add_command(project, wanted)} {again}",
         )
     if missing:
         names = ", ".join(f'"{name}"' for name in missing.split(", "))
         message = f"The Julia project {project} lacks packages that PhotoFlux needs: {missing}."
-        raise problem("package", message, f"Run: {_add(project, f'[{names}]')} {again}")
+        raise problem("package", message, f"Run: {add_command(project, f'[{names}]')} {again}")
     return library, bindir
 
 
-def _add(project: str, what: str) -> str:
+def add_command(project: str, what: str) -> str:
+    """Return the shell command that adds packages, as Julia writes them, to a project."""
     return f"julia --project={shlex.quote(project)} -e 'import Pkg; Pkg.add({what})'"
 
 
