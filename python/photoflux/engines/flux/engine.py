@@ -169,7 +169,7 @@ class FluxEngine:
                 data,
                 head,
                 source,
-                _keywords(settings, checkpoints, folder[0] if folder else None),
+                _keywords(settings, checkpoints, folder[0] if folder else None, {}),
                 unfreeze,
                 head,
                 target,
