@@ -24,7 +24,7 @@ class Still:
     def versions(self):
         return {}
 
-    def fit(self, variant, prepared, settings, weights, *, initial=None, on_batch=None, on_epoch=None):
+    def fit(self, variant, prepared, settings, weights, **options):
         of = prepared.shape, len(prepared.classes)
         values = {
             name: np.full(sides, settings.seed, np.float32) for name, sides in expected_shapes(variant, *of).items()

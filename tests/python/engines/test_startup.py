@@ -102,7 +102,8 @@ def test_julia_starts_whatever_has_become_of_the_streams(flux, replaced, closed,
     code, file = STREAMS.replace("REPLACED", replaced), tmp_path / "file"
     command = ["/bin/sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-c", code, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    # Python's own word for a stream that it could not empty at its end, here that of the line above.
+    assert done.returncode in ((0, 120) if closed == "2>/dev/full" else (0,)), done.stderr
     assert file.read_text() == "a result"
     assert done.stdout == ""
 

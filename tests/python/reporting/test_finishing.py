@@ -34,7 +34,7 @@ class Fake:
     def versions(self):
         return {"fake": "1"}
 
-    def fit(self, variant, prepared, settings, weights, *, initial=None, on_batch=None, on_epoch=None):
+    def fit(self, variant, prepared, settings, weights, **options):
         write_random(weights, variant, prepared.shape, len(prepared.classes))
         return Fit([EpochRow(1, 0.5, 1.0, 0.1, 1.1, 0.5, 1.5, 0.1, 1.6, 0.25)], 1, "epochs")
 

@@ -78,7 +78,7 @@ def test_the_command_says_what_became_of_the_labels(
     (tmp_path / "scans" / "even.png").unlink()
     found: list[Any] = []
 
-    def stop(engine: Any, variant: Any, prepared: Any, *others: Any) -> None:
+    def stop(engine: Any, variant: Any, prepared: Any, *others: Any, **options: Any) -> None:
         found.append(prepared)
         raise KeyboardInterrupt
 
