@@ -94,7 +94,9 @@ def julia(walk: Walk) -> SimpleNamespace:
     from photoflux.model.variants import Variant
     from photoflux.model.weights import expected_shapes, metadata_of, write_weights
 
-    def engine_fit(variant: str, data: str, target: str, settings: str, start: None, batch: Any, epoch: Any) -> Any:
+    def engine_fit(
+        variant: str, data: str, target: str, settings: str, start: None, batch: Any, epoch: Any, note: Any
+    ) -> Any:
         walk.arrive()
         walk.on = False
         recipe, prepared = Variant.from_dict(json.loads(variant)), open_prepared(data)
