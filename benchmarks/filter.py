@@ -5,9 +5,8 @@
 Makes a pile of small JPEGs (256 px) and one of 8-megapixel scans, and runs on each, in turn and as a process of its
 own: decoding alone in as many processes, `photoflux filter --list`, torch's DataLoader with ONNX Runtime (of a Python
 that has both; as most write it, which decodes all pixels, and with Pillow's `draft`, as we have it) and tf.data with
-Keras, on the same weights. Each is run on a pile and on a third of it: the rate is that
-of the other two thirds in the time between, the best of the rounds. So what is decoded while an engine starts does not
-count.
+Keras, on the same weights. Each is run on a pile and on a third of it: the rate is that of the other two thirds in the
+time between, the best of the rounds. So what is decoded while an engine starts does not count.
 
     python benchmarks/filter.py RUN --calls 1000       `predict` of so many files and `evaluate` of the test part,
                                                        beside decoding plus network measured apart

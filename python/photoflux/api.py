@@ -22,7 +22,7 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.data.walking import is_file
 from photoflux.engines import get_engine
 from photoflux.engines.base import Checkpoints, Engine, Model
-from photoflux.engines.device import Device, device_of
+from photoflux.engines.device import device_of
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import SettingError
 from photoflux.filtering.decision import Filtered
@@ -303,7 +303,7 @@ def train(
         elif out is None:
             folder = stack.enter_context(claimed_new(f"{variant.name}-{prepared.name}"))
         display = stack.enter_context(Display(progress))
-        chosen = with_backbone(_started(engine, display, place), network, prepared, display, views, unfreeze)
+        chosen = with_backbone(get_engine(engine, display.say, place), network, prepared, display, views, unfreeze)
         if l1 is None and l2 is None:
             variant, note = tuned(chosen, variant, prepared, settings)
             if note:
@@ -865,16 +865,12 @@ def report(source: str | Path | Run | Comparison, path: str | Path | None = None
     return write_comparison(source, path, lang=lang)
 
 
-def _started(engine: str, display: Display, device: Device | None) -> Engine:
-    return get_engine(engine, display.say) if device is None else get_engine(engine, display.say, device)
-
-
 def _engine_of(run: Run, engine: str | None, display: Display, device: str = "cpu") -> Engine:
     """Return the engine asked for, or the run's own; both read the same weights, so another will do."""
     place = device_of(device)
     if engine is None and place is None and run.engine == "keras" and why_unavailable() is None:
         engine = "keras"
-    return engine_of(_started(engine or "auto", display, place), run, display)
+    return engine_of(get_engine(engine or "auto", display.say, place), run, display)
 
 
 def _model_of(run: Run, engine: str | None, display: Display, device: str = "cpu") -> Model:

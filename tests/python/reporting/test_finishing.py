@@ -56,7 +56,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def fake(monkeypatch):
     engine = Fake()
-    monkeypatch.setattr(api, "get_engine", lambda name, say: engine)
+    monkeypatch.setattr(api, "get_engine", lambda *_: engine)
     return engine
 
 
@@ -128,7 +128,7 @@ def test_what_fails_after_the_last_epoch_is_a_note_and_is_made_again(
     assert note in str(run)
 
     monkeypatch.undo()
-    monkeypatch.setattr(api, "get_engine", lambda name, say: fake)
+    monkeypatch.setattr(api, "get_engine", lambda *_: fake)
     photoflux.report(tmp_path / "r")
     assert content(tmp_path / "r") == EVERYTHING
     again = check_whole(tmp_path / "r")
@@ -150,7 +150,7 @@ def test_ctrl_c_after_the_last_epoch(fake, data, tmp_path, monkeypatch, place):
     assert finishing.was_interrupted(run) == ("amend" not in place)
     assert len(calls) == (2 if "amend" in place else 1)
     monkeypatch.undo()
-    monkeypatch.setattr(api, "get_engine", lambda name, say: fake)
+    monkeypatch.setattr(api, "get_engine", lambda *_: fake)
     photoflux.report(tmp_path / "r")
     assert content(tmp_path / "r") == EVERYTHING
     assert check_whole(tmp_path / "r").notes == []
