@@ -1,6 +1,6 @@
 # Checkpoints: the files from which a fit that was ended goes on, and equals one that was not, bit for bit.
 
-const CHECKPOINT_FORMAT = "photoflux-checkpoint-1"
+const CHECKPOINT_FORMAT = "photoflux-checkpoint-2"
 const CHECKPOINTS = "checkpoints"  # the folder in a run's
 # If the newest is damaged, the one before serves.
 const KEPT_CHECKPOINTS = 2
@@ -8,7 +8,7 @@ const KEPT_CHECKPOINTS = 2
 const CHECKPOINT_SHARE = 0.02
 # What the first is expected to take, until one was measured: seconds, and bytes a second.
 const EXPECTED_COST, EXPECTED_RATE = 0.005, 1.5e8
-const DIGEST_BLOCK = 2^18  # numbers
+const CHECKSUM_BLOCK = 2^20  # bytes
 
 """
     Checkpoints(folder = ""; resume = false, minutes = 10)
@@ -70,7 +70,7 @@ function write_checkpoint!(checkpoints::Checkpoints, state::FitState, fit, @nosp
         arrays = state_arrays(state, model, optimiser)
         fit_text, state_text = json_text(fit), json_text(state_values(state, optimiser))
         metadata = Dict("format" => CHECKPOINT_FORMAT, "engine" => "flux", "fit" => fit_text, "state" => state_text,
-            "sha256" => digest(fit_text, state_text, arrays))
+            "crc32c" => checksum(fit_text, state_text, arrays))
         write_arrays(path, arrays; metadata)
         kept = only ? [path] : Iterators.take(checkpoint_files(checkpoints.folder), KEPT_CHECKPOINTS)
         for name in readdir(checkpoints.folder; join=true)
@@ -106,9 +106,9 @@ function state_arrays(state::FitState, @nospecialize(model), @nospecialize(optim
     leaves, weights = adam_leaves(optimiser), Flux.trainables(model)
     for ((name, leaf), w) in zip(leaves, weights)
         m, v, _ = leaf.state
-        push!(pairs, "w.$name" => Array(w), "m.$name" => Array(m), "v.$name" => Array(v))
+        push!(pairs, "w.$name" => in_memory(w), "m.$name" => in_memory(m), "v.$name" => in_memory(v))
     end
-    put(kind, kept) = append!(pairs, ("$kind.$name" => Array(w) for ((name, _), w) in zip(leaves, kept)))
+    put(kind, kept) = append!(pairs, ("$kind.$name" => in_memory(w) for ((name, _), w) in zip(leaves, kept)))
     state.sums.batch == 0 || put("good", state.good)
     best_is_apart(state) && put("best", state.stopping.best_weights)
     return pairs
@@ -117,6 +117,10 @@ end
 function best_is_apart((; stopping, history)::FitState)
     return stopping !== nothing && stopping.best_weights !== nothing && stopping.best_epoch != length(history)
 end
+
+# They are written before the next batch changes them, so that those of a CPU need no copy.
+in_memory(array::Array) = array
+in_memory(array) = Array(array)
 
 # Floats go by their bits.
 bits(x::Float64) = string(reinterpret(UInt64, x); base=16, pad=16)
@@ -139,21 +143,27 @@ function state_values(state::FitState, @nospecialize(optimiser))
     )
 end
 
-# sha256 of the two texts and, in the order of their names, the name of each array and the sha256 of each of its blocks.
-function digest(fit_text, state_text, pairs)
+# The crc32c of the two texts and, in the order of their names, the name of each array and the crc32c of each of its blocks. It finds what a disk
+# has damaged, at the speed of memory; whoever forges a checkpoint can forge the sum.
+function checksum(fit_text, state_text, pairs)
     parts = IOBuffer()
     write(parts, fit_text, state_text)
     for (name, array) in sort(pairs; by=first)
-        words = reinterpret(UInt8, htol.(vec(array)))
-        blocks = collect(Iterators.partition(eachindex(words), 4 * DIGEST_BLOCK))
-        sums = Vector{Vector{UInt8}}(undef, length(blocks))
-        Threads.@threads for i in eachindex(blocks)
-            sums[i] = sha256(words[blocks[i]])
-        end
-        write(parts, name)
-        foreach(sum -> write(parts, sum), sums)
+        write(parts, name, htol.(block_checksums(little_endian(array))))
     end
-    return bytes2hex(sha256(take!(parts)))
+    return string(crc32c(take!(parts)); base=16, pad=8)
+end
+
+function block_checksums(array)
+    GC.@preserve array begin
+        bytes = unsafe_wrap(Array, Ptr{UInt8}(pointer(array)), sizeof(array))
+        blocks = collect(Iterators.partition(eachindex(bytes), CHECKSUM_BLOCK))
+        sums = Vector{UInt32}(undef, length(blocks))
+        Threads.@threads for i in eachindex(blocks)
+            sums[i] = crc32c(view(bytes, blocks[i]))
+        end
+        return sums
+    end
 end
 
 # What must be the same for a fit to go on from a checkpoint, as a table of texts.
@@ -195,8 +205,8 @@ function resume!(checkpoints::Checkpoints, state::FitState, fit, @nospecialize(m
         values, arrays, described = try
             read_checkpoint(path)
         catch err
-            err isa Union{ArgumentError,SystemError,EOFError,KeyError} || rethrow()
-            push!(damaged, "$(basename(path)) is damaged ($(sprint(showerror, err)))")
+            err isa Union{OtherFormat,ArgumentError,SystemError,EOFError,KeyError} || rethrow()
+            push!(damaged, "$(basename(path)) is $(err isa OtherFormat ? "of another PhotoFlux" : "damaged") ($(sprint(showerror, err)))")
             continue
         end
         check_same_fit(path, described, fit)
@@ -209,11 +219,20 @@ function resume!(checkpoints::Checkpoints, state::FitState, fit, @nospecialize(m
     throw(ArgumentError("No checkpoint in $folder can be read: $(join(damaged, "; ")). Remove the folder to begin again."))
 end
 
+# Of a checkpoint that is whole, and not of this version.
+struct OtherFormat <: Exception
+    found::String
+end
+
+Base.showerror(io::IO, err::OtherFormat) = print(io, "its format is ", err.found, ", and this one reads ", CHECKPOINT_FORMAT)
+
 function read_checkpoint(path)
     arrays, metadata = read_tensors(path, Float32, "a checkpoint")
-    get(metadata, "format", "") == CHECKPOINT_FORMAT || throw(ArgumentError("$path is not a checkpoint that this PhotoFlux reads."))
-    found = digest(metadata["fit"], metadata["state"], collect(arrays))
-    found == get(metadata, "sha256", "") || throw(ArgumentError("its content does not have the sha256 that it says"))
+    format = get(metadata, "format", "")
+    startswith(format, "photoflux-checkpoint-") || throw(ArgumentError("$path is not a checkpoint of PhotoFlux."))
+    format == CHECKPOINT_FORMAT || throw(OtherFormat(format))
+    found = checksum(metadata["fit"], metadata["state"], collect(arrays))
+    found == get(metadata, "crc32c", "") || throw(ArgumentError("its content does not have the crc32c that it says"))
     parsed(name) = dispatch_barrier(JSON.parse, metadata[name])
     return parsed("state"), arrays, parsed("fit")
 end

@@ -6,6 +6,7 @@ One direction: prepared dataset → [`train`](@ref) → [`Run`](@ref) → [`eval
 module PhotoFlux
 
 using Base.CoreLogging: NullLogger, with_logger
+using CRC32c: crc32c
 using ChainRulesCore: ChainRulesCore
 using Flux: Flux, Chain, Conv, Dense, Dropout, NNlib, Zygote
 using Flux: logitbinarycrossentropy, logitcrossentropy, onehotbatch, relu, relu6, sigmoid, softmax

@@ -18,6 +18,23 @@ function killed_after(batches, v, data=data_of(v); kwargs...)
     return nothing
 end
 
+# The sum is a function of every byte, wherever in its array a block ends.
+@testset "a checksum" begin
+    array = rand(Float32, 2 * PhotoFlux.CHECKSUM_BLOCK ÷ 4 + 3)
+    sum_of(x) = PhotoFlux.checksum("fit", "state", ["b" => x, "a" => zeros(Float32, 0, 3)])
+    blocks = collect(Iterators.partition(reinterpret(UInt8, htol.(array)), PhotoFlux.CHECKSUM_BLOCK))
+    @test length(blocks) == 3
+    words = reduce(vcat, reinterpret(UInt8, [htol(PhotoFlux.crc32c(collect(block)))]) for block in blocks)
+    @test sum_of(array) == string(PhotoFlux.crc32c([codeunits("fitstateab"); words]); base=16, pad=8)
+    for place in (1, length(array) ÷ 2, length(array))
+        changed = copy(array)
+        changed[place] = nextfloat(changed[place])
+        @test sum_of(changed) != sum_of(array)
+    end
+    swapped = array[[PhotoFlux.CHECKSUM_BLOCK÷4+1:2*PhotoFlux.CHECKSUM_BLOCK÷4; 1:PhotoFlux.CHECKSUM_BLOCK÷4; end-2:end]]
+    @test sum_of(swapped) != sum_of(array)
+end
+
 # Within an epoch, at its last batch, at the first of the next, in the last epoch; more than once. It is killed before the checkpoint of its last
 # batch is written.
 @testset "a fit that was killed goes on to the same bytes, $(v.name)" for v in variants()
@@ -107,7 +124,12 @@ end
             @test occursin("went on from the checkpoint $(basename(before)), because $(basename(newest)) is damaged", only(notes))
             rm(checkpoints; recursive=true)
         end
+        # As an earlier PhotoFlux wrote them.
         killed_after(8, v; checkpoints, checkpoint_minutes=0)
+        for path in checkpoint_files(checkpoints)
+            write(path, replace(read(path, String), PhotoFlux.CHECKPOINT_FORMAT => "photoflux-checkpoint-1"))
+        end
+        @test_throws r"is of another PhotoFlux \(its format is photoflux-checkpoint-1, and this one reads photoflux-checkpoint-\d\)" quick(v; checkpoints, resume=true)
         foreach(path -> write(path, "x"), checkpoint_files(checkpoints))
         @test_throws "No checkpoint in $checkpoints can be read" quick(v; checkpoints, resume=true)
     end
