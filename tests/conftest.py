@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from faults import name_faults, write_page
 from julias import julia_of_engine, line_of_julias
 from photoflux.engines.flux.engine import FluxEngine
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
@@ -15,6 +16,13 @@ from photoflux.errors import FluxError
 NO_FLUX = "Flux cannot run here"
 # One test each that takes minutes: begun first, so that neither of the two processes is left alone with them.
 LONG = ("test_julia.py", "test_tour.py", "test_wheel.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that writes the table of faults."""
+    parser.addoption(
+        "--write-faults", action="store_true", help="Write the faults that the passed tests inject into the page."
+    )
 
 
 def pytest_configure() -> None:
@@ -63,12 +71,15 @@ def julia_command(flux: FluxEngine) -> tuple[list[str], dict[str, str]]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files."""
+    """Begin with the longest files, and have each report name the faults of its test."""
     items.sort(key=lambda item: item.path.name not in LONG)
+    name_faults(items)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say on which Julias their suite ran, and how many Flux tests were skipped, and why."""
+    """Say on which Julias their suite ran, and how many Flux tests were skipped, and why; write the table of faults."""
+    if terminalreporter.config.getoption("--write-faults"):
+        terminalreporter.write_line(write_page(terminalreporter.stats))
     line = line_of_julias(terminalreporter.stats)
     if line is not None:
         terminalreporter.write_line(line)

@@ -194,6 +194,9 @@ def test_a_run_and_data_that_do_not_fit(keras, arrays, tmp_path):
         photoflux.predict(run.path, x, progress=False)
 
 
+@pytest.mark.fault(
+    "a full disk when the run is written", costs="nothing: the earlier run stays, and `--resume` writes the new one"
+)
 def test_a_full_disk_leaves_the_earlier_run(keras, arrays, tmp_path, monkeypatch):
     out = tmp_path / "r"
     photoflux.train("dense_l2", arrays, engine="keras", epochs=1, out=out, progress=False)

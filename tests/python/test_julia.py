@@ -27,6 +27,20 @@ else:
 """
 
 
+@pytest.mark.fault("SIGKILL, a crash or a power cut in a fit", shown_by="checkpoints.jl")
+@pytest.mark.fault("SIGKILL while a checkpoint is written", shown_by="checkpoints.jl")
+@pytest.mark.fault("the newest checkpoint is cut off or changed", shown_by="checkpoints.jl")
+@pytest.mark.fault(
+    "both checkpoints are damaged", costs="the fit: an error says so, nothing is removed", shown_by="checkpoints.jl"
+)
+@pytest.mark.fault(
+    "a checkpoint of another version",
+    costs="nothing: an error names both formats, nothing is removed",
+    shown_by="checkpoints.jl",
+)
+@pytest.mark.fault("a checkpoint cannot be written", costs="that one; a note says so", shown_by="checkpoints.jl")
+@pytest.mark.fault("a loss that is not finite", shown_by="checkpoints.jl")
+@pytest.mark.fault("other settings than the checkpoint's", shown_by="checkpoints.jl")
 @pytest.mark.parametrize("entry", listed() or [None], ids=lambda entry: entry or "engine's")
 def test_julia_suite(entry, request, record_property):
     if entry is None:

@@ -205,6 +205,7 @@ def test_the_command_repeats_the_seeds(seeds, words):
 
 
 # The second of the fits is ended in its second epoch; it goes on from there, and the first is kept.
+@pytest.mark.fault("the end of a fit of `photoflux compare`", costs="as in a fit; the fits before are kept")
 def test_a_comparison_goes_on_within_a_fit(keras, tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     y = np.arange(60) % 2

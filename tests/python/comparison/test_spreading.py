@@ -38,6 +38,9 @@ def compared(data: Path, out: Path, holdout: Path, **options: Any) -> Any:
     return photoflux.compare(data, "baseline,l2", holdout=holdout, out=out, **settings)
 
 
+@pytest.mark.fault(
+    "a worker of `photoflux compare --dask` is killed", costs="the fit that it had begun: another begins it again"
+)
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 def test_a_worker_that_is_killed_among_the_fits_changes_nothing(data: Path, keras: KerasEngine, tmp_path: Path):
     rng = np.random.default_rng(8)

@@ -107,6 +107,7 @@ def test_few_files_need_no_helpers(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert started == [1]
 
 
+@pytest.mark.fault("a file that kills its decoder", costs="that file: it is listed with the reason")
 def test_a_file_that_kills_its_helper_costs_itself_only(folder: Path, deadly: None):
     for k, name in enumerate(("killer", "crash", "exit", "once")):
         (folder / f"{10 * k + 5:02}.png").rename(folder / f"{name}.png")

@@ -55,6 +55,7 @@ def on(cluster: Any, run: Run, pile: Path, out: Path, load: Any = brightness, **
     return run_job(run, pile, out, workers=None, dask=cluster.scheduler_address, load_there=load, **options)
 
 
+@pytest.mark.fault("a worker of `photoflux filter --dask` is killed", costs="nothing: another does its work")
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 def test_a_worker_that_is_killed_in_mid_job_changes_nothing(tmp_path: Path):
     run, pile = make_run(tmp_path / "run"), make_pile(tmp_path / "pile", 700)

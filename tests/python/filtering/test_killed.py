@@ -53,6 +53,9 @@ def scored(out: Path) -> int:
     return sum(status_of(out).counts.values()) if (out / "ledger.sqlite").is_file() else 0
 
 
+@pytest.mark.fault(
+    "SIGKILL or SIGTERM in `photoflux filter`", costs="what was not recorded yet: the next start does it"
+)
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 def test_twenty_kills_at_random_instants(tmp_path: Path):
     run, pile, out = make_run(tmp_path / "run"), make_pile(tmp_path / "pile", 900), tmp_path / "out"

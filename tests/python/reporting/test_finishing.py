@@ -108,6 +108,10 @@ FAULTS = {
 }
 
 
+@pytest.mark.fault(
+    "a failure after the fit, while it is scored or drawn",
+    costs="what could not be made; a note says so, and `photoflux report` makes it",
+)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize(
     "error",
@@ -164,6 +168,7 @@ def test_versions_that_cannot_be_had(fake, data, tmp_path, monkeypatch, error):
     assert run.notes
 
 
+@pytest.mark.fault("Ctrl-C or SIGTERM while the run is saved", costs="nothing: it waits until the run is in its place")
 @pytest.mark.parametrize("moment", ["description", "place"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_run_is_saved_waits(fake, data, tmp_path, monkeypatch, moment, number):
@@ -194,6 +199,10 @@ def test_a_signal_while_the_run_is_saved_waits(fake, data, tmp_path, monkeypatch
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.fault(
+    "the run cannot be put in its place",
+    costs="scores and history; the weights are moved to the cache, and the error says where",
+)
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError()])
 def test_weights_that_cannot_be_put_in_their_place_are_kept(fake, data, tmp_path, monkeypatch, capsys, error):
     monkeypatch.setenv("PHOTOFLUX_CACHE", str(tmp_path / "cache"))

@@ -72,6 +72,15 @@ def end_after(monkeypatch, batches, data, out, engine, error=Stopped, **options)
 
 
 # Where in its work the process is when it is killed is left to chance, a write of a checkpoint included.
+@pytest.mark.fault(
+    "SIGKILL, a crash or a power cut in a fit",
+    costs="what was fitted since the last checkpoint: an epoch, ten minutes, or fifty times the time of a checkpoint, "
+    "whichever is more",
+)
+@pytest.mark.fault(
+    "SIGKILL while a checkpoint is written",
+    costs="as in a fit: the one before serves, and what was half written is removed",
+)
 def test_a_process_killed_at_random_moments(whole, prepared, tmp_path):
     out, moments, told = tmp_path / "r", random.Random(7), 0
     options = FIT | {"data": str(prepared.path), "engine": whole.engine, "out": str(out), "checkpoint_minutes": 0}
@@ -93,6 +102,10 @@ def test_a_process_killed_at_random_moments(whole, prepared, tmp_path):
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.path.iterdir()}
 
 
+@pytest.mark.fault(
+    "the newest checkpoint is cut off or changed",
+    costs="what was fitted since the one before; a note of the run says so",
+)
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-9] + b"12345" + data[-4:]])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, prepared, tmp_path, monkeypatch, damage):
     out = tmp_path / "r"
@@ -105,6 +118,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, prepared, tmp_
     assert f"from the checkpoint {before.name}, because {newest.name} is damaged" in note
 
 
+@pytest.mark.fault("Ctrl-C in a fit", costs="nothing")
 def test_an_interrupted_run_is_kept_and_can_go_on(whole, prepared, tmp_path, monkeypatch):
     out, batches = tmp_path / "r", 0
 
@@ -140,6 +154,7 @@ def test_an_interrupted_run_is_kept_and_can_go_on(whole, prepared, tmp_path, mon
     assert not (out / "checkpoints").exists()
 
 
+@pytest.mark.fault("other settings than the checkpoint's", costs="nothing: an error shows the difference")
 def test_other_settings_are_shown(whole, prepared, tmp_path, monkeypatch):
     out = tmp_path / "r"
     end_after(monkeypatch, 14, prepared, out, whole.engine)
@@ -186,6 +201,7 @@ def test_the_command_line(whole, prepared, tmp_path, monkeypatch):
     assert "`checkpoint_minutes` must be a finite number, 0 or more" in said(2, "--checkpoint-minutes", "-1")
 
 
+@pytest.mark.fault("SIGKILL before the first checkpoint", costs="the fit so far: `--resume` begins again and says so")
 def test_a_fit_that_was_ended_before_its_first_checkpoint_begins_again(whole, prepared, tmp_path):
     out = tmp_path / "r"
     (out / "checkpoints").mkdir(parents=True)
@@ -195,6 +211,9 @@ def test_a_fit_that_was_ended_before_its_first_checkpoint_begins_again(whole, pr
     assert outcome(run) == outcome(whole)
 
 
+@pytest.mark.fault(
+    "SIGKILL after the fit, while it is scored or drawn", costs="nothing: `--resume` makes what is missing"
+)
 def test_what_the_end_of_the_process_left_out_is_made(whole, prepared, tmp_path):
     out = tmp_path / "r"
     photoflux.train(data=prepared, engine=whole.engine, out=out, **FIT)
@@ -204,6 +223,7 @@ def test_what_the_end_of_the_process_left_out_is_made(whole, prepared, tmp_path)
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.path.iterdir()}
 
 
+@pytest.mark.fault("no room for checkpoints", costs="that the fit cannot be resumed; a note says so")
 def test_without_room_there_are_no_checkpoints_and_a_note_says_so(whole, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("photoflux.runs.training.free_bytes", lambda folder: 1_000_000)
     seen = []
@@ -224,6 +244,7 @@ def test_a_failure_leaves_no_folder_without_checkpoints(whole, prepared, tmp_pat
 
 
 # So large a rate that the loss overflows, and in three halvings does not cease to.
+@pytest.mark.fault("a loss that is not finite", costs="the epoch; with `halve` the fit goes on")
 def test_a_loss_that_is_not_finite_names_files_and_weights(whole, prepared, tmp_path):
     options = {"data": prepared, "engine": whole.engine, "progress": False, "variant": "dense_l2", "epochs": 3}
     with pytest.raises(DivergedError) as caught:
