@@ -107,6 +107,7 @@ function frozen_activations(@nospecialize(backbone::Chain), frozen, data, folder
     # Without the chain's type, so that nothing is compiled for it.
     part, size_ = PreparedPart(backbone, packed_network(backbone)), (0, 0, 0)
     complete = try
+        # Not atomic: into a scratch folder.
         open(path, "w") do io
             with_buffers() do buffers
                 all(Iterators.partition(eachindex(chosen), IMAGES_AT_A_TIME)) do batch

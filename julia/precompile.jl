@@ -6,6 +6,7 @@
 function write_prepared(folder, images, labels, split, classes)
     function npy(name, array)
         header = "{'descr': '$(NPY_CODES[eltype(array)])', 'fortran_order': False, 'shape': $(reverse(size(array))), }"
+        # Not atomic: into a scratch folder, as what follows.
         open(joinpath(folder, name), "w") do io
             write(io, b"\x93NUMPY\x01\x00", htol(UInt16(118)), rpad(header, 117), '\n', htol.(array))
         end
@@ -13,6 +14,7 @@ function write_prepared(folder, images, labels, split, classes)
     npy("images.npy", images)
     npy("labels.npy", labels)
     npy("split.npy", split)
+    # Not atomic: as above.
     write(joinpath(folder, "meta.json"), JSON.json((; format=1, name="tiny", fingerprint="", classes)))
 end
 

@@ -156,10 +156,9 @@ def _put(fit: Fit, files: dict[str, bytes], folder: Path, display: Display) -> N
     scores = f"{_SCORES}/{fit.name}.safetensors"
     with atomic.writing_file(folder / scores) as temporary:
         temporary.write_bytes(files[scores])
-    with writing(path) as place:
+    with writing(path) as temporary:
         for name, data in files.items():
             if name.startswith(inside):
-                file = place / name.removeprefix(inside)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(data)
+                (temporary / name.removeprefix(inside)).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / name.removeprefix(inside)).write_bytes(data)
     display.say(line_of(fit, load_run(path)))

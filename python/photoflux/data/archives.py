@@ -172,6 +172,7 @@ def _unpacked(file: _Remembering, info: tarfile.TarInfo, scratch: Path) -> Path:
     # Where tarfile has just read the header, so that nothing is unpacked twice.
     file.seek(info.offset_data)
     path, left = scratch / str(next(_numbers)), info.size
+    # Not atomic: into a scratch folder.
     with path.open("wb") as copy:
         while left and (block := file.read(min(left, 1 << 20))):
             copy.write(block)

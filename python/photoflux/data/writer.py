@@ -257,14 +257,14 @@ def _check_destination(dest: Path) -> None:
         )
 
 
-def write_rejected(path: Path, rejected: Iterable[tuple[str, str]]) -> None:
-    """Write a ``rejected.csv``: files, each with the reason why it was left out."""
-    write_csv(path, REJECTED_COLUMNS, rejected)
+def write_rejected(temporary: Path, rejected: Iterable[tuple[str, str]]) -> None:
+    """Write a ``rejected.csv`` under a temporary name: files, each with the reason why it was left out."""
+    write_csv(temporary, REJECTED_COLUMNS, rejected)
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table of a prepared dataset."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+def write_csv(temporary: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table of a prepared dataset under a temporary name, or into a folder that has one."""
+    with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         plain = csv.writer(file, lineterminator="\n")
         quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         plain.writerow(columns)

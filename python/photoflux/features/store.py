@@ -57,10 +57,11 @@ class Store:
         """
         self._keys.parent.mkdir(parents=True, exist_ok=True)
         for file in (self._keys, self._rows):
+            # Not atomic: the store only grows, and what was not finished is cut off here.
             file.touch()
         self._count = min(self._keys.stat().st_size // _KEY, self._rows.stat().st_size // self._width)
-        os.truncate(self._keys, self._count * _KEY)
-        os.truncate(self._rows, self._count * self._width)
+        for file, size in ((self._keys, self._count * _KEY), (self._rows, self._count * self._width)):
+            os.truncate(file, size)  # Not atomic: as above.
         heads = np.frombuffer(self._keys.read_bytes(), ">u8").reshape(-1, _KEY // 8)[:, 0].astype(np.uint64)
         self._places = np.argsort(heads, kind="stable")
         self._heads = heads[self._places]
@@ -106,6 +107,7 @@ class Store:
 
     def _append(self, keys: list[bytes], features: np.ndarray) -> np.ndarray:
         for path, data in ((self._rows, features.astype("<f4").tobytes()), (self._keys, b"".join(keys))):
+            # Not atomic: appended and synced, the rows before their keys; `begin` cuts off what has no key.
             with _writing(path.parent), path.open("ab") as file:
                 file.write(data)
                 file.flush()

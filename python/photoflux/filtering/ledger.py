@@ -137,6 +137,7 @@ class Ledger:
             if writes and not self.path.is_file():
                 self._make()
             place = f"{self.path.resolve().as_uri()}?mode={'rw' if writes else 'ro'}"
+            # Not atomic: SQLite keeps its file whole by a log of its own.
             self._base = sqlite3.connect(place, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
             if writes:
                 # Of a power cut the last moments may be lost, and are done again; the rest stays whole.

@@ -32,6 +32,7 @@ def write_page(source: Path | Member, page: int, file: Path) -> None:
     OSError
         If it cannot be written.
     """
+    # Not atomic: into the staging folder of `put`, or the scratch folder of a worker.
     read_page(source, page).save(file, "PNG", compress_level=1)
 
 
@@ -87,10 +88,12 @@ def _link(source: Path, place: Path) -> bool:
     file = os.path.realpath(source) if source.is_symlink() else source
     try:
         try:
+            # Not atomic: a link is there or it is not.
             os.link(file, place)
         except FileExistsError:
             # Of an earlier start; if it is the same file, a link to it would not be renamed.
             place.unlink()
+            # Not atomic: as above.
             os.link(file, place)
     except OSError as error:
         if error.errno in _NO_LINK:
@@ -106,6 +109,7 @@ def _copy(source: Path | Member, made: Path) -> None:
         opened = open_member(source) if isinstance(source, Member) else source.open("rb")
     except OSError as error:
         raise RefusedError(_why(error)) from error
+    # Not atomic: into the staging folder, from which `put` renames it.
     with opened as original, made.open("wb") as file:
         shutil.copyfileobj(original, file, 1 << 20)
     if isinstance(source, Path):

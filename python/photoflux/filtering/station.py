@@ -158,6 +158,7 @@ class Station:
             multiprocessing.current_process().daemon = False
         self._folder = Path(tempfile.mkdtemp(prefix="photoflux-", dir=folder))
         for name, data in order.files.items():
+            # Not atomic: into this worker's scratch folder.
             (self._folder / name).write_bytes(data)
         self._run = load_run(self._folder)
         self._loader = order.load
@@ -200,6 +201,7 @@ class Station:
 def _unpacked(source: Source | Unpacked, file: Path) -> Source:
     if not isinstance(source, Unpacked):
         return source
+    # Not atomic: into the worker's scratch folder.
     file.write_bytes(source.data)
     return source.member._replace(file=file, start=0)
 

@@ -144,9 +144,9 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: M
         raise RunError(f"{path} cannot be written: {error}. Free space or choose another folder.") from error
 
 
-def _sort_metadata(path: Path) -> None:
+def _sort_metadata(temporary: Path) -> None:
     """Write the metadata of a safetensors file again, by name: the library's order is another one each time."""
-    with path.open("r+b") as file:
+    with temporary.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

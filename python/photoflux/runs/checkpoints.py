@@ -178,8 +178,10 @@ def keep_in(folder: Path, temporary: Path) -> None:
 
 def _link(source: str, target: str) -> None:
     try:
+        # Not atomic: into the temporary folder of the run.
         os.link(source, target)
     except OSError:
+        # Not atomic: as above.
         shutil.copyfile(source, target)
 
 

@@ -160,19 +160,20 @@ def _rescued(weights: Path, path: Path) -> Path | None:
     try:
         folder = cache_folder() / "rescued" / f"{path.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         folder.mkdir(parents=True)
+        # Not atomic: where there is no other way out, half a file, which its reader refuses, is as good as none.
         return Path(shutil.move(weights, folder))
     except Exception:
         return None
 
 
-def write_description(folder: Path, run: Run) -> None:
+def write_description(temporary: Path, run: Run) -> None:
     """Write ``run.json`` and ``history.csv`` into the temporary folder of `writing`."""
-    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
+    with (temporary / "history.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(asdict(row) for row in run.history)
     saved = replace(run, created=datetime.now(UTC).isoformat(timespec="seconds"))
-    (folder / "run.json").write_text(_text(saved.as_dict()), encoding="utf-8")
+    (temporary / "run.json").write_text(_text(saved.as_dict()), encoding="utf-8")
 
 
 def _text(values: dict[str, Any]) -> str:

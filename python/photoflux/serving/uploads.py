@@ -159,6 +159,7 @@ class _Form:
         except UnicodeDecodeError:
             text = name.decode("latin-1")
         path = self._folder / str(next(_numbers))
+        # Not atomic: into the scratch folder of a request.
         self._file = path.open("xb")
         self.uploads.append(Upload(text[:_NAME], path))
 

@@ -106,6 +106,7 @@ def _obtain(lock: Path, wait: float, on_wait: Callable[[str], None] | None) -> C
 def _take(lock: Path) -> Callable[[], None] | None:
     """Take a lock file; None if another has it."""
     while True:
+        # Not atomic: what counts is the system's lock on it, its content is for messages.
         file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if not _locked(file):
@@ -156,6 +157,7 @@ def _take_without_locks(lock: Path) -> Callable[[], None] | None:
         lock.unlink()
     for _ in range(2):
         try:
+            # Not atomic: what counts is that it is there.
             file = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             if _is_living(_holder(mark)):

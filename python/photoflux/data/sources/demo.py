@@ -103,9 +103,10 @@ def write_demo_folder(dest: str | Path, *, images_per_class: int = 20, seed: int
         file.parent.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(pixels)
         if int(file.stem) % 2:
+            # Not atomic: the images are drawn anew, and a folder that holds some is refused.
             image.save(file.with_suffix(".jpg"), quality=92)
         else:
-            image.save(file)
+            image.save(file)  # Not atomic: as above.
     return root
 
 

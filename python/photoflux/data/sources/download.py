@@ -126,6 +126,7 @@ def _fetch_once(url: str, part: Path, on_progress: OnProgress | None) -> bool:
         if start and getattr(error.__cause__, "code", None) == 416:
             return True
         raise
+    # Not atomic: the part goes on where it ends, and is renamed when its checksum is right.
     with answer, part.open("ab" if start else "wb") as file:
         while True:
             with _network():

@@ -196,6 +196,7 @@ def _log() -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             log = stack.enter_context(atomic.scratch("log")) / "log"
+            # Not atomic: into a scratch folder.
             log.touch()
         except OSError:
             log = Path(os.devnull)

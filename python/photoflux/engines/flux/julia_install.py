@@ -48,6 +48,7 @@ def main() -> None:
         raise SystemExit(130) from None
     except BaseException as error:  # juliapkg reports some failures by SystemExit
         answer = describe(error)
+    # Not atomic: into the scratch folder of the process that waits for this one.
     Path(sys.argv[1]).write_text(json.dumps(answer), encoding="utf-8")
 
 

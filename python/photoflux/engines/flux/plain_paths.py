@@ -31,9 +31,11 @@ def plain_paths(*paths: Path) -> Iterator[list[str]]:
             if _is_text(path):
                 given.append(str(path))
             elif _is_text(path.name):
+                # Not atomic: a link is there or it is not, and this one is in a scratch folder.
                 link.symlink_to(path.parent.absolute(), target_is_directory=True)
                 given.append(str(link / path.name))
             else:
+                # Not atomic: as above.
                 link.symlink_to(path.absolute(), target_is_directory=path.is_dir())
                 given.append(str(link))
         yield given

@@ -234,6 +234,7 @@ class KerasEngine:
         with atomic.scratch("arrays") as folder:
             question, answer = folder / "question.safetensors", folder / "answer.safetensors"
             contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+            # Not atomic: into a scratch folder.
             safetensors.numpy.save_file(contiguous, question)
             self._worker.request(do, {**values, "arrays": str(question), "answer": str(answer)})
             return safetensors.numpy.load_file(answer)

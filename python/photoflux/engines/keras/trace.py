@@ -13,6 +13,7 @@ import tensorflow as tf
 from photoflux.data.prepared import open_prepared
 from photoflux.data.shape import Shape
 from photoflux.engines.keras.models import build_model, get_weights, named_variables
+from photoflux.engines.keras.predict import write_answer
 from photoflux.engines.keras.state import early_stopping
 from photoflux.engines.keras.steps import Measured, gradients, moments_of, step, to_pixels
 from photoflux.engines.proof import Augmentation
@@ -73,7 +74,7 @@ def trace(request: Request) -> Request:
     loss = np.array([float(measure.loss) for measure in measured], np.float32)
     penalty = np.array([float(measure.penalty) for measure in measured], np.float32)
     answer |= {"loss": loss, "penalty": penalty, "total": loss + penalty}
-    safetensors.numpy.save_file(answer, request["answer"])
+    write_answer(request, answer)
     return {}
 
 
@@ -104,7 +105,7 @@ def augmented(request: Request) -> Request:
     """Write the images of the file ``arrays``, each through Keras' layers with the drawn values, to ``answer``."""
     images = safetensors.numpy.load_file(request["arrays"])["images"]
     values = [_transformed(image, Augmentation(**drawn)) for image, drawn in zip(images, request["drawn"], strict=True)]
-    safetensors.numpy.save_file({"images": np.stack(values)}, request["answer"])
+    write_answer(request, {"images": np.stack(values)})
     return {}
 
 
@@ -126,5 +127,5 @@ def pixels(request: Request) -> Request:
     """Write images of a prepared dataset, as a fit's model gets them, to the file ``answer``."""
     chosen = safetensors.numpy.load_file(request["arrays"])["chosen"]
     images = to_pixels(open_prepared(Path(request["prepared"])).images[chosen]).numpy()
-    safetensors.numpy.save_file({"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2))}, request["answer"])
+    write_answer(request, {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2))})
     return {}
