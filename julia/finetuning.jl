@@ -115,7 +115,7 @@ function frozen_activations(@nospecialize(backbone::Chain), frozen, data, folder
                     disable_sigint() do
                         y = on_all_threads(() -> activations_of(part, frozen, data.images[:, :, :, chosen[batch]], buffers))
                         size_ = size(y)[[2, 3, 1]]
-                        write(io, y)
+                        write_array(io, y)
                         on_images(last(batch), length(chosen)) !== true
                     end
                 end

@@ -62,7 +62,7 @@ end
 function write_backbone(folder, backbone)
     file, target = backbone === nothing ? nothing : backbone.file, joinpath(folder, BACKBONE_FILE)
     file === nothing && return rm(target; force=true)
-    return ispath(target) && samefile(file, target) ? target : replace_file(io -> write(io, read(file)), target)
+    return ispath(target) && samefile(file, target) ? target : replace_file(io -> write_array(io, read(file)), target)
 end
 
 # With proximal steps it says how many features have a weight that is not 0.

@@ -98,8 +98,14 @@ function write_arrays(path, pairs; metadata=Dict{String,String}())
     json *= " "^mod(-ncodeunits(json), 8)
     return replace_file(path) do io
         write(io, htol(UInt64(ncodeunits(json))), json)
-        foreach(pair -> write(io, little_endian(last(pair))), pairs)
+        foreach(pair -> write_array(io, little_endian(last(pair))), pairs)
     end
+end
+
+# Where the disk is full, Julia writes a part of a large array, and says so by the number of bytes alone.
+function write_array(io, array)
+    Base.systemerror("write", write(io, array) != sizeof(array))
+    return nothing
 end
 
 little_endian(array) = ENDIAN_BOM == 0x04030201 ? array : htol.(array)

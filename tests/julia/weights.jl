@@ -80,4 +80,26 @@ mktempdir() do root
         @test read(path, String) == "old"
         @test readdir(root) == ["weights.safetensors"]
     end
+
+    # Of a large array Julia writes what there is room for, and throws nothing.
+    @testset "a full disk leaves an older file" begin
+        disk = mkdir(joinpath(root, "disk"))
+        if Sys.islinux() && success(`mount -t tmpfs -o size=64k tmpfs $disk`)
+            try
+                file = joinpath(disk, "weights.safetensors")
+                write(file, "old")
+                write(joinpath(disk, "filler"), zeros(UInt8, 60 * 1024))
+                for write_to in (io -> PhotoFlux.write_array(io, zeros(Float32, 10^5)), io -> println(io, "a line"))
+                    @test_throws SystemError PhotoFlux.replace_file(write_to, file)
+                    @test read(file, String) == "old"
+                    @test readdir(disk) == ["filler", "weights.safetensors"]
+                end
+            finally
+                run(`umount -l $disk`)
+            end
+        else
+            @info "No disk can be mounted here: a full one was not tested."
+        end
+        rm(disk)
+    end
 end
