@@ -29,6 +29,7 @@ mutable struct Checkpoints
     const seconds::Float64
     last::Float64   # when the last was written
     cost::Float64   # seconds that it took
+    made::Bool      # whether the folder was there: if it has gone since, as a share does, it is not made elsewhere
     failed::Bool
 end
 
@@ -36,7 +37,7 @@ function Checkpoints(folder::AbstractString=""; resume::Bool=false, minutes::Rea
     minutes isa Bool || isfinite(minutes) && minutes >= 0 ||
         throw(ArgumentError("`checkpoint_minutes` must be a finite number, 0 or more; received: $minutes."))
     resume && folder == "" && throw(ArgumentError("`resume` needs `checkpoints`, the folder with the checkpoints of the fit."))
-    return Checkpoints(folder, resume, 60.0 * minutes, time(), NaN, false)
+    return Checkpoints(folder, resume, 60.0 * minutes, time(), NaN, isdir(folder), false)
 end
 
 # Whether one is to be written now.
@@ -66,7 +67,8 @@ function write_checkpoint!(checkpoints::Checkpoints, state::FitState, fit, @nosp
     began = time()
     path = joinpath(checkpoints.folder, checkpoint_name(state.epoch, state.sums.batch))
     try
-        mkpath(checkpoints.folder)
+        checkpoints.made || mkpath(checkpoints.folder)
+        checkpoints.made = true
         arrays = state_arrays(state, model, optimiser)
         fit_text, state_text = json_text(fit), json_text(state_values(state, optimiser))
         metadata = Dict("format" => CHECKPOINT_FORMAT, "engine" => "flux", "fit" => fit_text, "state" => state_text,

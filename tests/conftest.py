@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from disks import Disk, small_disks
 from faults import name_faults, write_page
 from julias import julia_of_engine, line_of_julias
 from photoflux.engines.flux.engine import FluxEngine
@@ -61,6 +63,13 @@ def keras() -> Iterator[KerasEngine]:
         pytest.skip(missing)
     with KerasEngine() as engine:
         yield engine
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Disk]]:
+    """What makes a disk of a size, such as ``"4m"``; see `disks.Disk`."""
+    with small_disks(tmp_path) as make:
+        yield make
 
 
 @pytest.fixture(scope="session")

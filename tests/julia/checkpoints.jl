@@ -179,6 +179,19 @@ end
     end
 end
 
+@testset "a folder that vanishes in a fit is not made anew" begin
+    v = variant("dense_l2")
+    mktempdir() do root
+        checkpoints = joinpath(root, "share", "c")
+        run = @test_logs (:warn, r"A checkpoint could not be written") quick(v; checkpoints, checkpoint_minutes=0,
+            on_batch=p -> (p.epoch == 1 && p.batch == 3 && mv(dirname(checkpoints), joinpath(root, "elsewhere")); false))
+        @test same(run, quick(v)) && length(run.notes) == 1
+        @test readdir(root) == ["elsewhere"]
+        mv(joinpath(root, "elsewhere"), dirname(checkpoints))
+        @test same(quick(v; checkpoints, resume=true), run)
+    end
+end
+
 # At this rate the loss overflows, and at an eighth of it or before it does not.
 @testset "half the learning rate where the loss is not finite" begin
     v = variant("dense_l2")

@@ -61,7 +61,7 @@ def test_a_run_writes_what_it_has_shown(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-n2", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run([*command, "-k", "not four"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "page.md: 2 faults shown, 1 failed" in done.stdout, done.stdout + done.stderr
-    rows = "| A disk is full | nothing | `test_one` |\n| b | a note | `test_one`, `test_two` |\n"
+    rows = "| b | a note | `test_one`, `test_two` |\n| A disk is full | nothing | `test_one` |\n"
     rows += "| on the page | little | `test_four` |\n"
     assert page.read_text() == f"Before\n\n{faults.HEAD}{rows}\nAfter\n\nEnd\n"
 

@@ -187,7 +187,7 @@ def test_what_writes_no_file_is_not_found(line):
     assert list(direct(f"def f(path):\n    {line}\n")) == []
 
 
-# In Julia, `replace_file` in weights.jl is the one helper. A call writes if it opens a file to write, or is given a path.
+# In Julia, `replace_file` in weights.jl is the one helper. A call writes if it opens a file so, or is given a path.
 OF_JULIA = re.compile(
     r"""\bopen\(.*"[wa]\+?"|\bwrite\((joinpath|path|file)|\b(touch|cp|mv|symlink|hardlink|mktemp)\("""
     r"""|\b(JSON|TOML)\.print\((?!io)"""

@@ -17,7 +17,15 @@ from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.model.weights import fingerprint_of, read_weights_of
-from photoflux.runs.checkpoints import begun, bytes_in_words, bytes_needed, free_bytes, keep_in
+from photoflux.runs.checkpoints import (
+    begun,
+    bytes_in_words,
+    bytes_needed,
+    checkpoint_files,
+    free_bytes,
+    keep_in,
+    where_it_is,
+)
 from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
 from photoflux.runs.folder import write_description, writing
 from photoflux.runs.progress import Display
@@ -142,6 +150,9 @@ def fit_and_save(
             except DivergedError as error:
                 failure = DivergedError(str(error).replace(str(temporary), str(folder)))
                 fit = Fit(rows, len(rows), "epochs")
+            except RunError as error:
+                hint = f" `--resume` goes on from {where_it_is(folder)}." if checkpoint_files(folder) else ""
+                raise RunError(str(error).replace(str(temporary), str(folder)) + hint) from error
             # Until the weights are in their place.
             saved.enter_context(held())
             if fit.ended == "interrupted":

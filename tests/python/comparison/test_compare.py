@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
 import shlex
 import shutil
+import sys
 
 import numpy as np
 import pytest
 
 import photoflux
+from kills import left_by_kills
 from photoflux import DataError, RunError, SettingError
 from photoflux.comparison import fits
 from photoflux.comparison.compare import _command, _compared, _seeds
@@ -205,7 +208,7 @@ def test_the_command_repeats_the_seeds(seeds, words):
 
 
 # The second of the fits is ended in its second epoch; it goes on from there, and the first is kept.
-@pytest.mark.fault("the end of a fit of `photoflux compare`", costs="as in a fit; the fits before are kept")
+@pytest.mark.fault("SIGKILL in `photoflux compare`")
 def test_a_comparison_goes_on_within_a_fit(keras, tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     y = np.arange(60) % 2
@@ -238,3 +241,43 @@ def test_a_comparison_goes_on_within_a_fit(keras, tmp_path, monkeypatch):
     assert (2, 3) in places and any(kept.glob("epoch-000002-batch-*.safetensors"))
     assert weights_in("ended") == expected
     assert not kept.exists()
+
+
+KILLED = """
+import functools, json, sys, time, photoflux
+from photoflux.comparison import fits
+fits.fit_and_save = functools.partial(fits.fit_and_save, checkpoint_minutes=0)
+fits.FitDisplay.batch = lambda self, progress: time.sleep(0.01)
+photoflux.compare(**json.loads(sys.argv[1]), out=sys.argv[2] + "/c")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stops a process and sees that it has stopped, as Linux says it")
+@pytest.mark.fault("SIGKILL in `photoflux compare`", costs="as in a fit; the fits before are kept")
+def test_twenty_kills_at_random_moments(flux, folder, tmp_path, monkeypatch):
+    options = {"variants": "dense_l2,dense_dropout", "seeds": [1], "epochs": 2, "batch_size": 8, "engine": "flux"}
+    options |= {"data": str(folder), "progress": False}
+    # Figures and pages, which take most of the time here, are made after all that is compared.
+    monkeypatch.setattr("photoflux.comparison.compare.write_comparison", lambda found: None)
+
+    def made(place):
+        found = photoflux.compare(**options, out=place / "c")
+        weights = {path.parent.name: path.read_bytes() for path in (place / "c").glob("runs/*/weights.safetensors")}
+        scores = {path.name: path.read_bytes() for path in (place / "c").glob("scores/*")}
+        return weights, scores, found.chosen, [repr(result.parts) for result in found.results]
+
+    (tmp_path / "whole").mkdir()
+    whole = made(tmp_path / "whole")
+    left = left_by_kills(
+        KILLED,
+        [json.dumps(options)],
+        tmp_path / "killed",
+        count=20,
+        chance=random.Random(9),
+        pause=0.3,
+        begun=lambda place: (place / "c" / "runs").is_dir(),
+    )
+    for place in left:
+        assert made(place) == whole
+        assert {path.name for path in place.iterdir()} == {"c"}
+        assert {path.name for path in (place / "c" / "runs").iterdir()} == set(whole[0])

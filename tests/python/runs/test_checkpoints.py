@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import photoflux
+from kills import left_by_kills
 from photoflux import DivergedError, EngineError, RunError, SettingError
 from photoflux.cli import app
 from photoflux.runs.checkpoints import checkpoint_files
@@ -69,6 +70,40 @@ def end_after(monkeypatch, batches, data, out, engine, error=Stopped, **options)
         patch.setattr(Display, "batch", batch)
         with pytest.raises((error, EngineError)):
             photoflux.train(data=data, engine=engine, out=out, checkpoint_minutes=0, **FIT | options)
+
+
+# Written after each batch, which takes long enough for many moments.
+SLOW = """
+import json, sys, time, photoflux
+from photoflux.runs.progress import Display
+Display.batch = lambda self, progress: time.sleep(0.02)
+photoflux.train(**json.loads(sys.argv[1]), out=sys.argv[2] + "/r")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stops a process and sees that it has stopped, as Linux says it")
+@pytest.mark.fault("SIGKILL, a crash or a power cut in a fit")
+@pytest.mark.fault("SIGKILL while a checkpoint is written")
+def test_twenty_kills_at_random_moments(flux, prepared, tmp_path, monkeypatch):
+    # Scores and figures, which take most of the time here, are made after the fit.
+    monkeypatch.setattr("photoflux.api.finish_fit", lambda trained, *_: trained.run)
+    whole = photoflux.train(data=prepared, engine="flux", out=tmp_path / "whole", **FIT)
+    options = FIT | {"data": str(prepared.path), "engine": "flux", "checkpoint_minutes": 0}
+    left = left_by_kills(
+        SLOW,
+        [json.dumps(options)],
+        tmp_path / "killed",
+        count=20,
+        chance=random.Random(8),
+        pause=0.15,
+        begun=lambda folder: bool(checkpoint_files(folder / "r")),
+    )
+    assert len({checkpoint_files(folder / "r")[0].name for folder in left}) > 5, "at different moments"
+    for folder in left:
+        run = photoflux.train(data=prepared, engine="flux", out=folder / "r", resume=True, **FIT)
+        assert outcome(run) == outcome(whole)
+        assert {path.name for path in folder.iterdir()} == {"r"}
+        assert {path.name for path in run.path.iterdir()} == {path.name for path in whole.path.iterdir()}
 
 
 # Where in its work the process is when it is killed is left to chance, a write of a checkpoint included.
@@ -232,6 +267,41 @@ def test_without_room_there_are_no_checkpoints_and_a_note_says_so(whole, prepare
     assert outcome(run) == outcome(whole)
     assert seen and not any(seen)
     assert "There is no room for checkpoints, which need up to" in run.notes[0] and "1.0 MB are free" in run.notes[0]
+
+
+# Weights of 1.1 MB, of which a checkpoint has three to five; and the run, which fits.
+@pytest.mark.fault("a checkpoint cannot be written")
+def test_a_disk_that_fills_costs_the_checkpoints(whole, prepared, small_disk, monkeypatch):
+    disk = small_disk("3m")
+    monkeypatch.setattr("photoflux.runs.training.free_bytes", lambda folder: 10**9)
+    run = photoflux.train(data=prepared, engine=whole.engine, out=disk.path / "r", checkpoint_minutes=0, **FIT)
+    assert outcome(run) == outcome(whole)
+    (note,) = run.notes
+    assert "A checkpoint could not be written, and the fit went on without" in note and "space" in note
+    assert {path.name for path in disk.path.iterdir()} == {"r"}
+    assert {path.name for path in run.path.iterdir()} == {path.name for path in whole.path.iterdir()}
+
+
+@pytest.mark.fault(
+    "a disk that vanishes in a fit",
+    costs="what was fitted since: when it is back, `--resume` goes on from its checkpoints",
+)
+def test_a_disk_that_vanishes_costs_what_was_fitted_since(whole, prepared, small_disk, monkeypatch):
+    disk, seen = small_disk("20m"), []
+
+    def batch(self, progress):
+        seen.append(progress)
+        if len(seen) == 14:
+            disk.vanish()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "batch", batch)
+        with pytest.raises((RunError, EngineError), match=r"(?s)No such file or directory.*Free space"):
+            photoflux.train(data=prepared, engine=whole.engine, out=disk.path / "r", checkpoint_minutes=0, **FIT)
+    assert not disk.path.exists()
+    disk.mend()
+    run = photoflux.train(data=prepared, engine=whole.engine, out=disk.path / "r", resume=True, **FIT)
+    assert outcome(run) == outcome(whole)
 
 
 def test_a_failure_leaves_no_folder_without_checkpoints(whole, prepared, tmp_path, monkeypatch):

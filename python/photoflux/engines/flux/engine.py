@@ -30,7 +30,7 @@ from photoflux.engines.device import Device
 from photoflux.engines.flux import bridge
 from photoflux.engines.flux.plain_paths import plain_paths
 from photoflux.engines.proof import Augmentation, TraceRequest
-from photoflux.errors import DivergedError, EngineError, SettingError
+from photoflux.errors import DivergedError, EngineError, RunError, SettingError
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
@@ -385,10 +385,23 @@ def _translated(julia: Any, weights: Path | None = None, prepared: PreparedDatas
             if prepared is not None:
                 message = _with_files(julia, exception, prepared)
             raise DivergedError(f"{message} They are in {weights}.") from None
+        if prepared is not None and weights is not None and _is_of_writing(julia, exception):
+            why = message.rpartition(": ")[2]
+            raise RunError(f"{weights.parent} cannot be written: {why}. Free space or choose another folder.") from None
         user_errors = (julia.ArgumentError, julia.DimensionMismatch, julia.SystemError)
         if any(julia.isa(exception, kind) for kind in user_errors):
             raise EngineError(message.partition(": ")[2] or message) from None
         raise EngineError(f"Julia failed: {message}") from error
+
+
+def _is_of_writing(julia: Any, exception: Any) -> bool:
+    """Say whether an exception is the system's answer to Julia's `replace_file`."""
+    return bool(julia.isa(exception, julia.SystemError)) and str(exception.prefix) in (
+        "mktemp",
+        "write",
+        "flush",
+        "fsync",
+    )
 
 
 def _with_files(julia: Any, diverged: Any, prepared: PreparedDataset) -> str:

@@ -83,6 +83,8 @@ class Keeper:
     def __init__(self, asked: Checkpoints | None, fit: dict[str, str], on_note: Callable[[str], None]) -> None:
         self._asked, self._fit, self._on_note = asked, fit, on_note
         self._last, self._cost, self._failed = time.monotonic(), 0.0, False
+        # If the folder has gone since, as a share does, it is not made elsewhere.
+        self._made = asked is not None and asked.folder.is_dir()
 
     @property
     def wanted(self) -> bool:
@@ -105,7 +107,9 @@ class Keeper:
         texts = {"fit": json.dumps(self._fit), "state": json.dumps(state)}
         digest = _digest(texts["fit"], texts["state"], arrays)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if not self._made:
+                folder.mkdir(parents=True, exist_ok=True)
+            self._made = True
             write_arrays(path, arrays, {"format": FORMAT, "engine": "keras", **texts, "sha256": digest})
             kept = [path] if only else files_in(folder)[:KEPT]
             for file in set(files_in(folder)) - set(kept):
