@@ -1,6 +1,6 @@
 """SIGKILL at random moments of a fit, a preparation and a comparison: each goes on to the bytes of one undisturbed.
 
-python benchmarks/kills.py [--kills 20] [--engine flux] [--only train prepare compare] [--seed 1] [--write]
+python benchmarks/kills.py [--kills 20] [--engine flux] [--only train prepare compare] [--minutes 60] [--write]
 """
 
 from __future__ import annotations
@@ -73,14 +73,17 @@ def content(kind: str, folder: Path) -> dict[str, bytes]:
     return found
 
 
-def measure(kind: str, command: list[str], sign: bytes, place: Path, kills: int, chance: random.Random) -> str:
+def measure(
+    kind: str, command: list[str], sign: bytes, place: Path, kills: int, chance: random.Random, minutes: float
+) -> str:
     """Return as a row how often a command was killed, in how many tries, and whether each came to the same end."""
+    until = time.monotonic() + 60 * minutes
     resume = ["--resume"] if kind == "train" else []
     whole = place / "whole"
     seconds = run([*command, str(whole)], sign, None)
     assert seconds is not None
     expected, done, ends, same, begun = content(kind, whole), 0, 0, 0, time.monotonic()
-    while done < kills:
+    while done < kills and (not ends or time.monotonic() < until):
         folder, times = place / f"killed{ends}", 0
         while True:
             # Few times each, so that many come to their end.
@@ -92,6 +95,7 @@ def measure(kind: str, command: list[str], sign: bytes, place: Path, kills: int,
             done += 1
         ends += 1
         same += content(kind, folder) == expected
+        print(f"{kind}: killed {done} times, {same} of {ends} the same", file=sys.stderr, flush=True)
     left = [path.name for path in place.iterdir() if path.name.startswith(".")]
     if same < ends or left:
         raise SystemExit(f"{kind}: {same} of {ends} came to the same bytes; {left} were left")
@@ -115,6 +119,7 @@ def main() -> None:
     parser.add_argument("--engine", default="flux")
     parser.add_argument("--only", nargs="*", default=["train", "prepare", "compare"])
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=60.0, help="Begin no more after so many, of each command.")
     parser.add_argument("--write", action="store_true", help="Put the figures into docs/reliability.md.")
     options = parser.parse_args()
     chance = random.Random(options.seed)
@@ -139,7 +144,7 @@ def main() -> None:
         for kind in options.only:
             (place / kind).mkdir()
             named = kind if kind == "prepare" else f"{kind}, {options.engine}"
-            rows[named] = measure(kind, *commands[kind], place / kind, options.kills, chance)
+            rows[named] = measure(kind, *commands[kind], place / kind, options.kills, chance, options.minutes)
             print(f"| {named} {rows[named]}", flush=True)
         if options.write:
             write(rows)
