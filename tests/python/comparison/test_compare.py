@@ -257,8 +257,11 @@ photoflux.compare(**json.loads(sys.argv[1]), out=sys.argv[2] + "/c")
 def test_twenty_kills_at_random_moments(flux, folder, tmp_path, monkeypatch):
     options = {"variants": "dense_l2,dense_dropout", "seeds": [1], "epochs": 2, "batch_size": 8, "engine": "flux"}
     options |= {"data": str(folder), "progress": False}
-    # Figures and pages, which take most of the time here, are made after all that is compared.
-    monkeypatch.setattr("photoflux.comparison.compare.write_comparison", lambda found: None)
+    # Figures and pages take most of the time here, and are made from what is compared.
+    for name in ("comparison.compare.write_comparison", "reporting.finishing.report"):
+        monkeypatch.setattr(f"photoflux.{name}", lambda *_: None)
+    for name in ("plot_curves", "plot_confusion"):
+        monkeypatch.setattr(f"photoflux.reporting.plots.{name}", lambda *_: None)
 
     def made(place):
         found = photoflux.compare(**options, out=place / "c")

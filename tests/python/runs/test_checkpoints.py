@@ -119,7 +119,7 @@ def test_twenty_kills_at_random_moments(flux, prepared, tmp_path, monkeypatch):
 def test_a_process_killed_at_random_moments(whole, prepared, tmp_path):
     out, moments, told = tmp_path / "r", random.Random(7), 0
     options = FIT | {"data": str(prepared.path), "engine": whole.engine, "out": str(out), "checkpoint_minutes": 0}
-    for _ in range(3):
+    for _ in range(2):
         resume = {"resume": bool(checkpoint_files(out))}
         process = subprocess.Popen([sys.executable, "-c", KILLED, json.dumps(options | resume)], start_new_session=True)
         seen = checkpoint_files(out)[:1]
