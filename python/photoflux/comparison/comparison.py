@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,29 @@ import numpy as np
 
 from photoflux.comparison.decision import CRITERION, Decision
 from photoflux.comparison.intervals import Interval
-from photoflux.comparison.measures import PARTS, VariantResult
+from photoflux.comparison.measures import OF_IMAGES, OF_SEEDS, PARTS, VariantResult
 from photoflux.data.shape import Shape
-from photoflux.errors import RunError
+from photoflux.errors import RunError, SettingError
+from photoflux.model.variants import BALANCES
 from photoflux.reporting.page import Table, notebook_html
-from photoflux.reporting.sentences import Sentence, text_of
+from photoflux.reporting.sentences import Sentence, checked_sentence, text_of
 from photoflux.system.atomic import write_text
+from photoflux.system.json_file import read_object
+from photoflux.system.kinds import check_fields, check_range, check_table, check_word
 from photoflux.system.names import as_json, printable, user_path
 
 NAME = "comparison.json"
 FORMAT = 1
 WIDTH = 128
+# What its tables say.
+_DATA = {
+    "name": str, "classes": list[str], "positive": str | None, "image": list[int], "images": dict[str, int],
+    "fingerprints": list[str], "holdout": str | None, "holdout_left_out": int | None, "rejected": int | None,
+}  # fmt: skip
+_SETTINGS = {
+    "seeds": list[int], "epochs": int | None, "batch_size": int | None, "learning_rate": float | None,
+    "balance": str | None, "engine": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class Comparison:
         from rich.table import Table as TextTable
 
         text = io.StringIO()
-        console = Console(file=text, width=WIDTH, highlight=False, color_system=None)
+        console = Console(file=text, width=WIDTH, highlight=False, markup=False, color_system=None)
         console.print(self.heading, soft_wrap=True)
         table = TextTable(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("variant", no_wrap=True)
@@ -106,7 +117,7 @@ class Comparison:
     def heading(self) -> str:
         """What was compared on what, in words."""
         counts = ", ".join(f"{n} {part}" for part, n in self.data["images"].items())
-        seen = self.data.get("holdout_left_out", 0)
+        seen = self.data.get("holdout_left_out") or 0
         there = seen + self.data["images"].get("holdout", 0)
         left_out = f" ({seen} of {there} images of the second folder left out: the fits see them)" if seen else ""
         return (
@@ -180,36 +191,62 @@ def load_comparison(path: str | Path) -> Comparison:
     """
     folder = user_path(path)
     try:
-        values = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        values = read_object(folder / NAME)
         if values.get("format") != FORMAT:
             raise RunError(
                 f"{printable(folder)} has comparison format {values.get('format')!r}; this PhotoFlux reads {FORMAT}. "
                 "Update photoflux."
             )
-        return Comparison(
+        found = Comparison(
             path=folder,
             results=[VariantResult.from_dict(row) for row in values["standings"]],
             decision=Decision(**values["decision"]),
-            sentences=[_sentence(pair) for pair in values["sentences"]],
+            sentences=[checked_sentence(pair) for pair in values["sentences"]],
             run=folder / "runs" / Path(values["run"]).name,
             **{name: values[name] for name in ("data", "settings", "histories", "versions", "command")},
         )
+        _check(found)
+        return found
     except FileNotFoundError as error:
         raise RunError(
             f"{printable(folder)} is not a comparison: it has no {NAME}. `photoflux compare` makes one."
         ) from error
+    except SettingError as error:
+        raise RunError(f"The comparison {printable(folder)} cannot be read: {error}") from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RunError(
-            f"The comparison {printable(folder)} cannot be read: {type(error).__name__}: {error}."
+            f"The comparison {printable(folder)} cannot be read: {type(error).__name__}: {str(error)[:500]}."
         ) from error
 
 
-def _sentence(pair: list[Any]) -> Sentence:
-    template, values = pair
-    return template, {
-        name: [_sentence(inner) for inner in value] if isinstance(value, list) else value
-        for name, value in values.items()
-    }
+def _check(found: Comparison) -> None:
+    """Raise a `TypeError` or `ValueError` unless all that the text and the report show is there and of its kind."""
+    for part in (found, found.decision, *found.results):
+        check_fields(part)
+    check_table(found.data, _DATA, "data")
+    check_table(found.settings, _SETTINGS, "settings")
+    if found.settings["balance"] is not None:
+        check_word(found.settings["balance"], BALANCES, "balance")
+    d, last = found.decision, len(found.results) - 1
+    for position in (d.chosen, d.best, d.reference, *d.candidates):
+        check_range(position, 0, last, "decision")
+    check_range(len(found.data["image"]), 3, 3, "the numbers of image")
+    check_range(len(found.data["fingerprints"]), len(found.settings["seeds"]), len(found.settings["seeds"]), "seeds")
+    measures = found.results[0].parts["test"].keys()
+    for result in found.results:
+        rows = list(result.parts.values())
+        if result.differences or result is not found.results[d.reference]:
+            rows += [result.differences[part] for part in found.parts]
+        for interval in (*result.numbers.values(), *(interval for row in rows for interval in row.values())):
+            check_fields(interval)
+        if result.parts.keys() != found.results[0].parts.keys() or not {"validation", "test"} <= result.parts.keys():
+            raise ValueError(f"`parts` of {result.variant.name} are {', '.join(result.parts)}")
+        if any(not set(OF_IMAGES) <= row.keys() for row in rows) or not set(OF_SEEDS) <= result.numbers.keys():
+            raise ValueError(f"{result.variant.name} has not all measures")
+        if any(row.keys() != measures for row in result.parts.values()):
+            raise ValueError(f"the parts of {result.variant.name} have not the same measures")
+    if not any(losses for fits in found.histories.values() for losses in fits):
+        raise ValueError("`histories` are empty")
 
 
 def interval_text(interval: Interval, signed: bool = False) -> str:

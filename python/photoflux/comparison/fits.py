@@ -16,9 +16,10 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import Engine
 from photoflux.errors import DivergedError, RunError
 from photoflux.model.history import BatchProgress, EpochRow, overfitting_starts
+from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
-from photoflux.model.weights import read_weights_of, write_arrays
+from photoflux.model.weights import read_any_arrays, read_weights_of, write_arrays
 from photoflux.reporting.finishing import finish, finish_fit, unscored_parts, was_interrupted
 from photoflux.runs.checkpoints import checkpoint_files, where_it_is
 from photoflux.runs.evaluation import decisions
@@ -194,15 +195,30 @@ def _score(fit: Fit, run: Run, folder: Path) -> None:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
-
-    with safe_open(path, "np") as file:
-        return dict(file.metadata() or {})
+    return read_any_arrays(path)[1]
 
 
 def groups_of(prepared: PreparedDataset) -> np.ndarray:
     """Return the near-duplicate group of each image, (N,) int64."""
     return np.array([int(row["group"]) for row in prepared.files()], dtype=np.int64)
+
+
+def _scores(fit: Fit, folder: Path) -> dict[str, np.ndarray]:
+    """Return the logits of the training part and of the second folder, (N, outputs) float32."""
+    path = _scores_file(fit, folder)
+    scores, _ = read_any_arrays(path)
+    expected = {"train": len(fit.data.indices("train"))}
+    if fit.holdout is not None:
+        expected["holdout"] = len(fit.holdout.prepared)
+    outputs = outputs_of(len(fit.data.classes))
+    for name, images in expected.items():
+        found = scores.get(name)
+        if found is None or found.dtype != np.float32 or found.shape != (images, outputs):
+            raise RunError(
+                f"{printable(path)} must have {name} of float32, {images}×{outputs}; found "
+                f"{'none' if found is None else f'{found.dtype} {found.shape}'}. Remove it; it is made again."
+            )
+    return scores
 
 
 def measure(fit: Fit, run: Run, folder: Path) -> Measured:
@@ -213,9 +229,7 @@ def measure(fit: Fit, run: Run, folder: Path) -> Measured:
     RunError
         If what it wrote cannot be read.
     """
-    from safetensors.numpy import load_file
-
-    scores, groups = load_file(_scores_file(fit, folder)), groups_of(fit.data)
+    scores, groups = _scores(fit, folder), groups_of(fit.data)
     parts = {}
     for part in ("validation", "test"):
         chosen = fit.data.indices(part)

@@ -41,7 +41,7 @@ class Interval:
     @classmethod
     def from_dict(cls, values: dict[str, float | None]) -> Interval:
         """Build an interval from what `as_dict` returned."""
-        return cls(**{name: float("nan") if value is None else value for name, value in values.items()})
+        return cls(**{name: float("nan") if value is None else float(value) for name, value in values.items()})
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from photoflux.errors import DataError
 from photoflux.system.names import printable
@@ -77,8 +77,15 @@ def _labels_in(path: Path) -> list[Labelled]:
     query = "SELECT path, member, nth, page, sha256, label FROM labels JOIN sources ON source = id"
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as base:
-            return [
-                Labelled(os.fsdecode(place), os.fsdecode(member), *rest) for place, member, *rest in base.execute(query)
-            ]
-    except sqlite3.Error as error:
+            base.execute("PRAGMA trusted_schema=OFF")
+            return [_labelled(row) for row in base.execute(query)]
+    except (sqlite3.Error, TypeError) as error:
         raise DataError(f"The labels in {printable(path)} cannot be read: {error}.") from error
+
+
+def _labelled(row: tuple[Any, ...]) -> Labelled:
+    # SQLite takes anything in any column.
+    if not all(map(isinstance, row, (bytes, bytes, int, int, str, str))):
+        raise TypeError(f"one is {str(row)[:200]}")
+    place, member, *rest = row
+    return Labelled(os.fsdecode(place), os.fsdecode(member), *rest)

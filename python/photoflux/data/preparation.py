@@ -13,10 +13,11 @@ import numpy as np
 from photoflux.data.cache import digest_of, place_of
 from photoflux.data.checks import OnProgress, check_image_size, check_seed
 from photoflux.data.labels import AUTO, NONE
-from photoflux.data.prepared import PreparedDataset, is_prepared, open_prepared
+from photoflux.data.prepared import MADE_FROM, PreparedDataset, is_prepared, open_prepared
 from photoflux.data.walking import absence, is_folder
 from photoflux.errors import DataError, SettingError
-from photoflux.system.names import class_name, printable, user_path
+from photoflux.system.kinds import check_table
+from photoflux.system.names import class_name, printable, quoted, user_path
 
 NAMES = ("demo", "cifar10")
 _WHAT = {
@@ -207,13 +208,25 @@ def prepare_again(made_from: Mapping[str, Any], on_progress: OnProgress | None =
     Raises
     ------
     DataError
-        If the source was arrays, is no longer there, or is another kind of source now.
+        If it says something else than `prepare` writes, the source was arrays, is no longer there, or is another kind
+        of source now.
     """
     from photoflux.data.additions import with_labels_again
 
     settings = dict(made_from)
+    try:
+        check_table(settings, MADE_FROM, "made_from")
+    except TypeError as error:
+        raise DataError(f"What it says of its source is not what PhotoFlux writes: {error}.") from error
+    # A file may have come from somebody else: `dest`, say, is not for it to choose.
+    strange = [*(settings.keys() - MADE_FROM.keys()), *({"kind", "path", "seed"} - settings.keys())]
+    kind, path = settings.pop("kind", None), settings.pop("path", None)
+    if strange or kind not in _WHAT or ((path is None) != (kind in ("arrays", *NAMES)) and kind != "cifar10"):
+        raise DataError(
+            f"What it says of its source is not what PhotoFlux writes: {quoted(str(dict(made_from))[:300])}. Prepare "
+            "it yourself, from a source that you know."
+        )
     settings.pop("labels", None)
-    kind, path = settings.pop("kind"), settings.pop("path")
     if kind == "arrays":
         raise DataError("It was made from arrays in memory, which only the caller has.")
     source = kind if path is None else path

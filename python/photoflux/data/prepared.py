@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 from photoflux.data.shape import Shape
 from photoflux.data.walking import is_file
 from photoflux.errors import DataError, unknown_name
+from photoflux.system.json_file import read_object
 from photoflux.system.kinds import check_range, check_table
 from photoflux.system.names import printable, user_path
 
@@ -35,6 +35,11 @@ _META = {
     "ignored": dict[str, Any] | None, "features": dict[str, Any] | None,
 }  # fmt: skip
 _FEATURES = {"backbone": dict[str, Any], "dataset": str}
+# What it, and run.json, says of the source; `photoflux.data.preparation` writes it.
+MADE_FROM = {
+    "kind": str | None, "path": str | None, "groups": str | None, "positive": str | None, "image_size": int | None,
+    "seed": int | None, "resplit": bool | None, "labels": list[list[str]] | None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,10 +243,10 @@ def _broken(folder: Path, found: str) -> DataError:
 
 def _read_meta(folder: Path) -> dict[str, Any]:
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        meta = read_object(folder / "meta.json")
+    except (OSError, ValueError) as error:
         raise _broken(folder, f"meta.json cannot be read ({error})") from error
-    if not isinstance(meta, dict) or "format" not in meta:
+    if "format" not in meta:
         raise _broken(folder, "meta.json has no format version")
     if meta["format"] != FORMAT:
         raise _broken(folder, f"it has format version {meta['format']!r}, this PhotoFlux reads version {FORMAT}")
@@ -254,6 +259,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     try:
         check_table(meta, _META)
         check_table(features or None, _FEATURES, "features")
+        check_table(meta.get("made_from"), MADE_FROM, "made_from")
         check_range(len(meta["image_size"]), 2, 2, "the numbers of image_size")
     except (TypeError, ValueError) as error:
         raise _broken(folder, f"in meta.json {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -231,7 +231,7 @@ def backbone_from(values: Mapping[str, Any], folder: Path | None = None) -> Back
     try:
         name, fingerprint, parts = str(values["name"]), values["fingerprint"], list(values["networks"])
         image_size, precision = values["image_size"], values["precision"]
-        file = None if folder is None or values.get("file") is None else folder / str(values["file"])
+        file = None if folder is None or values.get("file") is None else folder / _own(values["file"])
         opening = [_opening(part, file) for part in parts]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BackboneError(f"A backbone must say its name, fingerprint and networks; received: {values!r}.") from error
@@ -246,6 +246,13 @@ def backbone_from(values: Mapping[str, Any], folder: Path | None = None) -> Back
             "with, or train again."
         )
     return backbone
+
+
+def _own(name: str) -> str:
+    """Return the name of a file in the run's folder; raise a `ValueError` if it leads elsewhere."""
+    if name in ("", "..") or PureWindowsPath(name).name != name:
+        raise ValueError(f"{name!r} is no name of a file")
+    return name
 
 
 def _opening(part: Mapping[str, Any], file: Path | None) -> Callable[[], Network]:

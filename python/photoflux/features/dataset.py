@@ -90,7 +90,9 @@ def features_dataset(
         "seed": seed if views else None,
     }
     beside = prepared.path / FEATURES / _key(backbone, views, seed)
-    cached = cache_folder() / FEATURES / "datasets" / prepared.fingerprint[:20] / beside.name
+    # A dataset may say anything of itself.
+    known_as = re.sub(r"[^A-Za-z0-9_-]+", "-", prepared.fingerprint[:20]) or "-"
+    cached = cache_folder() / FEATURES / "datasets" / known_as / beside.name
     for place in (beside, cached):
         found = _opened(place, description)
         if found is not None:

@@ -28,6 +28,8 @@ from photoflux.features.pth import read_pth
 from photoflux.model.backbones import Pretrained, pretrained
 from photoflux.model.weights import fingerprint_of, write_arrays
 from photoflux.system.claims import claim
+from photoflux.system.json_file import parse_object
+from photoflux.system.kinds import check_fields
 from photoflux.system.names import printable
 
 FORMAT = "photoflux-backbone-1"
@@ -161,18 +163,21 @@ def read_folded(path: Path) -> Folded:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
             raise ValueError(f"its header says format = {metadata.get('format')!r}, expected {FORMAT!r}")
-        description = json.loads(metadata["description"])
+        description = parse_object(metadata["description"])
         blocks = tuple(Block(**block) for block in description.pop("blocks"))
-        return Folded(
+        folded = Folded(
             path, fingerprint=metadata["fingerprint"], source=metadata["source"], blocks=blocks, **description
         )
+    for part in (folded, *blocks):
+        check_fields(part)
+    return folded
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackboneError(
             f"{printable(path)} cannot be read as the weights of a backbone: {error}. Remove it; it is made again."
         ) from error

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -175,7 +175,7 @@ class OnnxFile(Network):
         if not model.graph.node:
             self._refuse("is no ONNX file: it has no graph", "Take another copy, or export it again")
         digest = hashlib.sha256()
-        for path in (self.path, *(self.path.parent / name for name in sorted(set(_external(model.graph))))):
+        for path in (self.path, *(self._beside(name) for name in sorted(set(_external(model))))):
             try:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -186,12 +186,23 @@ class OnnxFile(Network):
                 )
         return digest.hexdigest(), {entry.key: entry.value for entry in model.metadata_props}
 
+    def _beside(self, name: str) -> Path:
+        """Return the file of a name beside the model, or in a folder beside it; there may be none."""
+        place, parts = self.path.parent / name, PureWindowsPath(name)
+        inside = not parts.anchor and ".." not in parts.parts
+        if not inside or (place.exists() and not place.is_file()):
+            self._refuse(
+                f"keeps weights in {printable(name[:200])}, which is no file in its own folder",
+                "Take only models whose weights are beside them, or export it with its weights inside",
+            )
+        return place
+
     def _from_json(self, key: str, text: str) -> Any:
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             self._refuse(
-                f"has {key} = {text!r} in its metadata, expected a number or a list of three",
+                f"has {key} = {text[:100]!r} in its metadata, expected a number or a list of three",
                 f"Give its {key} yourself",
             )
 
@@ -284,14 +295,15 @@ def _in_words(shape: Sequence[Any]) -> str:
     return "(" + ", ".join(str(length) if isinstance(length, int) else str(length or "any") for length in shape) + ")"
 
 
-def _external(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield the names of the files beside a model in which tensors of its graphs are kept."""
-    tensors = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors += [attribute.t, *attribute.tensors]
-            for inner in (attribute.g, *attribute.graphs):
+def _external(part: Any) -> Iterator[str]:
+    """Yield the names of the files beside a model in which tensors are kept, wherever in it they are."""
+    from onnx import TensorProto
+
+    if isinstance(part, TensorProto):
+        if part.data_location == TensorProto.EXTERNAL:
+            yield from (entry.value for entry in part.external_data if entry.key == "location")
+        return
+    for field, value in part.ListFields():
+        if field.message_type is not None:
+            for inner in value if isinstance(value, Iterable) else (value,):
                 yield from _external(inner)
-    for tensor in tensors:
-        if tensor.data_location == tensor.EXTERNAL:
-            yield from (entry.value for entry in tensor.external_data if entry.key == "location")

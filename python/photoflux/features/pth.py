@@ -7,6 +7,7 @@ listed here and nowhere else.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,6 +22,9 @@ from photoflux.system.names import printable
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # torch's own, the first pickle of its older form
 _PROTOCOL = 1001
+_MOST_AXES = 64  # NumPy's
+# Tensors that share their numbers are copied; more than so many copies of the whole file are none of torch's.
+_MOST_COPIES = 8
 _DTYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -80,7 +84,7 @@ class _Tensor(_Fixed):
         numbers = (offset, *shape, *strides)
         if not isinstance(storage, _Storage) or not all(type(n) is int and n >= 0 for n in numbers):
             raise _Fault("a tensor of something else than a storage and whole numbers")
-        if len(shape) != len(strides):
+        if len(shape) != len(strides) or len(shape) > _MOST_AXES:
             raise _Fault(f"a tensor of shape {shape} with the strides {strides}")
         count, last = 1, offset
         for length, stride in zip(shape, strides, strict=True):
@@ -89,6 +93,11 @@ class _Tensor(_Fixed):
         if count > storage.count or (count and last >= storage.count):
             raise _Fault(f"a tensor of shape {shape} with the strides {strides} in a storage of {storage.count}")
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
+
+    @property
+    def bytes(self) -> int:
+        """How large it is as an array."""
+        return math.prod(self.shape) * self.storage.dtype.itemsize
 
     def array(self) -> np.ndarray:
         """Return the numbers, in C order."""
@@ -181,7 +190,10 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
             values = read(file)
         if not isinstance(values, Mapping):
             raise _Fault(f"a {type(values).__name__} where a dictionary of tensors was to be")
-        return {str(name): value.array() for name, value in values.items() if isinstance(value, _Tensor)}
+        tensors = {str(name): value for name, value in values.items() if isinstance(value, _Tensor)}
+        if sum(tensor.bytes for tensor in tensors.values()) > _MOST_COPIES * path.stat().st_size:
+            raise _Fault(f"its tensors are more than {_MOST_COPIES} times as large as the file")
+        return {name: tensor.array() for name, tensor in tensors.items()}
     # A damaged pickle raises almost anything.
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -215,11 +227,16 @@ def _read_pickles(file: BinaryIO) -> Any:
     return values
 
 
+def _size_of(file: BinaryIO) -> int:
+    here = file.tell()
+    size = file.seek(0, io.SEEK_END)
+    file.seek(here)
+    return size
+
+
 def _exactly(file: BinaryIO, count: int) -> bytes:
     """Return so many bytes; one read of a length that a hostile file names would ask for that much memory."""
-    here = file.tell()
-    left = file.seek(0, io.SEEK_END) - here
-    file.seek(here)
+    left = _size_of(file) - file.tell()
     if left < count:
         raise _Fault(f"it ends {count - left} bytes too early")
     return file.read(count)
@@ -239,6 +256,9 @@ def _read_zip(file: BinaryIO) -> Any:
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise _Fault("its numbers are not in little-endian order")
         values = _Unpickler(io.BytesIO(archive.read(pickles[0])), storages).load()
+        # Members may lie over one another, so that a small file holds many large ones.
+        if sum(storage.count * storage.dtype.itemsize for storage in storages.values()) > _size_of(file):
+            raise _Fault("its storages are larger than the file")
         for key, storage in storages.items():
             storage.fill(archive.read(f"{root}data/{key}"))
     return values

@@ -34,6 +34,11 @@ from photoflux.system import atomic
 from photoflux.system.names import as_json, printable
 
 DESCRIPTION = "filter.json"
+# What the ledger keeps of a job.
+JOB = {
+    "run": str | None, "model": str | None, "decision": dict[str, Any] | None, "how": str | None,
+    "pile": list[str] | None, "roots": dict[str, str] | None, "started": str | None,
+}  # fmt: skip
 # A failure of these kinds may pass: such an item is tried again when the job is started again, so often in all.
 _PASSING = (
     "cannot be read:",
@@ -114,10 +119,10 @@ class Job:
 
     def begin(self) -> None:
         """Write what the job is, and mark what is stale: of another model, threshold or way to place."""
-        before = self.ledger.meta("job") or {}
-        labels = root_labels(list(dict.fromkeys([*before.get("roots", {}), *self.pile.roots])))
+        before = self.ledger.table("job", JOB) or {}
+        labels = root_labels(list(dict.fromkeys([*(before.get("roots") or {}), *self.pile.roots])))
         # Those of an earlier start stay as they are: pictures lie there.
-        labels |= before.get("roots", {})
+        labels |= before.get("roots") or {}
         job = {
             "run": str(self.run.path.resolve()),
             "model": self.model,
@@ -276,7 +281,7 @@ class Job:
         return not is_folder(self.folder / place)
 
     def _take_away(self, place: str) -> None:
-        take_away(self.folder / place, self.folder)
+        take_away(self.ledger.inside(place), self.folder)
         self._folders.clear()  # it may have been the last in its folder
 
     def _keep(self, source: int, items: list[Item]) -> None:
@@ -328,7 +333,7 @@ class Job:
             "failures": self.ledger.failures(),
             "ignored": self.pile.ignored.as_dict(),
             "copied": self.copied,
-            "shifts": self.ledger.meta("shifts") or [],
+            "shifts": self.ledger.shifts(),
             "results": written,
         }
         atomic.write_text(self.folder / DESCRIPTION, as_json(values, indent=1) + "\n")

@@ -6,16 +6,18 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from types import NoneType
 from typing import Any, NamedTuple
 
 from photoflux.data.labelled import LABELS as LABELS
 from photoflux.data.labelled import LEDGER
 from photoflux.errors import DataError
 from photoflux.system import atomic
+from photoflux.system.kinds import check_kind, check_table
 from photoflux.system.names import composed, printable
 
 # Of a run's folder, `LABELS` has the same tables, of the images whose labels are reviewed.
@@ -67,6 +69,11 @@ CREATE TABLE IF NOT EXISTS labels (
     PRIMARY KEY (source, page)
 ) WITHOUT ROWID;
 """
+
+
+# The types of a `Row`; SQLite takes anything in any column.
+_NUMBER, _TEXT = (int, NoneType), (str, NoneType)
+_RESULT: tuple[Any, ...] = (bytes, bytes, int, str, _NUMBER, _NUMBER, (float, NoneType), str, str, str, _TEXT)
 
 
 class SourceKey(NamedTuple):
@@ -130,7 +137,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, *, writes: bool = False, name: str = NAME) -> None:
-        self.path, self._writes = folder / name, writes
+        self.path, self.folder, self._writes = folder / name, folder, writes
         if not writes and not self.path.is_file():
             raise DataError(f"{printable(folder)} has no {name}: it is not the folder of a `photoflux filter`.")
         with self._told():
@@ -139,6 +146,13 @@ class Ledger:
             place = f"{self.path.resolve().as_uri()}?mode={'rw' if writes else 'ro'}"
             # Not atomic: SQLite keeps its file whole by a log of its own.
             self._base = sqlite3.connect(place, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
+            # It may have come from somebody else: what it defines must not run, and PhotoFlux defines tables only.
+            self._base.execute("PRAGMA trusted_schema=OFF")
+            others = self._base.execute(
+                "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index')"
+            ).fetchall()
+            if others:
+                raise self._strange(f"it has {', '.join(str(name)[:100] for (name,) in others[:3])}")
             if writes:
                 # Of a power cut the last moments may be lost, and are done again; the rest stays whole.
                 self._base.execute("PRAGMA journal_mode=WAL")
@@ -207,8 +221,57 @@ class Ledger:
     def meta(self, key: str, otherwise: Any = None) -> Any:
         """Return what is kept of the job under a key."""
         for (value,) in self.rows("SELECT value FROM meta WHERE key = ?", (key,)):
-            return json.loads(value)
+            try:
+                return json.loads(value)
+            except (ValueError, TypeError, RecursionError) as error:
+                raise self._strange(f"its {key} is no JSON ({str(error)[:200]})") from error
         return otherwise
+
+    def table(self, key: str, kinds: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the table that is kept of the job under a key, if there is one, whose values are of these types.
+
+        Raises
+        ------
+        DataError
+            If it is none, or one of them is of another.
+        """
+        values: dict[str, Any] | None = self.meta(key)
+        try:
+            check_kind(values, dict[str, Any] | None, key)
+            check_table(values, kinds, key)
+        except TypeError as error:
+            raise self._strange(str(error)) from error
+        return values
+
+    def shifts(self) -> list[dict[str, Any]]:
+        """Return in which respects the pile is unlike what the run was trained on, each with its ``text``."""
+        values = self.meta("shifts") or []
+        try:
+            check_kind(values, list[dict[str, Any]], "shifts")
+            for shift in values:
+                check_kind(shift.get("text"), str, "text")
+        except TypeError as error:
+            raise self._strange(str(error)) from error
+        return list(values)
+
+    def inside(self, place: object) -> Path:
+        """Return the file of a place that the ledger names.
+
+        Raises
+        ------
+        DataError
+            If it leads out of the job's folder: what is there is removed and replaced.
+        """
+        path = PureWindowsPath(place) if isinstance(place, str) else None
+        if path is None or path.anchor or ".." in path.parts or not path.parts:
+            raise self._strange(f"the picture {str(place)[:200]!r} is not in its folder")
+        return self.folder / str(place)
+
+    def _strange(self, found: str) -> DataError:
+        return DataError(
+            f"The ledger {printable(self.path)} is not as PhotoFlux writes it: {printable(found)}. Use one that you "
+            "know, or start the job in another folder."
+        )
 
     def keep(self, **values: Any) -> None:
         """Keep values of the job, ready for JSON."""
@@ -263,12 +326,12 @@ class Ledger:
         gone = [(page, place) for page, place in rows if page not in there]
         for page, _ in gone:
             execute("DELETE FROM items WHERE source = ? AND page = ?", (source, page))
-        return [place for _, place in gone if place is not None]
+        return [str(place) for _, place in gone if place is not None]
 
     def places_of(self, source: int) -> dict[int, str]:
         """Return where the pictures of a source's items are, by page."""
         query = "SELECT page, place FROM items WHERE source = ? AND place IS NOT NULL"
-        return dict(self._base.execute(query, (source,)).fetchall())
+        return {page: str(place) for page, place in self._base.execute(query, (source,))}
 
     def is_taken(self, place: str) -> bool:
         """Say whether the picture of another item is at a place, or at one that some systems take for the same."""
@@ -328,7 +391,7 @@ class Ledger:
             "SELECT substr(error, 1, instr(error || ': ', ': ') - 1) AS kind, count(*) FROM items "
             "WHERE state = 'failed' GROUP BY kind ORDER BY 2 DESC, 1"
         )
-        return dict(self.rows(query))
+        return self._by_word(query)
 
     def results(self) -> Iterator[Row]:
         """Return all items, sorted by path, member and page."""
@@ -336,13 +399,22 @@ class Ledger:
             "SELECT path, member, page, sha256, width, height, score, decision, error, state, place "
             "FROM sources JOIN items ON source = id ORDER BY path, member, nth, page"
         )
-        for path, member, *rest in self.rows(query):
+        for row in self.rows(query):
+            if not all(isinstance(value, kinds) for value, kinds in zip(row, _RESULT, strict=True)):
+                raise self._strange(f"a row of its items is {str(row)[:300]}")
+            path, member, *rest = row
             yield Row(os.fsdecode(path), os.fsdecode(member), *rest)
 
     def counts(self) -> dict[str, int]:
         """Return how many items there are of each decision, and as ``failed`` and ``stale`` of these states."""
         query = "SELECT CASE state WHEN 'done' THEN decision ELSE state END AS what, count(*) FROM items GROUP BY what"
-        return dict(self.rows(query))
+        return self._by_word(query)
+
+    def _by_word(self, query: str) -> dict[str, int]:
+        found = dict(self.rows(query))
+        if not all(isinstance(word, str) for word in found):
+            raise self._strange(f"its decisions or errors are {str(list(found))[:300]}")
+        return found
 
 
 def _folded(place: str | None) -> str | None:

@@ -10,6 +10,12 @@ from photoflux.filtering.ledger import FAILED, STALE, Ledger
 from photoflux.system import atomic
 from photoflux.system.names import printable
 
+# What a job says of itself while it works.
+_PROGRESS = {
+    "machine": str | None, "pid": int | None, "process": int | None, "updated": str | None, "rate": float | None,
+    "files": int | None, "total": int | None, "seconds_left": float | None, "ended": bool | None,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Status:
@@ -83,11 +89,11 @@ def status_of(folder: Path) -> Status:
     """
     ledger = Ledger(folder)
     try:
-        progress = ledger.meta("progress") or {}
+        progress = ledger.table("progress", _PROGRESS) or {}
         counts = ledger.counts()
         failed, stale = counts.pop(FAILED, 0), counts.pop(STALE, 0)
         alive = progress.get("machine") == atomic.machine() and atomic.is_alive(
-            progress.get("pid", 0), progress.get("process", 0)
+            progress.get("pid") or 0, progress.get("process") or 0
         )
         ended = bool(progress.get("ended"))
         running = alive and not ended
@@ -97,13 +103,13 @@ def status_of(folder: Path) -> Status:
             counts,
             failed,
             stale,
-            progress.get("files", 0),
+            progress.get("files") or 0,
             progress.get("total"),
-            float(progress.get("rate", 0.0)),
+            float(progress.get("rate") or 0.0),
             progress.get("seconds_left") if running else None,
             ledger.failures(),
-            progress.get("updated", ""),
-            ledger.meta("shifts") or [],
+            progress.get("updated") or "",
+            ledger.shifts(),
         )
     finally:
         ledger.close()

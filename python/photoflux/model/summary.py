@@ -122,7 +122,7 @@ class Summary:
         from rich.table import Table
 
         text = io.StringIO()
-        console = Console(file=text, width=200, highlight=False, color_system=None)
+        console = Console(file=text, width=200, highlight=False, markup=False, color_system=None)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for number, title in enumerate(COLUMNS):
             table.add_column(title, justify="left" if number < TEXTS else "right")

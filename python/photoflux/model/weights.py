@@ -101,15 +101,20 @@ def read_arrays(path: Path, known: str) -> tuple[dict[str, np.ndarray], dict[str
     RunError
         If it cannot be read, or is of another format.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
-        raise damaged(path, error) from error
+    arrays, metadata = read_any_arrays(path)
     if metadata.get("format") != known:
         raise RunError(f"{printable(path)} has the format {metadata.get('format')!r}; this PhotoFlux reads {known}.")
     return arrays, metadata
+
+
+def read_any_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read a safetensors file of a run or comparison whose header says no format; see `read_arrays`."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a mapping)
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+        raise damaged(path, error) from error
 
 
 def damaged(path: Path, error: Exception) -> RunError:

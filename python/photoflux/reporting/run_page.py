@@ -37,6 +37,7 @@ def page_of(run: Run, tr: Translator) -> str:
         "confused": tables.confused(run, tr),
         "ranking": [] if many else _ranking(report_data, tr),
         "threshold": tables.threshold(run, tr),
+        "promised": _promised(run),
         "calibration": _calibration(report_data, tr),
         "folders": tables.folders(report_data, tr),
         "errors": worst_errors(report_data, "test", tr) if "test" in report_data.scored else None,
@@ -55,6 +56,12 @@ def page_of(run: Run, tr: Translator) -> str:
     if values["why_not"] is None:
         values["commands"] = [train_command(run), report_data.prepared and prepare_command(report_data.prepared)]
     return rendered("run.html", tr, **values)
+
+
+def _promised(run: Run) -> dict[str, Any]:
+    """Return what the run's threshold promises; an earlier PhotoFlux did not say all of it."""
+    said = {name: value for name, value in (run.threshold or {}).items() if value is not None}
+    return {"positive": run.classes[1], "confidence": 0.95} | said
 
 
 def _rating(run: Run) -> str:

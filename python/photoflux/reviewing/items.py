@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from photoflux.errors import DataError
 from photoflux.filtering.decision import UNCERTAIN
+from photoflux.filtering.job import JOB
 from photoflux.filtering.ledger import Ledger
 from photoflux.reviewing.pictures import Origin
+from photoflux.system.kinds import check_range, check_table
 from photoflux.system.names import printable
 
+# What `Sitting.items` reads of each.
+_TEXT, _NUMBER = str | None, int | None
+_KINDS = (int, int, bytes, bytes, float, str, _TEXT, _NUMBER, _NUMBER)
 # Items that the page is given at once; those that have no label come first.
 MOST = 10_000
 _JOINED = (
@@ -49,9 +55,28 @@ class Wanted:
     labelled_before: bool
 
 
+def decision_of_job(ledger: Ledger) -> dict[str, Any]:
+    """Return the ``threshold``, the ``negative`` and the ``positive`` class that the job in a ledger decides by.
+
+    Raises
+    ------
+    DataError
+        If no job has begun, or the ledger is not as a job writes it.
+    """
+    values = (ledger.table("job", JOB) or {}).get("decision")
+    if values is None:
+        raise DataError(f"The job in {printable(ledger.folder)} has not begun. Start it again with `photoflux filter`.")
+    try:
+        check_table(values, {"threshold": float, "negative": str, "positive": str}, "decision")
+        check_range(values["threshold"], 0, 1, "threshold")
+    except (TypeError, ValueError) as error:
+        raise DataError(f"The ledger {printable(ledger.path)} is not as PhotoFlux writes it: {error}.") from error
+    return dict(values)
+
+
 def of_job(ledger: Ledger, decision: str, everything: bool) -> Wanted:
     """Return the items of a filter job with a decision, or all, those nearest to the threshold first."""
-    values = ledger.meta("job")["decision"]
+    values = decision_of_job(ledger)
     heading = "Uncertain images" if decision == UNCERTAIN else f"Images that are “{decision}”"
     return Wanted(
         "All images" if everything else heading,
@@ -109,7 +134,7 @@ class Sitting:
         """Return how many labels there are of each class, of all items."""
         with self._lock:
             query = f"SELECT labels.label, count(*) FROM {_JOINED} WHERE labels.label IS NOT NULL GROUP BY 1"
-            return dict(self._ledger.rows(query))
+            return {name: count for name, count in self._ledger.rows(query) if isinstance(name, str)}
 
     def items(self) -> list[dict[str, Any]]:
         """Return the items that the page shows, `MOST` at most: numbers, names, scores and labels."""
@@ -123,6 +148,8 @@ class Sitting:
             # Sorted anew: the labels decide only which of too many are given.
             query = f"SELECT * FROM ({query}) ORDER BY {wanted.order}, source, page"
             rows = list(self._ledger.rows(query, wanted.values))
+        # SQLite takes anything in any column.
+        rows = [row for row in rows if all(map(isinstance, row, _KINDS))]
         return [_shown(*row, before=wanted.labelled_before) for row in rows]
 
     def label(self, source: int, page: int, label: str | None) -> bool:
@@ -141,8 +168,8 @@ class Sitting:
         for path, member, nth, place, sha256 in rows:
             if place is not None:
                 # What the job has put there is the item itself, of a document or an archive too.
-                return Origin(str(self.folder / place), "", 0, 0, sha256)
-            return Origin(os.fsdecode(path), os.fsdecode(member), nth, page, sha256)
+                return Origin(str(self._ledger.inside(place)), "", 0, 0, str(sha256))
+            return Origin(os.fsdecode(path), os.fsdecode(member), int(nth), page, str(sha256))
         return None
 
 

@@ -15,7 +15,7 @@ from photoflux.errors import DataError, ServingError, SettingError, unknown_name
 from photoflux.filtering.decision import UNCERTAIN
 from photoflux.filtering.ledger import NAME, Ledger
 from photoflux.reviewing.app import app_of
-from photoflux.reviewing.items import Sitting, Wanted, of_job, of_run
+from photoflux.reviewing.items import Sitting, Wanted, decision_of_job, of_job, of_run
 from photoflux.reviewing.likely_errors import open_labels
 from photoflux.reviewing.pictures import Pictures
 from photoflux.reviewing.reviewed import Reviewed
@@ -60,12 +60,8 @@ def _opened(folder: Path, decision: str | None, everything: bool, display: Displ
         Ledger(folder).close()  # of a format that is read
         ledger = Ledger(folder, writes=True)
         try:
-            job = ledger.meta("job")
-            if job is None:
-                raise DataError(
-                    f"The job in {printable(folder)} has not begun. Start it again with `photoflux filter`."
-                )
-            names = [job["decision"]["positive"], job["decision"]["negative"], UNCERTAIN]
+            decided = decision_of_job(ledger)
+            names = [decided["positive"], decided["negative"], UNCERTAIN]
             if decision is not None and decision not in names:
                 raise unknown_name("decision", decision, names)
             return ledger, of_job(ledger, decision or UNCERTAIN, everything)

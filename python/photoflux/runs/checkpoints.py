@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -21,6 +20,7 @@ from photoflux.runs.progress import Display
 from photoflux.runs.run import load_run
 from photoflux.runs.transfer import input_shape
 from photoflux.system import atomic
+from photoflux.system.json_file import read_object
 from photoflux.system.names import as_json, printable
 
 RUNS = Path("runs")
@@ -139,7 +139,7 @@ def newest_unfinished(variant: Variant, prepared: PreparedDataset) -> Path:
 def begun_fit(folder: Path) -> dict[str, str] | None:
     """Return of the unfinished fit in a folder its ``variant``, the fingerprint of its ``dataset``, its ``engine``."""
     try:
-        values = json.loads((folder / CHECKPOINTS / FIT).read_text(encoding="utf-8"))
+        values = read_object(folder / CHECKPOINTS / FIT)
         return {name: str(values[name]) for name in ("variant", "dataset", "engine")}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -60,7 +60,7 @@ def dataset_of(run: Run, display: Display) -> PreparedDataset:
             "or train again."
         )
     name = _name(source)
-    display.say(f"{gone}. It is prepared again from {name}, with the seed {source['seed']} of its split.")
+    display.say(f"{gone}. It is prepared again from {name}, with the seed {source.get('seed')} of its split.")
     try:
         prepared = prepare_again(source, display.step)
     except DataError as error:
@@ -81,4 +81,4 @@ def _error(changed: bool) -> type[DataError]:
 
 def _name(source: dict[str, Any]) -> str:
     """Return how messages call a source."""
-    return printable(source["path"]) if source["path"] else str(source["kind"])
+    return printable(source.get("path") or str(source.get("kind")))

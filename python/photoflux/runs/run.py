@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from photoflux.data.checks import LARGEST
+from photoflux.data.prepared import MADE_FROM
 from photoflux.data.shape import Shape
 from photoflux.errors import RunError, SettingError
 from photoflux.model.history import EpochRow
+from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings, settings_of
 from photoflux.model.summary import Summary, summary_of
 from photoflux.model.variants import Variant
 from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
 from photoflux.runs.evaluation import Metrics
+from photoflux.system.json_file import read_object
 from photoflux.system.kinds import check_fields, check_range, check_table, check_word
 from photoflux.system.names import printable, user_path
 
@@ -29,10 +31,20 @@ LOGITS = "logits.safetensors"
 _ENGINES = ("flux", "keras")
 _ENDS = ("epochs", "early_stopping", "interrupted", "diverged", "adopted")
 _INITIAL = {"path": str | None, "fingerprint": str}
-_THRESHOLD = {"score": float, "promise": str, "value": float}
-_BACKBONE = {"name": str, "features": int, "fingerprint": str, "precision": str, "remaining": int | None}
+_PROMISES = ("recall", "precision")
+_THRESHOLD = {
+    "score": float, "promise": str, "value": float, "positive": str | None, "confidence": float | None,
+    "validation": dict[str, Any] | None, "test": dict[str, Any] | None,
+}  # fmt: skip
+_MEASURED = {"images": int, "taken": int, "recall": dict[str, Any], "precision": dict[str, Any]}
+_SHARE = {"value": float | None, "low": float, "high": float}
+_BACKBONE = {
+    "name": str, "features": int, "fingerprint": str, "precision": str, "remaining": int | None,
+    "networks": list[dict[str, Any]] | None, "image_size": int | None, "views": int | None, "unfrozen": int | None,
+    "file": str | None,
+}  # fmt: skip
 _FOLDER = {"images": float, "accuracy": float}
-_MOST_CLASSES, _MOST_FEATURES = 100_000, 1_000_000
+_MOST_CLASSES, _MOST_FEATURES, _MOST_IMAGES = 100_000, 1_000_000, 1 << 53
 COLUMNS = tuple(column.name for column in fields(EpochRow))
 
 
@@ -131,12 +143,16 @@ class Run:
         RunError
             If the run has none: Julia or an earlier PhotoFlux wrote it, or it was imported without data.
         """
+        import numpy as np
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         try:
-            return load_file(self.path / LOGITS)[part]
-        except (OSError, SafetensorError, KeyError) as error:
+            found: np.ndarray = load_file(self.path / LOGITS)[part]
+            if found.dtype != np.float32 or found.shape != (len(found), outputs_of(len(self.classes))):
+                raise ValueError(f"it holds {found.dtype} of the shape {found.shape}")
+            return found
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunError(
                 f"The run {self.path} has no logits of its {part} part ({LOGITS}: {error}). "
                 "Train it again with `photoflux train`."
@@ -207,7 +223,7 @@ def load_run(path: str | Path) -> Run:
         state = "it has no run.json" if folder.is_dir() else "there is no such folder"
         raise RunError(f"{folder} is not a run: {state}. `photoflux train` makes one.")
     try:
-        values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        values = read_object(folder / "run.json")
         if values.get("format") != FORMAT:
             raise RunError(
                 f"{folder} has run format {values.get('format')!r}; this PhotoFlux reads {FORMAT}. Update photoflux."
@@ -253,11 +269,12 @@ def _check(run: Run) -> None:
     # An imported run says 0: nobody knows.
     settings_of(run.variant, **asdict(run.settings) | ({"epochs": 1} if run.ended == "adopted" else {}))
     check_table(run.initial, _INITIAL, "initial")
-    check_table(run.threshold, _THRESHOLD, "threshold")
+    check_table(run.data.made_from, MADE_FROM, "made_from")
     check_table(run.backbone, _BACKBONE, "backbone")
+    if run.threshold is not None:
+        _check_threshold(run.threshold)
     for metrics in filter(None, (run.metrics.validation, run.metrics.test)):
-        for folder in metrics.folders.values():
-            check_table(folder, _FOLDER, "folders")
+        _check_metrics(metrics, len(run.classes))
     check_word(run.engine, _ENGINES, "engine")
     check_word(run.ended, _ENDS, "ended")
     check_range(run.kept_epoch, 0, len(run.history), "kept_epoch")
@@ -267,10 +284,41 @@ def _check(run: Run) -> None:
         check_range(side, 1, LARGEST, "height, width")
 
 
+def _check_threshold(threshold: dict[str, Any]) -> None:
+    check_table(threshold, _THRESHOLD, "threshold")
+    check_word(threshold["promise"], _PROMISES, "promise")
+    check_range(threshold["score"], 0, 1, "score")
+    for part in ("validation", "test"):
+        measured = threshold.get(part)
+        if measured:
+            check_table(measured, _MEASURED, part)
+            for share in ("recall", "precision"):
+                check_table(measured[share], _SHARE, share)
+
+
+def _check_metrics(metrics: Metrics, classes: int) -> None:
+    for folder in metrics.folders.values():
+        check_table(folder, _FOLDER, "folders")
+    rows: list[list[Any]] = [metrics.precision, metrics.recall, metrics.confusion, *metrics.confusion]
+    if any(len(row) != classes for row in rows):
+        raise ValueError(f"`confusion`, `precision` and `recall` must be of {classes} classes")
+    for count in (metrics.images, *(count for row in metrics.confusion for count in row)):
+        check_range(count, 0, _MOST_IMAGES, "images, confusion")
+
+
 def read_history(path: Path) -> list[EpochRow]:
-    """Return the rows of a ``history.csv``."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    """Return the rows of a ``history.csv``.
+
+    Raises
+    ------
+    OSError, ValueError, TypeError
+        If it cannot be read, or is none.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except csv.Error as error:
+        raise ValueError(f"{path.name} is no CSV file: {error}") from error
     return [EpochRow(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()}) for row in rows]
 
 

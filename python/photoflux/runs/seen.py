@@ -158,6 +158,10 @@ def read_seen(folder: Path) -> Seen | None:
     arrays, metadata = read_arrays(path, FORMAT)
     left_out = {name.removeprefix(_LEFT_OUT): arrays[name] for name in arrays if name.startswith(_LEFT_OUT)}
     try:
+        for name, values in arrays.items():
+            kind = np.int64 if name.startswith(_LEFT_OUT) else np.uint64
+            if values.dtype != kind or values.ndim != 1:
+                raise ValueError(f"{name} is {values.dtype} of the shape {values.shape}")
         return Seen(
             arrays["train"],
             arrays["validation"],
@@ -166,7 +170,7 @@ def read_seen(folder: Path) -> Seen | None:
             arrays.get("validation.looks", _NONE),
             left_out,
         )
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise damaged(path, error) from error
 
 

@@ -52,7 +52,7 @@ def is_alive(pid: int, start: int) -> bool:
         return True  # there os.kill would end it
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # a file may say any number
         return False
     except OSError:
         pass  # somebody else's

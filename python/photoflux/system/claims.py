@@ -197,7 +197,7 @@ def _me() -> bytes:
 def _holder(lock: Path) -> dict[str, Any] | None:
     """Return what a claim says of who has it; None if it says nothing, as while it is being written."""
     for path in (lock, lock.with_suffix(".owner")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             values = json.loads(path.read_bytes()[:4096])
             if values["photoflux"] == "claim":
                 words = {name: str(values[name]) for name in ("machine", "host", "since")}

@@ -37,7 +37,7 @@ def check_word(value: str, words: Collection[str], name: str) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(words)}, found {value!r}")
 
 
-def check_range(value: int, least: int, most: int, name: str) -> None:
+def check_range(value: float, least: float, most: float, name: str) -> None:
     """Raise a `ValueError` unless a number is within a range, its ends included."""
     if not least <= value <= most:
         raise ValueError(f"`{name}` must be from {least} to {most}, found {value}")

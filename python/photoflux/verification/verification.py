@@ -77,7 +77,7 @@ class Verification:
         from rich.console import Console
 
         text = io.StringIO()
-        console = Console(file=text, width=WIDTH, highlight=False, color_system=None)
+        console = Console(file=text, width=WIDTH, highlight=False, markup=False, color_system=None)
         console.print(self.setting, soft_wrap=True)
         for proof in self.proofs:
             console.print(_text_table(proof))

@@ -193,6 +193,17 @@ def test_a_pickle_runs_nothing(tmp_path: Path, protocol: int):
     assert not ran.exists()
 
 
+def test_a_pickle_of_few_bytes_cannot_ask_for_much_memory():
+    # LONG_BINPUT and PUT: Python would make room for all places up to theirs.
+    for put in (b"r\x00\x00\x00\x7f", b"p2130706432\n"):
+        with pytest.raises(DataError, match=r"keeps its object number 1 at the place 2130706432\. It was not run"):
+            load_batch(b"\x80\x02]" + put + b".", "x")
+    # As protocols 0 to 4 write many objects, all are read.
+    for protocol in range(5):
+        values = {b"data": np.zeros((3, 3072), np.uint8), b"labels": [1, 2, 3], b"names": [str(n) for n in range(5000)]}
+        assert len(load_batch(pickle.dumps(values, protocol), "x")[1]) == 3
+
+
 def test_what_is_admitted(batches):
     pixels, labels = batches["test_batch"]
     for data in (

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hostile import NOT_JSON, ODD, changed, places
+from photoflux.data.preparation import prepare_again
 from photoflux.data.prepared import open_prepared
 from photoflux.errors import PhotoFluxError
 from photoflux.runs.description import RunData
@@ -92,3 +94,49 @@ def test_tables_that_are_none(tmp_path: Path, name: str, text: str):
     folder = prepare(tmp_path / "data", 2).path
     (folder / name).write_bytes(text.encode("latin-1"))
     assert use(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dest": "there"}, {"on_progress": "x"}, {"source": "x"}, {"kind": "prepared"}, {"kind": "none"},
+        {"path": None}, {"kind": None}, {"seed": None}, {"image_size": 1 << 40}, {"groups": "no/such/file"},
+        {"resplit": "yes"}, {"positive": 3},
+    ],
+)  # fmt: skip
+def test_what_a_file_says_of_its_source_cannot_choose_where_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict
+):
+    """`made_from` of a run or dataset becomes arguments of `prepare`, which takes a destination too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PHOTOFLUX_CACHE", str(tmp_path / "cache"))
+    for name in ("a", "b"):
+        for number in range(4):
+            (tmp_path / "scans" / name).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "scans" / name / f"{number}.png")
+    said = {"kind": "folder", "path": str(tmp_path / "scans"), "groups": None, "positive": None, "image_size": 8}
+    said |= {"seed": 1, "resplit": False}
+    assert len(prepare_again(said)) == 8
+    with pytest.raises(PhotoFluxError):
+        prepare_again(said | changes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "scans"]
+
+
+def test_the_cache_of_features_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A dataset says its own fingerprint, which was a folder's name; here its own folder cannot be written."""
+    pytest.importorskip("onnxruntime", reason="the extra transfer is not installed")
+    pytest.importorskip("onnx", reason="the extra transfer is not installed")
+    from onnx_backbone import SIZE, write_backbone
+    from photoflux.features import dataset as module
+    from photoflux.features import features_dataset, open_backbone
+
+    monkeypatch.setenv("PHOTOFLUX_CACHE", str(tmp_path / "one" / "two" / "cache"))
+    monkeypatch.setattr(module, "writable", lambda folder: False)
+    folder = prepare(tmp_path / "data", 2, size=SIZE).path
+    values = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(values | {"fingerprint": "../../../../../outside"}))
+    backbone = open_backbone(write_backbone(tmp_path / "tiny.onnx"), mean=1, scale=1)
+    made = features_dataset(open_prepared(folder), backbone)
+    assert made.path.resolve().is_relative_to(tmp_path / "one" / "two" / "cache" / "features" / "datasets")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "one", "tiny.onnx"]

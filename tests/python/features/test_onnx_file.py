@@ -248,3 +248,57 @@ def test_images_of_another_size_and_features_that_are_not_finite_are_refused(tmp
     path = write(tmp_path / "log.onnx", after=(*FLAT, ("Log", {})))
     with pytest.raises(BackboneError, match="gave features that are not finite"):
         open_backbone(path, mean=255, scale=1).features_of(pixels(1, 3, 8, 8))
+
+
+OUTSIDE = ["../secret.bin", "a/../../secret.bin", "/etc/passwd", "..\\secret.bin", "C:x", "/dev/zero", "folder"]
+
+
+def keep_outside(path, tensor, location):
+    """Have a tensor of a model be kept in another file."""
+    model = onnx.load(path, load_external_data=False)
+    chosen = tensor(model)
+    chosen.ClearField("raw_data")
+    chosen.data_location = onnx.TensorProto.EXTERNAL
+    chosen.external_data.add(key="location", value=location)
+    path.write_bytes(model.SerializeToString())
+
+
+def in_a_branch(model):
+    inner = onnx.helper.make_graph([], "inner", [], [], [onnx.numpy_helper.from_array(np.ones(4, np.float32), "deep")])
+    model.graph.node.append(onnx.helper.make_node("If", ["c"], ["d"], then_branch=inner, else_branch=inner))
+    return model.graph.node[-1].attribute[0].g.initializer[0]
+
+
+def in_a_sparse_one(model):
+    model.graph.sparse_initializer.add().values.CopyFrom(onnx.numpy_helper.from_array(np.ones(4, np.float32), "s"))
+    return model.graph.sparse_initializer[0].values
+
+
+def in_a_function(model):
+    value = onnx.numpy_helper.from_array(np.ones(4, np.float32), "f")
+    node = onnx.helper.make_node("Constant", [], ["f"], value=value)
+    model.functions.append(
+        onnx.helper.make_function("mine", "f", [], ["f"], [node], [onnx.helper.make_opsetid("", 17)])
+    )
+    return model.functions[0].node[0].attribute[0].t
+
+
+@pytest.mark.parametrize(
+    "tensor", [lambda model: model.graph.initializer[0], in_a_branch, in_a_sparse_one, in_a_function]
+)
+@pytest.mark.parametrize("location", OUTSIDE)
+def test_weights_that_are_not_beside_the_model_are_not_read(tmp_path, tensor, location):
+    (tmp_path / "secret.bin").write_bytes(b"x" * 16)
+    (tmp_path / "in" / "folder").mkdir(parents=True)
+    path = write(tmp_path / "in" / "m.onnx", after=FLAT)
+    keep_outside(path, tensor, location)
+    with pytest.raises(BackboneError, match="which is no file in its own folder"):
+        open_backbone(path, mean=1, scale=1)
+
+
+@pytest.mark.parametrize("name", ["../backbone.safetensors", "/etc/passwd", "..", "a/b", "a\\b", ""])
+def test_a_run_cannot_name_a_file_that_is_not_in_its_folder(tmp_path, name):
+    values = {"name": "efficientnet-lite0", "fingerprint": "", "image_size": None, "precision": "float32"}
+    values |= {"networks": [{"name": "efficientnet-lite0"}], "file": name}
+    with pytest.raises(BackboneError, match="A backbone must say its name"):
+        backbone_from(values, tmp_path)

@@ -127,3 +127,34 @@ def test_other_files_are_refused(tmp_path):
             read(tmp_path, data)
     with pytest.raises(BackboneError, match="No such file"):
         read_pth(tmp_path / "none.pth")
+
+
+@BOTH
+def test_a_small_file_cannot_ask_for_much_memory(tmp_path, zipped):
+    storage = {"0": np.ones(1000, np.float32)}
+    view = torchlike.tensor("0", "FloatStorage", 1000, 0, (1000,), (1,), zipped)
+    assert len(read(tmp_path, torchlike.pth(torchlike.dictionary({"a": view, "b": view}), storage, zipped))) == 2
+    # The tensors of one storage, over and over.
+    big = {"0": np.ones(100_000, np.float32)}
+    view = torchlike.tensor("0", "FloatStorage", 100_000, 0, (100_000,), (1,), zipped)
+    many = torchlike.dictionary({f"{number:03}": view for number in range(200)})
+    with pytest.raises(BackboneError, match="more than 8 times as large as the file"):
+        read(tmp_path, torchlike.pth(many, big, zipped))
+    # A shape of many axes, whose product takes long.
+    axes = (1,) * 65
+    view = torchlike.tensor("0", "FloatStorage", 1000, 0, axes, axes, zipped)
+    with pytest.raises(BackboneError, match="a tensor of shape"):
+        read(tmp_path, torchlike.pth(torchlike.dictionary({"a": view}), storage, zipped))
+    # LONG_BINPUT: Python would make room for 2**31 objects, 16 GB.
+    with pytest.raises(BackboneError, match=r"keeps its object number 1 at the place 1073741824"):
+        read(tmp_path, torchlike.pth(b"]r\x00\x00\x00\x40", storage, zipped))
+
+
+def test_members_that_lie_over_one_another_are_refused(tmp_path):
+    """A zip archive whose members are one and the same bytes: a small file with many large storages."""
+    entries = {
+        str(key): torchlike.tensor(str(key), "FloatStorage", 50_000, 0, (50_000,), (1,), True) for key in range(20)
+    }
+    values = {str(key): np.ones(50_000 if key == 0 else 1, np.float32) for key in range(20)}
+    with pytest.raises(BackboneError, match="its storages are larger than the file"):
+        read(tmp_path, torchlike.pth(torchlike.dictionary(entries), values, True))

@@ -13,7 +13,13 @@ import photoflux
 from hostile import NOT_JSON, ODD, changed, places
 from photoflux.errors import PhotoFluxError
 from photoflux.model.weights import read_weights_of, write_arrays
-from photoflux.runs.run import load_run
+from photoflux.reporting.i18n import ENGLISH, translator
+from photoflux.reporting.notebook import run_html
+from photoflux.reporting.run_page import page_of
+from photoflux.runs.checkpoints import begun_fit
+from photoflux.runs.run import LOGITS, load_run
+from photoflux.runs.seen import NAME as SEEN
+from photoflux.runs.seen import read_seen
 from piles import make_run
 
 METRICS = {
@@ -22,6 +28,7 @@ METRICS = {
     "folders": {"dark": {"images": 5, "accuracy": 0.8}}, "notes": ["a note"], "rejected": 0,
 }  # fmt: skip
 ROW = "1,0.5,0.7,0.0,0.7,0.5,0.6,0.0,0.6,0.75\n"
+NO_ROWS = ["", "1\n", "x" + ROW, ROW.replace("0.7", "<b>"), "1,2,3\n" * 5, ROW[:-1] + ",9,9\n", "\x00\n", "1" * 200_000]
 
 
 @pytest.fixture
@@ -87,9 +94,7 @@ def test_run_json_that_is_no_run(folder: Path, text: str):
     assert use(folder)
 
 
-@pytest.mark.parametrize(
-    "row", ["", "1\n", "x" + ROW, ROW.replace("0.7", "<b>"), "1,2,3\n" * 5, ROW[:-1] + ",9,9\n", "\x00\n"]
-)
+@pytest.mark.parametrize("row", NO_ROWS)
 def test_history_that_is_none(folder: Path, row: str):
     history = folder / "history.csv"
     history.write_text(history.read_text().splitlines()[0] + "\n" + row)
@@ -142,3 +147,63 @@ def test_weights_with_any_byte_of_the_header_changed(folder: Path):
             refused += 1
         data[at] = before
     assert refused > length // 2
+
+
+def test_a_threshold_of_an_earlier_photoflux_is_shown(folder: Path):
+    """It said less; and Julia's runs may be given one by hand."""
+    page = page_of(load_run(folder), ENGLISH)
+    assert "An image with a score of 0.6 or more is predicted as “light”" in page
+    assert "with confidence 0.95, a recall of 0.99 or more" in page
+
+
+def test_names_and_notes_cannot_become_tags(folder: Path):
+    markup = "<img src=x onerror=alert(1)>[/b]"
+    values = json.loads((folder / "run.json").read_text())
+    values["notes"] = values["data"]["notes"] = values["metrics"]["test"]["notes"] = [markup]
+    values["data"] |= {"name": markup, "classes": [f"not {markup}", markup], "positive": markup, "path": f"/{markup}"}
+    values["data"]["made_from"]["path"] = values["initial"]["path"] = markup
+    values["metrics"]["test"]["folders"] = {markup: {"images": 5, "accuracy": 0.8}}
+    values["versions"] = {markup: markup}
+    values["created"] = values["initial"]["fingerprint"] = values["data"]["fingerprint"] = markup
+    (folder / "run.json").write_text(json.dumps(values))
+    run = load_run(folder)
+    for page in (page_of(run, ENGLISH), page_of(run, translator("fr")), run_html(run)):
+        assert "<img" not in page
+        assert "&lt;img src=x onerror=alert(1)&gt;[/b]" in page
+    assert f"note        {markup}" in str(run)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((4, 2), np.float32), np.zeros(4, np.float32), np.zeros((4, 1), np.int32)])
+def test_logits_that_are_none(folder: Path, wrong: np.ndarray):
+    run = load_run(folder)
+    write_arrays(folder / LOGITS, {"test": np.zeros((4, 1), np.float32)})
+    assert run.logits("test").shape == (4, 1)
+    write_arrays(folder / LOGITS, {"test": wrong})
+    with pytest.raises(photoflux.RunError, match="has no logits of its test part"):
+        run.logits("test")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"train": np.zeros(3)}, {"train": np.zeros((2, 2), np.uint64)}, {"left_out.test": np.zeros(2)}]
+)
+def test_a_list_of_seen_images_that_is_none(folder: Path, changes: dict):
+    good = {
+        "train": np.zeros(3, np.uint64),
+        "validation": np.zeros(1, np.uint64),
+        "left_out.test": np.zeros(2, np.int64),
+    }
+    write_arrays(folder / SEEN, good, {"format": "photoflux-seen-1"})
+    assert read_seen(folder) is not None
+    write_arrays(folder / SEEN, good | changes, {"format": "photoflux-seen-1"})
+    with pytest.raises(photoflux.RunError, match="cannot be read"):
+        read_seen(folder)
+
+
+def test_a_fit_that_is_none(folder: Path):
+    place = folder / "checkpoints" / "fit.json"
+    place.parent.mkdir()
+    place.write_text('{"variant": "l2", "dataset": "d", "engine": "flux"}')
+    assert begun_fit(folder) == {"variant": "l2", "dataset": "d", "engine": "flux"}
+    for text in NOT_JSON:
+        place.write_text(text)
+        assert begun_fit(folder) is None

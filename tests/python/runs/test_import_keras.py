@@ -277,6 +277,32 @@ def test_the_outputs_are_compared_too(keras, theirs, tmp_path):
         keras.import_model(recipe, theirs / "twice.keras", tmp_path / "w")
 
 
+def test_what_a_layer_says_of_how_it_was_compiled_is_looked_at_too(keras, theirs, tmp_path):
+    """Keras is not asked to compile the model, but a layer within it would be."""
+    strange = {"module": "os", "class_name": "system", "config": "true", "registered_name": None}
+    for name, change in {
+        "whole": lambda config: config.update(compile_config={"loss": strange}),
+        "inner": lambda config: config["config"]["layers"][-1].update(compile_config={"loss": strange}),
+        "build": lambda config: config["config"]["layers"][-1].update(build_config={"x": strange}),
+    }.items():
+        path = tmp_path / f"{name}.keras"
+        with zipfile.ZipFile(path, "w") as made, zipfile.ZipFile(theirs / "grey.keras") as original:
+            for member in original.namelist():
+                data = original.read(member)
+                if member == "config.json":
+                    config = json.loads(data)
+                    change(config)
+                    data = json.dumps(config)
+                made.writestr(member, data)
+        if name == "whole":
+            keras.import_model(variant("dense_l2"), path, tmp_path / "w")
+            continue
+        with pytest.raises(
+            RunError, match=r"its system .* is code of its author's.*Nothing from the file was executed"
+        ):
+            keras.import_model(variant("dense_l2"), path, tmp_path / "w")
+
+
 def test_files_that_are_no_models(keras, theirs, tmp_path):
     text, torn, hollow, weights = (
         tmp_path / name for name in ("t.keras", "torn.keras", "hollow.keras", "t.weights.h5")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -37,6 +38,22 @@ _ADMITTED = {
 }
 
 
+def _check_places(file: BinaryIO) -> None:
+    """Refuse a pickle that keeps an object at a place far beyond those before it; the file stays where it was.
+
+    Python makes room for all places up to it: a pickle of ten bytes can ask for more memory than there is.
+    """
+    start, kept = file.tell(), 0
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            if argument is None or argument > 2 * kept + 1024:
+                raise pickle.UnpicklingError(f"it keeps its object number {kept + 1} at the place {argument}")
+            kept += 1
+        elif opcode.name == "MEMOIZE":
+            kept += 1
+    file.seek(start)
+
+
 class AdmittingUnpickler(pickle.Unpickler):
     """Admits plain containers, numbers, text and the few names given; every other name in the pickle is refused.
 
@@ -48,11 +65,17 @@ class AdmittingUnpickler(pickle.Unpickler):
         What stands for a name, by module and name. A pickle calls it with what it likes and sets its state.
     encoding : str
         Of the text of Python 2, as in `pickle.Unpickler`.
+
+    Raises
+    ------
+    pickle.UnpicklingError, ValueError, OverflowError
+        If it is damaged, or would have Python make room for more than it holds.
     """
 
     def __init__(
         self, file: BinaryIO, admitted: Mapping[tuple[str, str], Any] = _ADMITTED, encoding: str = "ASCII"
     ) -> None:
+        _check_places(file)
         super().__init__(file, encoding=encoding)
         self._admitted = admitted
 

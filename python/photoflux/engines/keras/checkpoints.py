@@ -145,7 +145,7 @@ class Keeper:
         for path in files:
             try:
                 state, arrays, fit = _read(path)
-            except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+            except (ValueError, KeyError, TypeError, OSError, RecursionError, safetensors.SafetensorError) as error:
                 damaged.append(f"{path.name} is damaged ({error})")
                 continue
             _check_same(path, fit, self._fit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from photoflux.engines.keras.epochs import Epochs
 from photoflux.engines.keras.models import build_model, get_weights, measured
 from photoflux.engines.keras.state import FitState, Means, early_stopping
 from photoflux.engines.keras.steps import Steps
-from photoflux.errors import DataError, DivergedError
+from photoflux.errors import DataError, DivergedError, EngineError
 from photoflux.model.history import BatchProgress
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
@@ -114,7 +115,13 @@ class KerasFit:
         found = self.keeper.found()
         if found is None:
             return
-        self.state.restore(found.state, found.arrays)
+        try:
+            self.state.restore(found.state, found.arrays)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
+            raise EngineError(
+                f"The checkpoint {found.path} is not as a fit writes it ({str(error)[:200]}). Remove its folder to "
+                "begin again."
+            ) from error
         for note in self.state.notes:
             self.on_note(note)
         if found.damaged:

@@ -89,7 +89,7 @@ def _refuse_strangers(path: Path) -> None:
                     f"{path} is not a model of a variant: its config.json is larger than {MAX_CONFIG} bytes."
                 )
             config = json.loads(archive.read("config.json"))
-        parts = list(_parts(config))
+        parts = list(_parts(config, ("compile_config",)))
     except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(
             f"{path} cannot be read as a Keras model: {_first_line(error)} A .keras file is what "
@@ -113,13 +113,16 @@ def _refuse_strangers(path: Path) -> None:
         )
 
 
-def _parts(config: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object of a model's description that has a class, but for how the model was compiled."""
+def _parts(config: Any, left_out: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
+    """Yield every object of a model's description that has a class, but for what is left out of the whole.
+
+    That is how the model was compiled, which Keras is not asked for. Within a layer it would read it.
+    """
     if isinstance(config, dict):
         if "class_name" in config:
             yield config
         for key, value in config.items():
-            if key != "compile_config":
+            if key not in left_out:
                 yield from _parts(value)
     elif isinstance(config, list):
         for value in config:
