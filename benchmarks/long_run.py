@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 from dataclasses import dataclass
 from itertools import takewhile
@@ -72,6 +73,8 @@ def fit(engine: Engine, data: photoflux.PreparedDataset, epochs: int, folder: Pa
     variant, seen = photoflux.variant(VARIANT), []
 
     def on_epoch(row: EpochRow) -> None:
+        if len(seen) % FIRST == FIRST - 1:
+            print(f"epoch {row.epoch}: {memory() / 1e6:.0f} MB, {open_files()} open files", file=sys.stderr)
         seen.append(Seen(row.seconds, processor(), memory(), open_files()))
 
     def on_batch(progress: BatchProgress) -> bool:
