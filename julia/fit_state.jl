@@ -56,6 +56,8 @@ function FitState(model, learning_rate, patience)
     return FitState(1, Sums(), time(), UInt64[], learning_rate, 0, nothing, NamedTuple[], copy_weights!(nothing, model), stopping, String[])
 end
 
+begin_epoch!(state::FitState, epoch) = (state.epoch = epoch; state.sums = Sums(); state.began = time(); state)
+
 # The arrays that Adam has a leaf for, in the order of Flux's trainables, by where they are in the model.
 function adam_leaves(@nospecialize(tree), path::String="", found::Vector{Pair{String,Any}}=Pair{String,Any}[])
     if tree isa Optimisers.Leaf

@@ -1,105 +1,4 @@
-"""
-    Run
-
-What [`train`](@ref) returns.
-
-# Fields
-- `variant::Variant`
-- `model::Chain`: with the kept weights.
-- `history::Vector{NamedTuple}`: a row per finished epoch: `epoch`, `seconds`, and `train_…` and `validation_…` `loss`,
-  `penalty`, `total`, `accuracy`.
-- `kept_epoch::Int`: the epoch whose weights the model has; 0 if none was finished.
-- `ended::Symbol`: `:epochs`, `:early_stopping` or `:interrupted`; of a run that Python wrote, also `:diverged`, or
-  `:adopted`: imported from Keras.
-- `input::NTuple{3,Int}`: width, height and channels of its images; of a fit to features without their images 1, 1 and how many.
-- `classes::Vector{String}`
-- `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`, `on_nonfinite`; and if it was not trained on the CPU
-  `device` and `tf32`.
-- `data::NamedTuple`: `name` and `fingerprint` of the prepared dataset, and what else is known of it: `path`, `seed` of its
-  split, `images`, `positive`, `groups`, `made_from`.
-- `initial::Union{Nothing,NamedTuple}`: where the first weights came from, the `path` of a run or file (`nothing`: a run
-  in memory) and the `fingerprint` of its weights ([`fingerprint`](@ref)); `nothing`: drawn from the seed.
-- `seen`: which images the weights have seen; [`evaluate`](@ref) does not score them as new ones.
-- `backbone::Union{Nothing,PhotoFlux.RunBackbone}`: what makes features of its images, on which the model is; `nothing`: the model
-  takes them as they are.
-- `notes::Vector{String}`: what a user should know of the fit, such as a learning rate that was halved.
-"""
-struct Run
-    variant::Variant
-    model::Chain
-    history::Vector{NamedTuple}
-    kept_epoch::Int
-    ended::Symbol
-    input::NTuple{3,Int}
-    classes::Vector{String}
-    settings::NamedTuple
-    data::NamedTuple
-    initial::Union{Nothing,NamedTuple}
-    seen::Seen
-    backbone::Union{Nothing,RunBackbone}
-    notes::Vector{String}
-end
-
-layers(run::Run) = layers(run.variant, head_input(run.input, run.backbone), length(run.classes))
-
-function Base.show(io::IO, ::MIME"text/plain", run::Run)
-    print(io, "Run of \"", run.variant.name, "\" on ", run.data.name, ": ", length(run.history), " epochs")
-    run.ended in (:epochs, :adopted) || print(io, " (ended by ", replace(string(run.ended), '_' => ' '), ")")
-    run.initial === nothing || print(io, ", from ", something(run.initial.path, "a run in memory"))
-    run.backbone === nothing || print(io, "\n  on ", run.backbone.entry["features"], " features by ", run.backbone.entry["name"])
-    if run.kept_epoch > 0
-        row = run.history[run.kept_epoch]
-        print(io, "\n  epoch ", run.kept_epoch, " kept: validation total ", @sprintf("%.4f", row.validation_total))
-        print(io, ", accuracy ", @sprintf("%.4f", row.validation_accuracy))
-    end
-end
-
-"""
-    DivergedError(epoch, batch, loss, kept_epoch, run, learning_rate, source, images, largest)
-
-The loss became NaN or infinite. `run` has the last good weights, those of the end of epoch `kept_epoch` (0: the initial).
-
-# Fields
-- `epoch::Int`, `batch::Int`, `loss::Float32`: where, and what it became.
-- `kept_epoch::Int`, `run::Run`
-- `learning_rate::Float64`: of that moment.
-- `source::Int`: the batch it came from: this one, or the one before, if the gradient of that one was not finite.
-- `images::Vector{Int}`: the images of the batch `source`, by their numbers in the dataset.
-- `largest::Vector{Pair{String,Float32}}`: names and values of the largest weights at that moment, of three arrays at most.
-"""
-struct DivergedError <: Exception
-    epoch::Int
-    batch::Int
-    loss::Float32
-    kept_epoch::Int
-    run::Run
-    learning_rate::Float64
-    source::Int
-    images::Vector{Int}
-    largest::Vector{Pair{String,Float32}}
-end
-
-Base.showerror(io::IO, err::DivergedError) = print(io, diverged_text(err, ["image $i" for i in first(err.images, IMAGES_SHOWN)]))
-
-# How many images of a batch, and how many arrays of weights, an error names.
-const IMAGES_SHOWN, WEIGHTS_SHOWN = 3, 3
-
-# What is said of it, with the images of the batch by these names.
-function diverged_text(err::DivergedError, names)
-    of_before = err.source < err.batch ? ": the gradient of batch $(err.source) was not finite" : ""
-    kept = err.kept_epoch == 0 ? "the start" : "the end of epoch $(err.kept_epoch)"
-    more = length(err.images) > length(names) ? ", … ($(length(err.images)) in all)" : ""
-    return string("The loss became ", err.loss, " in epoch ", err.epoch, ", batch ", err.batch, of_before, ". In batch ", err.source, ": ",
-        join(names, ", "), more, ". The largest weights: ", join(("$name $value" for (name, value) in err.largest), ", "),
-        ". Try a smaller `learning_rate` (it was ", err.learning_rate, "). The weights of ", kept, " were kept.")
-end
-
-# Of each array the weight that is largest or not finite, the largest first.
-function largest_weights(@nospecialize(model), @nospecialize(optimiser))
-    size_of(w) = isfinite(w) ? abs(w) : Inf32
-    found = [name => argmax(size_of, Array{Float32}(w)) for ((name, _), w) in zip(adam_leaves(optimiser), Flux.trainables(model))]
-    return first(sort!(found; by=size_of ∘ last, rev=true), WEIGHTS_SHOWN)::Vector{Pair{String,Float32}}
-end
+# The training loop: epochs, batches, early stopping and checkpoints, and one step of Adam.
 
 """
     train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance, initial, on_nonfinite = "stop", checkpoints, resume = false, device, …)
@@ -255,8 +154,6 @@ function fit_on(device, model, arguments, initial, rest...; keywords...)
     return run
 end
 
-const MOST_HALVINGS = 3
-
 # `seen`, `input` and `backbone` are those of the run, `rows` the numbers of the data's images in the dataset. With `unfreeze` above 0, blocks
 # that are fine-tuned, the weights of the start are the best until an epoch has better ones.
 function fit!(model, list, loss, v, data, settings, initial, checkpoints, on_batch, on_epoch, on_note;
@@ -330,33 +227,6 @@ function end_epoch!(state::FitState, model, training, validation, epochs)
         state.ended = :epochs
     end
     begin_epoch!(state, epoch + 1)
-    return nothing
-end
-
-begin_epoch!(state::FitState, epoch) = (state.epoch = epoch; state.sums = Sums(); state.began = time(); state)
-
-# The batch whose loss or gradient was not finite: where weights are not finite, a step has made them so, which was not made for this batch.
-function source_of_failure(model, batch)
-    broken = any(w -> !all(isfinite, w), Flux.trainables(model))
-    return broken && batch > 1 ? batch - 1 : batch
-end
-
-# The numbers of the images of a batch in the dataset.
-function batch_images(data, rows, (; seed, balance, batch_size), epoch, batch)
-    items = epoch_items(data, seed, epoch, balance)
-    chosen = items[((batch - 1) * batch_size + 1):min(batch * batch_size, end)]
-    return unique(rows[item.index] for item in chosen)
-end
-
-# Begins the epoch again, at the weights that were restored, with half the learning rate.
-function halve!(state::FitState, @nospecialize(optimiser), err, on_note)
-    before = state.learning_rate
-    state.learning_rate, state.halvings = before / 2, state.halvings + 1
-    restart_adam!(optimiser, state.learning_rate)
-    begin_epoch!(state, state.epoch)
-    add_note!(state, on_note, string("The loss became ", err.loss, " in epoch ", err.epoch, ", batch ", err.batch, ": the fit went on from ",
-        err.kept_epoch == 0 ? "the start" : "the end of epoch $(err.kept_epoch)", " with the learning rate ", state.learning_rate, " in place of ",
-        before, " (", state.halvings, " of ", MOST_HALVINGS, " times)."))
     return nothing
 end
 
