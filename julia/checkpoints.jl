@@ -75,10 +75,7 @@ function write_checkpoint!(checkpoints::Checkpoints, state::FitState, fit, @nosp
             "crc32c" => checksum(fit_text, state_text, arrays))
         write_arrays(path, arrays; metadata)
         kept = only ? [path] : Iterators.take(checkpoint_files(checkpoints.folder), KEPT_CHECKPOINTS)
-        for name in readdir(checkpoints.folder; join=true)
-            # Also what a process that was killed has left.
-            (name in kept || !endswith(name, ".safetensors") && !startswith(basename(name), "jl_")) || rm(name; force=true)
-        end
+        foreach(file -> file in kept || rm(file; force=true), checkpoint_files(checkpoints.folder))
         checkpoints.failed = false
     catch err
         err isa Union{SystemError,Base.IOError} || rethrow()

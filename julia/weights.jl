@@ -114,47 +114,6 @@ const DTYPES = Dict(Float32 => "F32", UInt64 => "U64")
 
 shape_in_keras(array) = dispatch_barrier(reverse, size(array))
 
-# Writes atomically: a temporary file is renamed to `path` when it is complete and on the disk.
-function replace_file(write_to, path)
-    temporary, io = mktemp(dirname(abspath(path)); cleanup=false)
-    try
-        write_to(io)
-        sync(io)
-        close(io)
-        chmod(temporary, 0o666 & ~umask())
-        mv(temporary, path; force=true)
-        sync_folder(dirname(abspath(path)))
-    catch
-        close(io)
-        rm(temporary; force=true)
-        rethrow()
-    end
-    return path
-end
-
-# Has the system write a file to the disk; some file systems report only here that the disk is full.
-function sync(io)
-    flush(io)
-    failed = Sys.iswindows() ? ccall(:_commit, Cint, (Cint,), fd(io)) : ccall(:fsync, Cint, (Cint,), fd(io))
-    Base.systemerror("fsync", failed != 0)
-end
-
-# The same for the names in a folder, where the system can.
-function sync_folder(folder)
-    Sys.iswindows() && return nothing
-    file = Base.Filesystem.open(folder, Base.Filesystem.JL_O_RDONLY)
-    ccall(:fsync, Cint, (Cint,), fd(file))
-    close(file)
-    return nothing
-end
-
-function umask()
-    Sys.iswindows() && return 0
-    mask = ccall(:umask, UInt32, (UInt32,), 0)
-    ccall(:umask, UInt32, (UInt32,), mask)
-    return mask
-end
-
 """
     read_weights(path)
 

@@ -102,4 +102,22 @@ mktempdir() do root
         end
         rm(disk)
     end
+
+    @testset "what a process that was killed has left is removed" begin
+        Sys.islinux() && let gone = run(`true`; wait=false)
+            pid = getpid(gone)
+            wait(gone)
+            left(pid, start, machine=PhotoFlux.machine()) = touch(joinpath(root, ".weights.safetensors.$machine-$pid-$start-0.tmp"))
+            dead, another, folder = left(pid, 0), left(getpid(), 1), mkpath(joinpath(root, ".run.$(PhotoFlux.machine())-$pid-0-1.tmp"))
+            alive = [left(getpid(), PhotoFlux.started(getpid())), left(pid, 0, "00000000"), touch(joinpath(root, ".other.tmp"))]
+            PhotoFlux.replace_file(io -> write(io, "new"), path)
+            @test !any(ispath, (dead, another, folder)) && all(isfile, alive)
+            @test read(path, String) == "new" && length(readdir(root)) == 4
+            foreach(rm, alive)
+        end
+        # A long name leaves room for more.
+        long = joinpath(root, "ü"^120)
+        PhotoFlux.replace_file(io -> (write(io, "x"); @test length(readdir(root)) == 2), long)
+        @test read(long, String) == "x"
+    end
 end
