@@ -54,18 +54,26 @@ function foreach_range(f::F, n::Integer, size::Integer=2^16) where {F}
     foreach_job((job, _) -> f((1 + (job - 1) * size):min(job * size, n)), cld(n, size))
 end
 
+# What waits awake for lists of jobs, until the team is done or has no more use for it.
+mutable struct Helper
+    @atomic stays::Bool
+end
+
 # To wake a sleeping thread takes longer than many a layer, so helpers wait awake for the next list of jobs. They are started
-# when a list first has work for them. Whoever has a list of jobs begins at once, and helpers join when they see it.
+# when a list first has work for them, and end when many lists in a row had none. Whoever has a list of jobs begins at once, and
+# helpers join when they see it.
 mutable struct ThreadTeam
-    const size::Int            # threads at most, the caller's own included
-    helpers::Int               # started so far
+    const size::Int                # threads at most, the caller's own included
+    const helpers::Vector{Helper}  # those awake, by their numbers as workers, from 2 on
+    narrow::Int                    # lists in a row that had no work for the last of them
+    widest::Int                    # how many these had work for at most
     work::Any                  # called with a worker's number while a list is open
     @atomic failure::Any       # the first that a helper met in the running list
     @atomic round::Int         # counts the lists
     @atomic open::Bool
     @atomic inside::Int        # helpers that look at the running list
     @atomic done::Bool
-    ThreadTeam(size) = new(size, 0, nothing, nothing, 0, false, 0, false)
+    ThreadTeam(size) = new(size, Helper[], 0, 0, nothing, nothing, 0, false, 0, false)
 end
 
 """
@@ -86,14 +94,15 @@ function with_thread_team(f::F; size::Integer=min(Threads.nthreads(), Sys.CPU_TH
 end
 
 # A helper is counted inside before it looks whether the list is still open, and the list is closed before those inside are
-# counted: so no helper can be at work when `run_jobs!` returns.
-function help(team::ThreadTeam, worker)
+# counted: so no helper can be at work when `run_jobs!` returns. One that is sent away is told so between two lists, before another
+# can be given its number.
+function help(team::ThreadTeam, helper::Helper, worker)
     seen, pauses = 0, 0
-    while !(@atomic team.done)
+    while (@atomic helper.stays) && !(@atomic team.done)
         if (@atomic team.open) && (@atomic team.round) != seen
             pauses = 0
             @atomic team.inside += 1
-            if @atomic team.open
+            if (@atomic team.open) && (@atomic helper.stays)
                 seen = @atomic team.round
                 try
                     invokelatest(team.work, worker)
@@ -109,12 +118,7 @@ function help(team::ThreadTeam, worker)
 end
 
 function run_jobs!(team::ThreadTeam, work, workers)
-    while team.helpers < workers - 1
-        team.helpers += 1
-        let worker = team.helpers + 1
-            Threads.@spawn help(team, worker)
-        end
-    end
+    gather_helpers!(team, workers - 1)
     team.work = work
     @atomic team.failure = nothing
     @atomic team.round += 1
@@ -129,6 +133,28 @@ function run_jobs!(team::ThreadTeam, work, workers)
     end
     failure = @atomic team.failure
     failure === nothing || throw(failure)
+    return nothing
+end
+
+# How many lists in a row helpers wait for without work.
+const NARROW_LISTS = 16
+
+# Starts helpers that a list needs, and ends those that many lists had no work for.
+function gather_helpers!(team, needed)
+    (; helpers) = team
+    if needed < length(helpers)
+        team.narrow, team.widest = team.narrow + 1, max(team.widest, needed)
+        team.narrow < NARROW_LISTS && return nothing
+        foreach(helper -> (@atomic helper.stays = false), @view helpers[(team.widest + 1):end])
+        resize!(helpers, team.widest)
+    end
+    team.narrow = team.widest = 0
+    while length(helpers) < needed
+        let helper = Helper(true), worker = length(helpers) + 2
+            push!(helpers, helper)
+            Threads.@spawn help(team, helper, worker)
+        end
+    end
     return nothing
 end
 

@@ -63,13 +63,45 @@ end
     with_thread_team(; size=4) do
         team = task_local_storage(:photoflux_team)
         foreach_job(Returns(nothing), 1)
-        @test team.helpers == 0
+        @test length(team.helpers) == 0
         foreach_job(Returns(nothing), 3)
-        @test team.helpers == 2
+        @test length(team.helpers) == 2
         foreach_job(Returns(nothing), 64)
-        @test team.helpers == 3
+        @test length(team.helpers) == 3
         # Workspaces are made for this team, of more threads than Julia may have.
         @test Kernels.max_workers(64) == 4 && Kernels.max_workers(2) == 2
+    end
+end
+
+# Counted, on however few threads this Julia has: who is not among the helpers has ended or does at its next look.
+@testset "64 threads do not wait for 16 jobs" begin
+    with_thread_team(; size=64) do
+        team, done = task_local_storage(:photoflux_team), zeros(Int, 64)
+        jobs(n) = foreach_job((job, _) -> (done[job] += 1), n)
+        jobs(16)
+        @test length(team.helpers) == 15
+        jobs(64)
+        first_, last_ = first(team.helpers), last(team.helpers)
+        @test length(team.helpers) == 63
+        # Layers of a step are of different widths: not each of them sends helpers away.
+        foreach(_ -> (foreach(_ -> jobs(16), 1:(Kernels.NARROW_LISTS - 1)); jobs(64)), 1:3)
+        @test length(team.helpers) == 63 && last(team.helpers) === last_
+        foreach(jobs, [12; fill(16, Kernels.NARROW_LISTS - 1)])
+        @test length(team.helpers) == 15 && first(team.helpers) === first_
+        @test (@atomic first_.stays) && !(@atomic last_.stays)
+        # They come back, and no job is done by two.
+        foreach(_ -> (jobs(64); foreach(jobs, fill(2, Kernels.NARROW_LISTS))), 1:20)
+        @test length(team.helpers) == 1
+        lists = 1 + 1 + 3 * Kernels.NARROW_LISTS + Kernels.NARROW_LISTS + 20 * (1 + Kernels.NARROW_LISTS)
+        @test done[1] == lists && done[64] == 1 + 3 + 20
+    end
+    # A step of a batch of 16 images of a dense network, whose widest list has 16 jobs or fewer.
+    v = variant("dense_l2")
+    model = small_model(v)
+    with_thread_team(; size=64) do
+        x, y = fill(1.0f0, 12, 10, 3, 16), zeros(Float32, 1, 16)
+        PhotoFlux.train_step!(model, Optimisers.setup(KerasAdam(), model), PhotoFlux.loss_of(v.loss, 2), [], x, y, ones(Float32, 16))
+        @test length(task_local_storage(:photoflux_team).helpers) < 16
     end
 end
 
