@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -71,11 +70,10 @@ def fit_there(task: Task) -> dict[str, bytes]:
 def _fit(folder: Path, _: int, task: Task) -> dict[str, bytes]:
     data, second = _opened(*task.data), task.holdout
     holdout = None if second is None else Holdout(_opened(*second[:2]), second[2])
-    with tempfile.TemporaryDirectory(dir=folder) as name, Display(False) as display:
+    with atomic.scratch("fit", folder) as place, Display(False) as display:
         engine = _engine(task.engine)
         if task.backbone is not None:
             engine = TransferEngine(engine, backbone_from(task.backbone), display, task.views)
-        place = Path(name)
         (place / _RUNS).mkdir()
         list(fit_all([Fit(task.variant, task.settings, data, engine, holdout)], place, display))
         return {str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*") if file.is_file()}

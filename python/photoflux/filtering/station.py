@@ -25,6 +25,7 @@ from photoflux.runs.progress import Display
 from photoflux.runs.run import Run, load_run
 from photoflux.runs.shift import Observed
 from photoflux.runs.transfer import engine_of
+from photoflux.system import atomic
 from photoflux.system.cluster import THREAD, on_worker, other_versions
 from photoflux.system.version import __version__
 
@@ -156,7 +157,7 @@ class Station:
         # A worker under a nanny is daemonic and may not start processes, and those that decode end with it anyway.
         with contextlib.suppress(AssertionError):
             multiprocessing.current_process().daemon = False
-        self._folder = Path(tempfile.mkdtemp(prefix="photoflux-", dir=folder))
+        self._folder = atomic.new_scratch("station", folder)
         for name, data in order.files.items():
             # Not atomic: into this worker's scratch folder.
             (self._folder / name).write_bytes(data)

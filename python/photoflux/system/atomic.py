@@ -238,24 +238,26 @@ def install(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def scratch(title: str) -> Iterator[Path]:
-    """Give a folder in the system's temporary folder for the time of the block; see `new_scratch`."""
-    folder = new_scratch(title)
+def scratch(title: str, place: Path | None = None) -> Iterator[Path]:
+    """Give a temporary folder for the time of the block; see `new_scratch`."""
+    folder = new_scratch(title, place)
     try:
         yield folder
     finally:
         remove(folder)
 
 
-def new_scratch(title: str) -> Path:
-    """Make a folder in the system's temporary folder, and remove those of processes that are gone.
+def new_scratch(title: str, place: Path | None = None) -> Path:
+    """Make a temporary folder, and remove those of processes that are gone.
 
     Parameters
     ----------
     title : str
         Ends its name, for people who look.
+    place : Path, optional
+        Where; None: in the system's temporary folder.
     """
-    place = Path(tempfile.gettempdir())
+    place = place or Path(tempfile.gettempdir())
     for left, _ in _abandoned(place, _SCRATCH):
         remove(left)
-    return Path(tempfile.mkdtemp(prefix=f"photoflux-{owner()}-", suffix=f"-{title}"))
+    return Path(tempfile.mkdtemp(prefix=f"photoflux-{owner()}-", suffix=f"-{title}", dir=place))
