@@ -95,7 +95,7 @@ def julia(walk: Walk) -> SimpleNamespace:
     from photoflux.model.weights import expected_shapes, metadata_of, write_weights
 
     def engine_fit(
-        variant: str, data: str, target: str, settings: str, start: None, batch: Any, epoch: Any, note: Any
+        variant: str, data: str, target: str, settings: str, start: None, batch: Any, epoch: Any, *rest: Any
     ) -> Any:
         walk.arrive()
         walk.on = False

@@ -2,7 +2,7 @@
 # compile code in each new process.
 
 """
-    engine_fit(spec, folder, weights, settings, initial, on_batch, on_epoch, on_note)
+    engine_fit(spec, folder, weights, settings, initial, on_batch, on_epoch, on_note, stopped)
 
 Fit a variant and write the weights; those of a fit that diverged too.
 
@@ -13,17 +13,18 @@ Fit a variant and write the weights; those of a fit that diverged too.
 - `initial`: as for `train`.
 - `on_batch`, `on_epoch`, `on_note`: called with the values after a batch, of `BATCH_FIELDS`, with those of a row of the history, and with a
   note of the run.
+- `stopped`: as for `train`.
 
 # Returns
 - `Tuple{Int,String}`: the kept epoch, and how the fit ended.
 """
-function engine_fit(spec::String, folder::String, weights::String, settings::String, initial, on_batch, on_epoch, on_note)
-    @nospecialize initial on_batch on_epoch on_note
+function engine_fit(spec::String, folder::String, weights::String, settings::String, initial, on_batch, on_epoch, on_note, stopped)
+    @nospecialize initial on_batch on_epoch on_note stopped
     batch_done, epoch_done = Callback(on_batch), Callback(on_epoch)
     save(run) = write_weights(weights, run.model, layers(run); metadata=weights_metadata(run))
     run = try
         dispatch_barrier(train, variant_from_json(spec), open_dataset(folder); settings_from_json(settings)..., initial,
-            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...), on_note=Callback(on_note))
+            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...), on_note=Callback(on_note), stopped=Callback(stopped))
     catch err
         err isa DivergedError && save(err.run)
         rethrow()
@@ -33,7 +34,7 @@ function engine_fit(spec::String, folder::String, weights::String, settings::Str
 end
 
 """
-    engine_fine_tune(spec, folder, head, source, settings, unfreeze, weights, backbone, on_batch, on_epoch, on_note, on_images)
+    engine_fine_tune(spec, folder, head, source, settings, unfreeze, weights, backbone, on_batch, on_epoch, on_note, on_images, stopped)
 
 Fine-tune a backbone and the head on it, and write both; those of a fit that diverged too.
 
@@ -42,14 +43,14 @@ Fine-tune a backbone and the head on it, and write both; those of a fit that div
 - `head::String`, `source::String`: the weights files of the fitted head and of the backbone.
 - `unfreeze::Int`: how many blocks are trained.
 - `weights::String`, `backbone::String`: the files to write.
-- `on_images`: as for [`fine_tune`](@ref).
+- `on_images`, `stopped`: as for [`fine_tune`](@ref).
 
 # Returns
 - `Tuple{Int,String}`: the kept epoch, and how the fit ended.
 """
 function engine_fine_tune(spec::String, folder::String, head::String, source::String, settings::String, unfreeze::Int,
-    weights::String, backbone::String, on_batch, on_epoch, on_note, on_images)
-    @nospecialize on_batch on_epoch on_note on_images
+    weights::String, backbone::String, on_batch, on_epoch, on_note, on_images, stopped)
+    @nospecialize on_batch on_epoch on_note on_images stopped
     batch_done, epoch_done = Callback(on_batch), Callback(on_epoch)
     data = open_dataset(folder)
     chain = load_backbone(source; image_size=image_shape(data)[1:2])
@@ -60,7 +61,7 @@ function engine_fine_tune(spec::String, folder::String, head::String, source::St
     tuned = try
         dispatch_barrier(fine_tune, variant_from_json(spec), head, chain, data; settings_from_json(settings)..., unfreeze,
             on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...), on_note=Callback(on_note),
-            on_images, scratch=dirname(weights))
+            on_images, stopped=Callback(stopped), scratch=dirname(weights))
     catch err
         err isa DivergedError && save(err.run)
         rethrow()

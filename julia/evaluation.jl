@@ -15,16 +15,17 @@ function logits(model::Chain, images::AbstractArray{<:Real,4}; batch_size::Integ
     return batched_logits(model, images, axes(images, 4), batch_size)
 end
 
-function batched_logits(model::Chain, images, numbers, batch_size)
+# `between` is called after each batch.
+function batched_logits(model::Chain, images, numbers, batch_size, between=Returns(nothing))
     batch_size >= 1 || throw(ArgumentError("`batch_size` must be 1 or more; received: $batch_size."))
     chain = without_dropout(model)
     parts = is_on_device(chain) ? device_logits(chain, images, numbers, batch_size) : with_buffers() do buffers
         # The arrays of a batch point into the buffers.
         GC.@preserve buffers images map(Iterators.partition(numbers, batch_size)) do batch
             # Interrupts are handled between two batches: one must not strike while threads are started.
-            disable_sigint() do
-                on_all_threads(() -> logits_of(chain, input_of(images, batch, buffers), buffers))
-            end
+            z = disable_sigint(() -> on_all_threads(() -> logits_of(chain, input_of(images, batch, buffers), buffers)))
+            between()
+            z
         end
     end
     return isempty(parts) ? zeros(Float32, size(model[:output].weight, 1), 0) : reduce(hcat, parts)::Matrix{Float32}
@@ -98,13 +99,13 @@ function evaluate(model::Chain, data::PreparedDataset, v::Variant; part::Symbol=
     return evaluate_images(model, data, v, part, chosen, batch_size)
 end
 
-function evaluate_images(model, data, v, part, chosen, batch_size)
+function evaluate_images(model, data, v, part, chosen, batch_size, between=Returns(nothing))
     isempty(chosen) && throw(ArgumentError("The part :$part of $(data.name) has no images."))
     K = length(data.classes)
     if size(model[:output].weight, 1) != outputs(K)
         throw(DimensionMismatch("$(data.name) has $K classes; the model has $(size(model[:output].weight, 1)) outputs."))
     end
-    z = batched_logits(model, data.images, chosen, batch_size)
+    z = batched_logits(model, data.images, chosen, batch_size, between)
     labels = data.labels[chosen]
     confusion = zeros(Int, K, K)
     for (truth, decision) in zip(labels, decisions(z))

@@ -37,6 +37,7 @@ which are computed once, at the start; the [`Run`](@ref) has the backbone, and t
   the seconds for which the batch's images were waited for, and the means of this epoch so far `loss`, `accuracy`); the
   fit ends there if it returns `true`.
 - `on_epoch`: called with each row of the history; of a fit that is resumed first with those that there are.
+- `stopped`: asked after every batch of a validation; the fit ends there if it returns `true`.
 
 # Returns
 - [`Run`](@ref)
@@ -77,12 +78,13 @@ function train(
     on_batch=Returns(false),
     on_epoch=Returns(nothing),
     on_note=log_note,
+    stopped=Returns(false),
 )
     settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance, on_nonfinite)
     check_kind(v, data, balance)
     kept, device = Checkpoints(something(checkpoints, ""); resume, minutes=checkpoint_minutes), open_device(device)
     callbacks = Callback(on_batch), Callback(on_epoch), Callback(on_note)
-    return fit(v, data, with_device(settings, device, tf32), initial, kept, callbacks..., device)
+    return fit(v, data, with_device(settings, device, tf32), initial, kept, callbacks..., device, Callback(stopped))
 end
 
 log_note(text) = @warn text
@@ -130,7 +132,7 @@ end
 (callback::Callback)(arguments...) = callback.f(arguments...)
 
 # The types of model and loss are known in `fit!` only, which is therefore compiled for them.
-function fit(v, data, settings, initial, checkpoints, on_batch::Callback, on_epoch::Callback, on_note::Callback, device)
+function fit(v, data, settings, initial, checkpoints, on_batch::Callback, on_epoch::Callback, on_note::Callback, device, stopped)
     K, seen, input, backbone, rows = length(data.classes), Seen(data, seen_before(initial)), image_shape(data), nothing, 1:length(data)
     if takes_features(v) && !holds_features(data)
         backbone = RunBackbone(v.backbone, input)
@@ -140,7 +142,7 @@ function fit(v, data, settings, initial, checkpoints, on_batch::Callback, on_epo
     end
     list = layers(v, image_shape(data), K)
     model = build_model(list; rng=derived_rng(settings.seed, "weights"))
-    arguments, keywords = (list, loss_of(v.loss, K), v, data, settings), (; seen, input, backbone, rows=collect(Int, rows))
+    arguments, keywords = (list, loss_of(v.loss, K), v, data, settings), (; seen, input, backbone, rows=collect(Int, rows), stopped)
     device isa CPUDevice && return dispatch_barrier(fit!, model, arguments..., initial, checkpoints, on_batch, on_epoch, on_note; keywords...)::Run
     return dispatch_barrier(fit_on, device, model, arguments, initial, checkpoints, on_batch, on_epoch, on_note; keywords...)::Run
 end
@@ -155,9 +157,9 @@ function fit_on(device, model, arguments, initial, rest...; keywords...)
 end
 
 # `seen`, `input` and `backbone` are those of the run, `rows` the numbers of the data's images in the dataset. With `unfreeze` above 0, blocks
-# that are fine-tuned, the weights of the start are the best until an epoch has better ones.
+# that are fine-tuned, the weights of the start are the best until an epoch has better ones. `stopped` is asked between two batches of a validation.
 function fit!(model, list, loss, v, data, settings, initial, checkpoints, on_batch, on_epoch, on_note;
-    seen, input=first(list).shape, backbone=nothing, rows=collect(1:length(data)), unfreeze=0)
+    seen, input=first(list).shape, backbone=nothing, rows=collect(1:length(data)), unfreeze=0, stopped=Callback(Returns(false)))
     origin = start_from!(model, list, initial, data)
     penalties = kernel_penalties(list)
     optimiser = Optimisers.setup(KerasAdam(settings.learning_rate), model)
@@ -168,11 +170,14 @@ function fit!(model, list, loss, v, data, settings, initial, checkpoints, on_bat
     finished(kept_epoch, ended) = Run(v, on_host(model), state.history, kept_epoch, ended, input, data.classes, settings,
         (; data.name, data.fingerprint, data.about...), origin, seen, backbone, state.notes)
 
+    interrupt = Callback(() -> stopped() === true && throw(InterruptException()))
+    validate() = evaluate_images(model, data, v, :validation, indices(data, :validation), settings.batch_size, interrupt)
+
     resume!(checkpoints, state, description, model, optimiser, on_note)
     disable_sigint(() -> foreach(on_epoch, state.history))
     try
         if unfreeze > 0 && state.stopping !== nothing && state.stopping.best_weights === nothing
-            start = evaluate(model, data, v; part=:validation, settings.batch_size)
+            start = validate()
             disable_sigint(() -> should_stop!(state.stopping, 0, start.total, model))
         end
         while state.ended === nothing
@@ -182,7 +187,7 @@ function fit!(model, list, loss, v, data, settings, initial, checkpoints, on_bat
                 break
             end
             # The epoch's last step can make the weights non-finite too, which only the validation loss shows.
-            total = isfinite(training.loss) ? evaluate(model, data, v; part=:validation, settings.batch_size) : training
+            total = isfinite(training.loss) ? validate() : training
             lost = isfinite(training.loss) ? total.total : training.loss
             # An interrupt is handled before or after all of it, so that the state is that of one moment, and `on_epoch` gets exactly the rows
             # of the history.

@@ -105,6 +105,11 @@ end
         @test same(run, whole)
         save_run(joinpath(root, "run"), run)
         @test !ispath(checkpoints)
+        # In the validation of the second epoch, whose batches are all done then.
+        asked, batches = 0, cld(length(indices(data_of(v), :validation)), 7)
+        part = quick(v; checkpoints, stopped=() -> (asked += 1) == batches + 1)
+        @test part.ended === :interrupted && length(part.history) == 1
+        @test same(quick(v; checkpoints, resume=true), whole)
     end
 end
 

@@ -29,6 +29,7 @@ from photoflux.runs.run import Run, load_run
 from photoflux.runs.scoring import logits_of
 from photoflux.runs.training import fit_and_save
 from photoflux.system.names import printable
+from photoflux.system.signals import Ended
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def fit_all(fits: Sequence[Fit], folder: Path, display: Display) -> Iterator[tup
     ------
     RunError
         If the folder holds a fit of other settings, or cannot be written.
-    KeyboardInterrupt
-        If Ctrl-C ended a fit; those before it are kept, and the next call goes on with it.
+    KeyboardInterrupt, Ended
+        If Ctrl-C or another signal ended a fit; those before it are kept, and the next call goes on with it.
     """
     there = {fit.name: kept_run(fit, folder / "runs" / fit.name) for fit in fits}
     kept = sum(run is not None for run in there.values())
@@ -91,13 +92,20 @@ def fit_all(fits: Sequence[Fit], folder: Path, display: Display) -> Iterator[tup
         if run is None:
             # What an earlier fit of this name scored is not this one's.
             _scores_file(fit, folder).unlink(missing_ok=True)
-            run = _fitted(fit, folder / "runs" / fit.name, FitDisplay(display, advance))
+            place = folder / "runs" / fit.name
+            ended: KeyboardInterrupt | Ended = KeyboardInterrupt()
+            try:
+                run = _fitted(fit, place, FitDisplay(display, advance))
+            except Ended as error:
+                if not (place / "run.json").is_file():
+                    raise
+                run, ended = load_run(place), error
             if run.ended == "interrupted":
-                if not checkpoint_files(run.path):
-                    shutil.rmtree(run.path)
-                _stop(number, fits, folder, display)
+                if not checkpoint_files(place):
+                    shutil.rmtree(place)
+                _stop(number, fits, folder, display, ended)
             if was_interrupted(run):
-                _stop(number + 1, fits, folder, display)
+                _stop(number + 1, fits, folder, display, ended)
         if unscored_parts(run, fit.data):
             run = _scored(fit, run, FitDisplay(display, advance))
         if there[fit.name] is None:
@@ -106,9 +114,9 @@ def fit_all(fits: Sequence[Fit], folder: Path, display: Display) -> Iterator[tup
         yield fit, run
 
 
-def _stop(kept: int, fits: Sequence[Fit], folder: Path, display: Display) -> NoReturn:
+def _stop(kept: int, fits: Sequence[Fit], folder: Path, display: Display, ended: BaseException) -> NoReturn:
     display.say(f"{kept} of {len(fits)} fits are kept in {printable(folder)}; the same command goes on from there.")
-    raise KeyboardInterrupt
+    raise ended
 
 
 def _scored(fit: Fit, run: Run, display: Display) -> Run:

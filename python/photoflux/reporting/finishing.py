@@ -29,6 +29,7 @@ from photoflux.system.names import printable, reason
 from photoflux.thresholds.calibration import Calibration
 
 INTERRUPTED = "It was interrupted after the last epoch: what is missing was not made."
+ENDED = "It was ended before it was scored: what is missing was not made."
 CURVES, CONFUSION = "curves.png", "confusion.png"
 FAILED = " could not be made: "
 
@@ -38,7 +39,7 @@ class _Finisher:
 
     def __init__(self, run: Run, display: Display) -> None:
         self.run = run
-        self.notes = [note for note in run.notes if note != INTERRUPTED]
+        self.notes = [note for note in run.notes if note not in (INTERRUPTED, ENDED)]
         self.changed = self.notes != run.notes
         self.interrupted = False
         self.ended: SystemExit | None = None
@@ -49,7 +50,7 @@ class _Finisher:
         """Make nothing more, and note why."""
         self.interrupted = True
         self.ended = error if isinstance(error, SystemExit) else None
-        self.note(INTERRUPTED)
+        self.note(ENDED if self.run.ended == "interrupted" else INTERRUPTED)
 
     def make(self, what: str, do: Callable[[], Any]) -> bool:
         """Make something and return whether that worked; nothing more is made after an interruption."""
@@ -163,7 +164,7 @@ def complete(run: Run, engine: Callable[[], Engine], display: Display) -> Run:
 
 def was_interrupted(run: Run) -> bool:
     """Say whether a Ctrl-C kept scores, figures or the report of a run from being made."""
-    return INTERRUPTED in run.notes
+    return INTERRUPTED in run.notes or ENDED in run.notes
 
 
 def unscored_parts(run: Run, prepared: PreparedDataset) -> list[str]:
@@ -221,7 +222,7 @@ def _keep_reference(finisher: _Finisher) -> None:
 
 def _lacks_reference(run: Run) -> bool:
     """Say whether what the run was trained on should have been kept and was not; an earlier PhotoFlux kept none."""
-    failed = any(note == INTERRUPTED or note.startswith(REFERENCE + FAILED) for note in run.notes)
+    failed = was_interrupted(run) or any(note.startswith(REFERENCE + FAILED) for note in run.notes)
     return failed and not (run.path / REFERENCE).is_file()
 
 

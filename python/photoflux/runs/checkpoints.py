@@ -18,7 +18,7 @@ from photoflux.model.variants import Variant
 from photoflux.runs.folder import CHECKPOINTS
 from photoflux.runs.progress import Display
 from photoflux.runs.run import load_run
-from photoflux.runs.transfer import input_shape
+from photoflux.runs.transfer import TUNING, input_shape
 from photoflux.system import atomic
 from photoflux.system.json_file import read_object
 from photoflux.system.names import as_json, printable
@@ -36,21 +36,21 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return [path for _, path in sorted(_places(folder), reverse=True)]
 
 
-def _places(folder: Path) -> Iterator[tuple[tuple[int, int], Path]]:
-    try:
-        paths = list((folder / CHECKPOINTS).iterdir())
-    except OSError:
-        return
-    for path in paths:
-        match = _NAME.fullmatch(path.name)
-        if match is not None:
-            yield (int(match[1]), int(match[2])), path
+def _places(folder: Path) -> Iterator[tuple[tuple[bool, int, int], Path]]:
+    """Yield of each checkpoint whether it is of fine-tuning, which follows the head's fit; epoch, batch, file."""
+    for tuning, place in ((False, folder / CHECKPOINTS), (True, folder / CHECKPOINTS / TUNING)):
+        with suppress(OSError):
+            for path in list(place.iterdir()):
+                match = _NAME.fullmatch(path.name)
+                if match is not None:
+                    yield (tuning, int(match[1]), int(match[2])), path
 
 
 def where_it_is(folder: Path) -> str:
     """Return how far the unfinished run in a folder has come, in words."""
-    (epoch, batch), _ = max(_places(folder))
-    return f"epoch {epoch}, after batch {batch}" if batch else f"the beginning of epoch {epoch}"
+    (tuning, epoch, batch), _ = max(_places(folder))
+    where = f"epoch {epoch}, after batch {batch}" if batch else f"the beginning of epoch {epoch}"
+    return f"{where} of fine-tuning" if tuning else where
 
 
 def check_state(folder: Path, resume: bool) -> None:

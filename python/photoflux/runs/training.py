@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from photoflux.runs.run import Run, load_run
 from photoflux.runs.seen import fitted, notes_of, seen_with, write_seen
 from photoflux.runs.transfer import backbone_entry, backbone_of, input_shape
 from photoflux.system.names import reason, user_path
-from photoflux.system.signals import held
+from photoflux.system.signals import ENDING, Asked, asking
 
 
 def initial_weights(source: str | Path | Run) -> Path:
@@ -65,7 +64,7 @@ class Trained:
     run : Run
         The run, not scored yet.
     interruption : KeyboardInterrupt, SystemExit or None
-        A Ctrl-C or the like that came while the run was being saved.
+        A Ctrl-C that came while the run was being saved, or the end of the process that a signal asked for.
     failure : DivergedError or None
         What ended the fit; the run has the last good weights.
     """
@@ -90,7 +89,8 @@ def fit_and_save(
     """Fit, from the weights in the file `initial` if given, and write the run atomically.
 
     Checkpoints are in the run's folder until the fit has ended, and after an interruption; with `resume` it goes on
-    from them. Without room for them there are none, and a note says so.
+    from them. Without room for them there are none, and a note says so. Ctrl-C, SIGTERM and SIGHUP end the fit at the
+    next batch, and the run so far is kept.
 
     Raises
     ------
@@ -105,23 +105,24 @@ def fit_and_save(
     for note in notes:
         display.say(f"Note: {note}")
 
-    epochs = settings.epochs
+    latest: BatchProgress | None = None
 
     def on_batch(progress: BatchProgress) -> bool:
-        nonlocal epochs
-        epochs = progress.epochs  # more of them where a backbone is fine-tuned after the head's fit
+        nonlocal latest
+        latest = progress
         display.batch(progress)
-        return False
+        return bool(asked)
 
     def on_epoch(row: EpochRow) -> None:
         rows.append(row)
-        display.epoch(row, epochs)
+        # There are more of them where a backbone is fine-tuned after the head's fit.
+        display.epoch(row, settings.epochs if latest is None else latest.epochs)
 
     def on_note(note: str) -> None:
         notes.append(note)
         display.say(f"Note: {note}")
 
-    with ExitStack() as saved:
+    with asking() as asked:
         with writing(folder, rescue=True) as temporary, begun(folder, engine.name, variant, prepared) as place:
             checkpoints: Checkpoints | None = Checkpoints(place, resume, checkpoint_minutes)
             needed, free = bytes_needed(variant, prepared, backbone_of(engine)), free_bytes(folder)
@@ -153,10 +154,9 @@ def fit_and_save(
             except RunError as error:
                 hint = f" `--resume` goes on from {where_it_is(folder)}." if checkpoint_files(folder) else ""
                 raise RunError(str(error).replace(str(temporary), str(folder)) + hint) from error
-            # Until the weights are in their place.
-            saved.enter_context(held())
             if fit.ended == "interrupted":
                 keep_in(folder, temporary)
+                notes.append(_where_interrupted(latest, fit, variant))
             # Of a fit that was resumed, those of the epochs before too.
             seconds = max(time.perf_counter() - began, sum(row.seconds for row in fit.history) if resume else 0.0)
             versions: dict[str, str] = {}
@@ -184,13 +184,34 @@ def fit_and_save(
                 notes=notes,
             )
             write_description(temporary, run)
-        try:
-            saved.close()
-        except (KeyboardInterrupt, SystemExit) as error:
-            interruption = error
         if fit.ended == "interrupted":
-            display.say("Interrupted: the run so far is kept. It can be resumed.")
+            can = " It can be resumed." if checkpoint_files(folder) else ""
+            display.say(f"{_by_what(asked)}: the run so far is kept.{can} Note: {notes[-1]}")
+    try:
+        asked.hand_on()
+    except (KeyboardInterrupt, SystemExit) as error:
+        # A Ctrl-C has ended the fit, and that is all.
+        if fit.ended != "interrupted" or isinstance(error, SystemExit):
+            interruption = error
     return Trained(run, interruption, failure)
+
+
+def _by_what(asked: Asked) -> str:
+    return f"Ended by {asked.name}" if asked.number in ENDING else "Interrupted"
+
+
+def _where_interrupted(latest: BatchProgress | None, fit: Fit, variant: Variant) -> str:
+    """Return the note of a run whose fit was interrupted."""
+    finished = len(fit.history)
+    if latest is None or finished >= latest.epoch:
+        return (
+            f"It was interrupted after epoch {finished}." if finished else "It was interrupted before its first batch."
+        )
+    whose = "that batch" if variant.patience is None or not finished else f"the end of epoch {fit.kept_epoch}"
+    return (
+        f"It was interrupted in epoch {latest.epoch}, after batch {latest.batch} of {latest.batches}: that epoch is "
+        f"unfinished, and the weights are those of {whose}."
+    )
 
 
 def origin_of(source: Path, weights: Mapping[str, np.ndarray]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,10 @@ from photoflux.model.weights import read_weights_of, remaining_features
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
 from photoflux.runs.strength import cross_validated
+from photoflux.system.signals import asked, end_if_asked
 
 TUNED = "backbone.safetensors"  # in a run's folder, the weights of a backbone that was fine-tuned
+TUNING = "fine-tuning"  # in the folder of a fit's checkpoints, those of what follows the head's fit
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,11 @@ class TransferEngine:
 
     def features(self, prepared: PreparedDataset, views: int = 0, seed: int = 0) -> PreparedDataset:
         """Return the features dataset of a prepared dataset, computed if it is not there yet."""
-        on_progress = partial(self._display.step, rated="images")
+
+        def on_progress(done: int, total: int, what: str) -> None:
+            end_if_asked()
+            self._display.step(done, total, what, rated="images")
+
         return features_dataset(prepared, self.backbone, views=views, seed=seed, on_progress=on_progress)
 
     def fit(
@@ -190,7 +195,7 @@ class TransferEngine:
             on_batch=on_batch,
             on_epoch=on_epoch,
             on_note=on_note,
-            checkpoints=checkpoints,
+            checkpoints=_in(checkpoints, "."),
         )
         if not self.unfreeze or fit.ended == "interrupted":
             return fit
@@ -224,7 +229,7 @@ class TransferEngine:
 
         def images_done(done: int, total: int) -> bool:
             self._display.step(done, total, f"Frozen blocks of {self.backbone.name}", rated="images")
-            return False
+            return bool(asked())
 
         self._display.say(
             f"Fine-tuning the last {self.unfreeze} of {len(network.folded.blocks)} blocks of {self.backbone.name} and "
@@ -243,7 +248,7 @@ class TransferEngine:
                 on_epoch=epoch_done,
                 on_images=images_done,
                 on_note=on_note,
-                checkpoints=_of_tuning(checkpoints),
+                checkpoints=_in(checkpoints, TUNING),
             )
         finally:
             if tuned.is_file():
@@ -260,11 +265,11 @@ class TransferEngine:
         )
 
 
-def _of_tuning(checkpoints: Checkpoints | None) -> Checkpoints | None:
-    """Return where fine-tuning keeps its checkpoints: beside those of the head's fit, which has ended."""
+def _in(checkpoints: Checkpoints | None, name: str) -> Checkpoints | None:
+    """Return where a part of a fit keeps its checkpoints: it goes on if it has any, and may have none yet."""
     if checkpoints is None:
         return None
-    folder = checkpoints.folder / "fine-tuning"
+    folder = checkpoints.folder / name
     resume = checkpoints.resume and folder.is_dir() and any(folder.glob("*.safetensors"))
     return dataclasses.replace(checkpoints, folder=folder, resume=resume)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -12,10 +13,11 @@ from typer.testing import CliRunner
 
 import photoflux
 from photoflux.cli import app
-from photoflux.errors import BackboneError, DivergedError, SettingError
+from photoflux.errors import BackboneError, DivergedError, RunError, SettingError
 from photoflux.features import backbone_from, folded_weights
 from photoflux.features.folding import read_folded
 from photoflux.reporting.reproduce import train_command
+from photoflux.runs.progress import Display
 
 onnx = pytest.importorskip("onnx", reason="the extra transfer is not installed")
 ort = pytest.importorskip("onnxruntime", reason="the extra transfer is not installed")
@@ -71,6 +73,36 @@ def test_a_run_carries_the_backbone_that_was_trained_with_it(tiny, flux, prepare
     (moved.path / "backbone.safetensors").unlink()
     with pytest.raises(BackboneError, match="was fine-tuned in this run, is missing or damaged"):
         photoflux.predict(moved, images, progress=False)
+
+
+@pytest.mark.parametrize("minutes", [0, 10])
+def test_fine_tuning_that_was_ended_goes_on_to_the_same_bytes(tiny, flux, prepared, tmp_path, monkeypatch, minutes):
+    """With checkpoints after each batch, and with none but that of the interruption: the head's fit has none then."""
+    whole, out, batches = train(prepared, tmp_path / "whole"), tmp_path / "r", 0
+    head = 3 * -(-len(prepared.indices("train")) // 8)  # batches of the head's fit
+
+    def batch(self, progress):
+        nonlocal batches
+        batches += 1
+        if batches in (head + 3, head + 9):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "batch", batch)
+        part = train(prepared, out, checkpoint_minutes=minutes)
+        assert (part.ended, len(part.history)) == ("interrupted", 3)
+        with pytest.raises(RunError, match="can go on from epoch 1, after batch 3 of fine-tuning"):
+            train(prepared, out)
+        part = train(prepared, out, checkpoint_minutes=minutes, resume=True)
+        assert part.ended == "interrupted"
+    run = train(prepared, out, resume=True)
+    for name in ("weights.safetensors", "backbone.safetensors"):
+        assert (out / name).read_bytes() == (whole.path / name).read_bytes()
+    assert [dataclasses.replace(row, seconds=0) for row in run.history] == [
+        dataclasses.replace(row, seconds=0) for row in whole.history
+    ]
+    assert (run.metrics, run.kept_epoch, run.ended) == (whole.metrics, whole.kept_epoch, whole.ended)
+    assert not (out / "checkpoints").exists()
 
 
 def test_the_last_good_weights_where_fine_tuning_diverges(tiny, flux, prepared, tmp_path):

@@ -81,6 +81,10 @@ print("all")
 """
 
 
+@pytest.mark.fault(
+    "SIGKILL while a dataset, features, a run, weights or a page are written",
+    costs="that one: what was there stays, and what was half written is removed by the next command there",
+)
 def test_every_kind_of_writing(run, tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path), str(run.path)], capture_output=True, text=True, timeout=240

@@ -20,9 +20,11 @@ from photoflux.engines.flux.julia_setup import environment, settle
 from photoflux.engines.flux.problems import problem
 from photoflux.model.variants import julia_package
 from photoflux.system import atomic
+from photoflux.system.signals import kept_from_julia
 from photoflux.system.streams import stdout_to_stderr
 
-# Read by juliacall when it is imported. Julia must see Ctrl-C, on which a threaded Julia crashes otherwise.
+# Read by juliacall when it is imported. A threaded Julia crashes without its handlers: its threads stop by a fault that
+# it catches. Ctrl-C, and what else ends a process, is Python's nevertheless.
 DEFAULTS = {"PYTHON_JULIACALL_HANDLE_SIGNALS": "yes"}
 THREADS = re.compile(r"(auto|[1-9]\d*)(,(auto|\d+))?")
 
@@ -39,7 +41,7 @@ module PhotoFluxBridge
     # A Julia that compiles the package says on stderr why it cannot, and this one only that it has failed.
     open(log -> redirect_stderr(() -> @eval(using PhotoFlux), log), %s, "w")
     using PythonCall
-    # Julia sees Ctrl-C from now on: as an exception, which a fit catches between two batches, not as the end.
+    # Where others have started Julia it sees Ctrl-C: as an exception, which a fit catches between two batches.
     Base.exit_on_sigint(false)
     const FOLDER = pkgdir(PhotoFlux)
     # A Python function as one that gives Julia values.
@@ -133,8 +135,9 @@ def _import_juliacall(say: Callable[[str], None]) -> None:
         return
     with environment(settle(say)):
         try:
-            import juliacall
-        except KeyboardInterrupt:
+            with kept_from_julia():
+                import juliacall
+        except (KeyboardInterrupt, SystemExit):
             raise
         except ModuleNotFoundError as error:
             raise problem("juliacall", f"Python's package {error.name} is not installed") from error

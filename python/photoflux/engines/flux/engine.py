@@ -36,6 +36,7 @@ from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.system.names import printable
+from photoflux.system.signals import asked
 
 
 class FluxEngine:
@@ -85,7 +86,7 @@ class FluxEngine:
     ) -> Fit:
         """Fit a variant; see `photoflux.engines.base.Engine.fit`."""
         check_dataset(variant, prepared, settings.balance)
-        history, batch_done, epoch_done = _callbacks(on_batch, on_epoch)
+        told = _Told(on_batch, on_epoch, on_note)
         julia, kept = self.julia, [] if checkpoints is None else [checkpoints.folder]
         places = plain_paths(prepared.path, weights, *kept, *(() if initial is None else (initial,)))
         with places as (data, target, *start), _translated(julia, weights, prepared):
@@ -96,11 +97,12 @@ class FluxEngine:
                 target,
                 _keywords(settings, checkpoints, folder, self._settings),
                 start[0] if start else None,
-                julia.called(batch_done),
-                julia.called(epoch_done),
-                julia.called(on_note or _nothing),
+                julia.called(told.batch),
+                julia.called(told.epoch),
+                julia.called(told.note),
+                julia.called(told.stopped),
             )
-        return Fit(history, int(kept_epoch), str(ended))  # type: ignore[arg-type]
+        return told.fit(int(kept_epoch), str(ended))
 
     def fine_tune(
         self,
@@ -156,11 +158,7 @@ class FluxEngine:
         """
         if self._device is not None:
             raise SettingError("`unfreeze` trains a backbone on the CPU only: leave `device` out, or `unfreeze`.")
-        history, batch_done, epoch_done = _callbacks(on_batch, on_epoch)
-
-        def images_done(done: int, total: int) -> bool:
-            return on_images is not None and bool(on_images(done, total))
-
+        told = _Told(on_batch, on_epoch, on_note, on_images)
         julia, kept = self.julia, [] if checkpoints is None else [checkpoints.folder]
         places = plain_paths(prepared.path, weights, backbone, tuned, *kept)
         with places as (data, head, source, target, *folder), _translated(julia, weights, prepared):
@@ -173,12 +171,13 @@ class FluxEngine:
                 unfreeze,
                 head,
                 target,
-                julia.called(batch_done),
-                julia.called(epoch_done),
-                julia.called(on_note or _nothing),
-                julia.called(images_done),
+                julia.called(told.batch),
+                julia.called(told.epoch),
+                julia.called(told.note),
+                julia.called(told.images),
+                julia.called(told.stopped),
             )
-        return Fit(history, int(kept_epoch), str(ended))  # type: ignore[arg-type]
+        return told.fit(int(kept_epoch), str(ended))
 
     def load(self, variant: Variant, weights: Path, shape: Shape, classes: int) -> FluxModel:
         """Return the model, which stays in Julia; see `photoflux.engines.base.Engine.load`."""
@@ -263,21 +262,55 @@ class FluxEngine:
         return self.julia.pyconvert(self.julia.Array, np.ascontiguousarray(images).T)
 
 
-def _callbacks(
-    on_batch: OnBatch | None, on_epoch: OnEpoch | None
-) -> tuple[list[EpochRow], Callable[..., bool], Callable[..., None]]:
-    """Return the list of a fit's rows, and what Julia calls after a batch and after an epoch."""
-    history: list[EpochRow] = []
+class _Told:
+    """What Julia calls during a fit; an exception of a callback ends it, and is raised when Julia has returned."""
 
-    def batch_done(*values: Any) -> bool:
-        return on_batch is not None and bool(on_batch(BatchProgress(*values)))
+    def __init__(
+        self,
+        on_batch: OnBatch | None,
+        on_epoch: OnEpoch | None,
+        on_note: OnNote | None,
+        on_images: Callable[[int, int], bool] | None = None,
+    ) -> None:
+        self._on_batch, self._on_epoch, self._on_note, self._on_images = on_batch, on_epoch, on_note, on_images
+        self._history: list[EpochRow] = []
+        self._raised: BaseException | None = None
 
-    def epoch_done(*values: Any) -> None:
-        history.append(EpochRow(*values))
-        if on_epoch is not None:
-            on_epoch(history[-1])
+    def batch(self, *values: Any) -> bool:
+        """Return whether the fit is to end."""
+        return self._told(self._on_batch, lambda: (BatchProgress(*values),))
 
-    return history, batch_done, epoch_done
+    def epoch(self, *values: Any) -> None:
+        """Keep a row of the history."""
+        self._history.append(EpochRow(*values))
+        self._told(self._on_epoch, lambda: (self._history[-1],))
+
+    def note(self, note: str) -> None:
+        """Take a note of the run."""
+        self._told(self._on_note, lambda: (note,))
+
+    def images(self, done: int, total: int) -> bool:
+        """Return whether fine-tuning is to end before its first batch."""
+        return self._told(self._on_images, lambda: (done, total))
+
+    def stopped(self) -> bool:
+        """Return whether the fit is to end in a validation."""
+        return self._told(asked, tuple)
+
+    def _told(self, whom: Callable[..., Any] | None, what: Callable[[], tuple[Any, ...]]) -> bool:
+        if self._raised is not None:
+            return True
+        try:
+            return whom is not None and bool(whom(*what()))
+        except BaseException as error:
+            self._raised = error
+            return True
+
+    def fit(self, kept_epoch: int, ended: str) -> Fit:
+        """Return the fit, or raise what a callback has raised; a Ctrl-C has ended the fit, and that is all."""
+        if self._raised is not None and not isinstance(self._raised, KeyboardInterrupt):
+            raise self._raised
+        return Fit(self._history, kept_epoch, ended)  # type: ignore[arg-type]
 
 
 class FluxModel:
@@ -362,10 +395,6 @@ def _keywords(
         "checkpoint_minutes": float(checkpoints.minutes if checkpoints is not None else Checkpoints.minutes),
     }
     return json.dumps(asdict(settings) | kept | dict(placed))
-
-
-def _nothing(note: str) -> None:
-    """Take a note for nobody."""
 
 
 @contextmanager

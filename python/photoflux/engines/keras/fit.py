@@ -89,9 +89,9 @@ class KerasFit:
         while state.ended is None:
             try:
                 train = self._train_epoch()
-                if train is None:
+                validation = None if train is None else self._validate()
+                if train is None or validation is None:
                     break
-                validation = self._validate()
             except NotFinite as error:
                 self._lower_rate(error)
                 continue
@@ -152,7 +152,7 @@ class KerasFit:
                 self._keep()
         return means.values()
 
-    def _validate(self) -> tuple[float, float, float, float]:
+    def _validate(self) -> tuple[float, float, float, float] | None:
         means, size = Means(), self.settings.batch_size
         for start in range(0, len(self.validation), size):
             batch = self.validation[start : start + size]
@@ -160,6 +160,8 @@ class KerasFit:
             total = means.add(self.steps.evaluate(images, labels), len(batch))
             if not math.isfinite(total):
                 raise NotFinite(total, f"in the validation of epoch {self.state.epoch}", self.epochs.batches)
+            if self.stopped():
+                return None
         return means.values()
 
     def _write(self, weights: dict[str, np.ndarray]) -> None:

@@ -19,6 +19,7 @@ from typing import IO, Any
 from photoflux import errors
 from photoflux.errors import EngineError, PhotoFluxError
 from photoflux.system import atomic
+from photoflux.system.signals import asked
 
 TAIL_LINES = 12
 # Names the temporary folder of the process's own, which it removes itself where this process can no longer.
@@ -84,7 +85,8 @@ class Worker:
             Gets each event; when it returns True the process is told to stop. An exception from it also stops the
             process, and is raised again after the process's answer.
         ctrl_c_stops : bool
-            Whether the first Ctrl-C asks the process to stop, rather than ending it. A second one ends it.
+            Whether the first Ctrl-C asks the process to stop, rather than ending it. A second one ends it. Within
+            `photoflux.system.signals.asking` any of its signals does.
 
         Raises
         ------
@@ -247,6 +249,11 @@ def _ctrl_c_comes_through() -> Iterator[None]:
 
 @contextmanager
 def _on_ctrl_c(stop: Callable[[], None]) -> Iterator[None]:
+    noted = asked()
+    if noted is not None:
+        with noted.telling(stop):
+            yield
+        return
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
