@@ -152,7 +152,7 @@ def prepare(
 
 
 def train(
-    variant: str | Variant = "baseline",
+    variant: str | Path | Variant = "baseline",
     data: Source = "demo",
     *,
     engine: str = "auto",
@@ -195,8 +195,9 @@ def train(
 
     Parameters
     ----------
-    variant : str or Variant
-        A name of the table, see `variants`.
+    variant : str, Path or Variant
+        A name of the table, a file with one of your own, ``"my.toml"`` or ``"my.toml:name"``, or a `Variant`; see
+        `variant`.
     data : str, Path, PreparedDataset or tuple
         As `source` of `prepare`.
     engine : str
@@ -723,7 +724,7 @@ def threshold(
 
 def import_keras(
     model: str | Path,
-    variant: str | Variant,
+    variant: str | Path | Variant,
     out: str | Path | None = None,
     *,
     data: str | Path | PreparedDataset | None = None,
@@ -792,7 +793,7 @@ def summary(
     Parameters
     ----------
     variant : str, Path, Variant or Run
-        A name of the table, see `variants`, a variant, a run or its folder.
+        As in `train`, or a run or its folder.
     image_size : int, optional
         Height and width of the images, 8 or more. None: the variant's own.
     channels : int, optional
@@ -824,7 +825,7 @@ def summary(
             if value is not None:
                 raise SettingError(f"`{name}` comes from the run {run.path}. Leave it out, or name a variant.")
         return summary_of_run(run)
-    return summary_of_variant(variant if isinstance(variant, Variant) else str(variant), image_size, channels, classes)
+    return summary_of_variant(variant, image_size, channels, classes)
 
 
 def report(source: str | Path | Run | Comparison, path: str | Path | None = None, *, lang: str = "en") -> Path:

@@ -92,7 +92,9 @@ def threshold(
 @command("compare")
 def compare(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A source as in `prepare`, or a prepared dataset.")],
-    variants: Annotated[str, typer.Option(help="Names, a,b,c; all: the seven of the photo CNN.")] = "all",
+    variants: Annotated[
+        str, typer.Option(help="Names or files, a,my.toml,b; all: the seven of the photo CNN.")
+    ] = "all",
     seeds: Annotated[str, typer.Option(help="How many, or which: 1,2,3 or 7, for the seed 7 alone.")] = "5",
     epochs: Annotated[int | None, typer.Option(help="Maximum number of epochs. (default: each variant's)")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Batch size. (default: each variant's)")] = None,
@@ -166,7 +168,7 @@ def report(
 @command("verify")
 def verify(
     variant: Annotated[
-        str, typer.Argument(metavar="VARIANT", help="A name from `photoflux variants`, or all.")
+        str, typer.Argument(metavar="VARIANT", help="As in `photoflux compare`: a name, several, a file, or all.")
     ] = "all",
     data: Annotated[str, typer.Option(help="A prepared dataset, or a source as in `prepare`.")] = "demo",
     steps: Annotated[int, typer.Option(help="Adam steps of the loss curves, 2 or more.")] = 50,

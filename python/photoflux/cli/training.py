@@ -74,7 +74,9 @@ def prepare(
 
 @command("train")
 def train(
-    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="A name from `photoflux variants`.")],
+    variant: Annotated[
+        str, typer.Argument(metavar="VARIANT", help="A name from `photoflux variants`, or your own: my.toml:name.")
+    ],
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="A source as in `photoflux prepare`, or a prepared dataset.")
     ] = "demo",
@@ -235,9 +237,15 @@ def export(
 
 
 @command("variants")
-def variants(as_json: Json = False, debug: Debug = False) -> int:
+def variants(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A TOML file of your own variants. (default: the table)")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
     """List the variants."""
-    rows = api.variants()
+    rows = api.variants(file)
 
     def words(groups: Any) -> str:
         parts = [f"{group} {value}" for group, value in groups.items()]
@@ -255,9 +263,7 @@ def variants(as_json: Json = False, debug: Debug = False) -> int:
 
 @command("summary")
 def summary(
-    variant: Annotated[
-        str, typer.Argument(metavar="VARIANT", help="A name from `photoflux variants`, or a run's folder.")
-    ],
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="As in `photoflux train`, or a run's folder.")],
     image_size: ImageSize = None,
     channels: Annotated[int | None, typer.Option(help="1 or 3. (default: those of the variant's data)")] = None,
     classes: Annotated[int | None, typer.Option(help="2 or more. (default: those of the variant's data)")] = None,

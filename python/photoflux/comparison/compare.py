@@ -25,7 +25,7 @@ from photoflux.errors import DataError, RunError, SettingError
 from photoflux.features import Backbone
 from photoflux.model.layers import layers
 from photoflux.model.settings import settings_of
-from photoflux.model.variants import Variant, variant
+from photoflux.model.variants import Variant, several_variants
 from photoflux.model.variants import variants as table
 from photoflux.reporting.reproduce import command_line, numbers_text
 from photoflux.runs.folder import claimed_new, claimed_out
@@ -35,12 +35,13 @@ from photoflux.runs.transfer import BackboneOptions, input_shape, on_backbone, t
 from photoflux.system.names import printable, reason, user_path
 
 ALL = "all"
+Names = str | Path | Variant | Iterable[str | Path | Variant]
 MOST_SEEDS = 1000  # more is a seed that was given in place of a number of seeds
 
 
 def compare(
     data: Source,
-    variants: str | Variant | Iterable[str | Variant] = ALL,
+    variants: Names = ALL,
     *,
     seeds: int | Sequence[int] = 5,
     epochs: int | None = None,
@@ -72,9 +73,10 @@ def compare(
     ----------
     data : str, Path, PreparedDataset or tuple
         As `source` of `photoflux.prepare`.
-    variants : str, Variant or iterable
-        Which; ``"all"``: the seven of the photo CNN. The first, or ``"baseline"`` if it is among them, is what the
-        others are compared to.
+    variants : str, Path, Variant or iterable
+        Which, as `photoflux.variant` takes them, on the command line with commas; a file of your own without a name
+        stands for all of its variants. ``"all"``: the seven of the photo CNN. The first, or ``"baseline"`` if it is
+        among them, is what the others are compared to.
     seeds : int or sequence of int
         How many (1, 2, … are taken) or which.
     epochs, batch_size, learning_rate : optional
@@ -133,6 +135,8 @@ def compare(
         "engine": None if engine == "auto" else engine,
         "out": out,
     }
+    if not isinstance(variants, str | Path | Variant):
+        variants = list(variants)
     compared, numbers = _compared(variants), _seeds(seeds)
     asked = BackboneOptions(backbone, precision, views, backbone_mean, backbone_scale)
     network = asked.open(compared, None)
@@ -229,7 +233,7 @@ def compare(
             for name in names
         },
         versions=chosen_engine.versions(),
-        command=_command(split[0] if kind_of(data) == "arrays" else data, compared, numbers, options),
+        command=_command(split[0] if kind_of(data) == "arrays" else data, _words(variants, compared), numbers, options),
     )
     found.write()
     try:
@@ -242,16 +246,22 @@ def compare(
     return found
 
 
-def _compared(given: str | Variant | Iterable[str | Variant]) -> list[Variant]:
+def _compared(given: Names) -> list[Variant]:
     if isinstance(given, str) and given == ALL:
         return [variant for variant in table().values() if variant.architecture == "photo_cnn"]
-    if isinstance(given, str):
-        given = [name.strip() for name in given.split(",")]
-    compared = [variant(name) for name in ([given] if isinstance(given, Variant) else given)]
+    compared = several_variants(given)
     names = [variant.name for variant in compared]
     if len(compared) < 2 or len(set(names)) < len(names):
         raise SettingError(f"`variants` must be 2 or more different ones, or 'all'; received: {', '.join(names)!r}.")
     return compared
+
+
+def _words(given: Names, compared: Sequence[Variant]) -> str:
+    """Return how the command line is told which variants."""
+    if given == ALL:
+        return ",".join(variant.name for variant in compared)
+    several = [given] if isinstance(given, str | Path | Variant) else given
+    return ",".join(each.name if isinstance(each, Variant) else str(each) for each in several)
 
 
 def _sizes(
@@ -349,9 +359,9 @@ def _described(split: Sequence[PreparedDataset], holdout: Holdout | None) -> dic
     }
 
 
-def _command(data: Any, compared: Sequence[Variant], seeds: Sequence[int], options: dict[str, Any]) -> str:
+def _command(data: Any, variants: str, seeds: Sequence[int], options: dict[str, Any]) -> str:
     source = data.path if isinstance(data, PreparedDataset) else data
-    words = ["photoflux", "compare", str(source), "--variants", ",".join(variant.name for variant in compared)]
+    words = ["photoflux", "compare", str(source), "--variants", variants]
     counted = list(seeds) == list(range(1, len(seeds) + 1))
     words += ["--seeds", str(len(seeds)) if counted else ",".join(map(str, seeds)) + "," * (len(seeds) == 1)]
     return command_line(words, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from photoflux.data.checks import check_seed, check_whole
@@ -48,7 +49,7 @@ class Settings:
         return {name: value for name, value in values.items() if (name, value) != ("on_nonfinite", "stop")}
 
 
-def chosen_variant(name: str | Variant, l1: float | None, l2: float | None, loss: str | None) -> Variant:
+def chosen_variant(name: str | Path | Variant, l1: float | None, l2: float | None, loss: str | None) -> Variant:
     """Return the variant that `photoflux.train` was asked for.
 
     Raises

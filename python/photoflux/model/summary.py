@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from photoflux.data.checks import check_image_size, check_whole
@@ -145,7 +146,10 @@ LAYER_KEYS = (
 
 
 def summary(
-    variant: str | Variant, image_size: int | None = None, channels: int | None = None, classes: int | None = None
+    variant: str | Path | Variant,
+    image_size: int | None = None,
+    channels: int | None = None,
+    classes: int | None = None,
 ) -> Summary:
     """Return the summary of a variant, as `photoflux.summary` says; it raises what that does."""
     chosen = variant_of(variant)

@@ -1,11 +1,12 @@
-"""A variant, checked where it is made, and the table of them; a new property of a variant is added here."""
+"""A variant, checked where it is made, and tables of them; a new property of a variant is added here."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,10 +16,13 @@ from typing import Any, NoReturn
 from photoflux.data.checks import check_finite, check_whole
 from photoflux.errors import SettingError, unknown_name
 from photoflux.model.architectures import ARCHITECTURES, TRANSFER, dropout_groups, penalty_groups
+from photoflux.system.names import printable, reason, user_path
 
 BALANCES = ("none", "weights", "augment")
 # Each with its name in a sentence.
 LOSSES = {"cross_entropy": "cross-entropy", "squared_error": "squared error"}
+# Bytes of a file of variants.
+_MOST = 1 << 20
 
 
 def julia_package() -> Path:
@@ -250,15 +254,30 @@ def check_learning_rate(rate: object) -> float:
     return check_finite("`learning_rate`", rate, "a finite number above 0", lambda x: x > 0)
 
 
-@cache
-def variants() -> Mapping[str, Variant]:
-    """Return the table of variants: a mapping of name to `Variant`, in the order of ``julia/variants.toml``.
+def variants(path: str | Path | None = None) -> Mapping[str, Variant]:
+    """Return the table of variants, or those of a file of your own: a mapping of name to `Variant`, in its order.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        A TOML file whose rows are like those of ``julia/variants.toml``: ``[name]`` and below it ``architecture``,
+        ``hidden``, and whatever else is not as in `Variant`.
+
+    Raises
+    ------
+    SettingError
+        If the file cannot be read, or a row cannot be used.
 
     Examples
     --------
     >>> variants()["l2"].penalty["conv"]
     {'l2': 0.01}
     """
+    return _table() if path is None else own_variants(user_path(path))
+
+
+@cache
+def _table() -> Mapping[str, Variant]:
     with (julia_package() / "julia" / "variants.toml").open("rb") as file:
         rows = tomllib.load(file)
     for row in rows.values():
@@ -266,8 +285,57 @@ def variants() -> Mapping[str, Variant]:
     return MappingProxyType({name: Variant.from_dict({"name": name, **row}) for name, row in rows.items()})
 
 
-def variant(name: str | Variant) -> Variant:
+def own_variants(path: Path) -> Mapping[str, Variant]:
+    """Return the variants of a file; see `variants`."""
+    shown = printable(path)
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST + 1)
+        if len(text) > _MOST:
+            raise SettingError(f"{shown} has more than {_MOST} bytes: it is no file of variants.")
+        rows = tomllib.loads(text.decode("utf-8-sig"))
+    except OSError as error:
+        raise SettingError(f"{shown} cannot be read: {error.strerror}. Name a TOML file with variants.") from error
+    except (ValueError, RecursionError) as error:  # of UTF-8, and of TOML
+        raise SettingError(f"{shown} is not TOML: {reason(error)}") from error
+    found = {}
+    for name, row in rows.items():
+        try:
+            found[name] = _own_variant(name, row)
+        except SettingError as error:
+            raise SettingError(f"{shown}, [{printable(name)}]: {error}") from error
+    if not found:
+        raise SettingError(f"{shown} has no variant. Begin one with [its-name], `architecture` and `hidden`.")
+    return MappingProxyType(found)
+
+
+def _own_variant(name: str, row: object) -> Variant:
+    known = [field.name for field in dataclasses.fields(Variant) if field.name not in ("name", "patience")]
+    if not isinstance(row, dict):
+        raise SettingError(f"`{name}` must be a table [name] of {', '.join(known)}; received: {row!r}.")
+    fields = dict(row)
+    stopping = fields.pop("early_stopping", {})
+    if not isinstance(stopping, dict) or (stopping and list(stopping) != ["patience"]):
+        raise SettingError(f"`early_stopping` must be a table of `patience`; received: {stopping!r}.")
+    for given in fields:
+        if given not in known:
+            raise unknown_name("field", given, [*known, "early_stopping"], " of a variant")
+    missing = [given for given in ("architecture", "hidden") if given not in fields]
+    if missing:
+        raise SettingError(f"A variant must say its {' and '.join(missing)}; received: {', '.join(row) or 'nothing'}.")
+    made = Variant(name, **fields, **stopping)
+    if _table().get(name, made) != made:
+        raise SettingError(f"The name {name} is that of another variant of the table. Take a name of your own.")
+    return made
+
+
+def variant(name: str | Path | Variant) -> Variant:
     """Return the variant of that name; a `Variant` is returned as it is.
+
+    Parameters
+    ----------
+    name : str, Path or Variant
+        A name of the table; ``"my.toml"``, a file with one variant; or ``"my.toml:name"``, one of several.
 
     Raises
     ------
@@ -276,6 +344,34 @@ def variant(name: str | Variant) -> Variant:
     """
     if isinstance(name, Variant):
         return name
-    if name not in variants():
-        raise unknown_name("variant", name, variants())
-    return variants()[name]
+    file, row = _file_and_row(name)
+    if file is None:
+        if name not in variants():
+            raise unknown_name("variant", name, variants())
+        return variants()[str(name)]
+    rows = variants(file)
+    if row is None and len(rows) > 1:
+        known = ", ".join(rows)
+        raise SettingError(f"{printable(file)} has {known}: say which, as in {printable(file)}:{next(iter(rows))}.")
+    if row is not None and row not in rows:
+        raise unknown_name("variant", row, rows, f" of {printable(file)}")
+    return rows[row] if row is not None else next(iter(rows.values()))
+
+
+def several_variants(names: str | Path | Variant | Iterable[str | Path | Variant]) -> list[Variant]:
+    """Return the variants of names, see `variant`, or of names with commas; a file alone stands for all that it has."""
+    if isinstance(names, str):
+        names = [name.strip() for name in names.split(",")]
+    elif isinstance(names, Path | Variant):
+        names = [names]
+    found: list[Variant] = []
+    for name in names:
+        file, row = (None, None) if isinstance(name, Variant) else _file_and_row(name)
+        found += [variant(name)] if file is None or row is not None else variants(file).values()
+    return found
+
+
+def _file_and_row(name: str | Path) -> tuple[Path | None, str | None]:
+    """Take ``my.toml:name`` apart; the file is None of what names no file."""
+    parts = re.fullmatch(r"(.*\.toml)(?::([^/\\]*))?", os.fspath(name), re.DOTALL | re.IGNORECASE)
+    return (None, None) if parts is None else (Path(parts[1]), parts[2])

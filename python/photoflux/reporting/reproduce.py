@@ -26,7 +26,7 @@ def why_not(run: Run, tr: Translator) -> str | None:
     if run.data.path is None:
         return tr("No command reproduces it: it does not say where its prepared dataset is.")
     if _variant_options(run.variant) is None:
-        return tr("No command reproduces it: its variant was made in Python.")
+        return tr("No command reproduces it: its variant is not of the table.")
     if run.initial is not None and run.initial["path"] is None:
         return tr("No command reproduces it: it started from weights that were in memory only.")
     return None

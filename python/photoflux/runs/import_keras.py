@@ -63,7 +63,7 @@ class KerasFile:
 
 def keras_file(
     model: str | Path,
-    variant: str | Variant,
+    variant: str | Path | Variant,
     data: str | Path | PreparedDataset | None,
     classes: Sequence[str] | None,
     image_size: int | None,

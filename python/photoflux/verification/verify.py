@@ -15,7 +15,7 @@ from photoflux.engines.flux.engine import FluxEngine
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import BackboneError, EngineError, SettingError
 from photoflux.features import features_dataset, open_backbone
-from photoflux.model.variants import Variant, variant, variants
+from photoflux.model.variants import Variant, several_variants, variants
 from photoflux.runs.progress import Display
 from photoflux.verification.backbone import IMAGES, backbone_check, networks_of
 from photoflux.verification.proof import Prover
@@ -26,7 +26,7 @@ IMAGE_SIZE = 64
 
 
 def verify(
-    variant_or_all: str | Variant | Iterable[str] = "all",
+    variant_or_all: str | Path | Variant | Iterable[str | Path | Variant] = "all",
     data: str | Path | PreparedDataset | tuple[np.ndarray, np.ndarray] = "demo",
     *,
     steps: int = 50,
@@ -39,9 +39,9 @@ def verify(
 
     Parameters
     ----------
-    variant_or_all : str, Variant or iterable of str
-        A variant, several, or ``"all"``: those that fit the data. Those on a backbone are left out of all, with a note,
-        where it cannot be had.
+    variant_or_all : str, Path, Variant or iterable
+        A variant, several as in `photoflux.compare`, or ``"all"``: those that fit the data. Those on a
+        backbone are left out of all, with a note, where it cannot be had.
     data : str, Path, PreparedDataset or tuple
         A prepared dataset, or a source as in `photoflux.prepare`.
     steps : int
@@ -69,7 +69,7 @@ def verify(
     RunError
         If the page cannot be written.
     """
-    named = [] if variant_or_all == "all" else _named(variant_or_all)
+    named = [] if variant_or_all == "all" else several_variants(variant_or_all)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
         raise SettingError(f"`steps` must be an integer, 2 or more; received: {steps!r}.")
     place = device_of(device)
@@ -125,9 +125,3 @@ def _prover_on(
         for network in networks_of(backbone)
     ]
     return Prover(flux, keras, features_dataset(prepared, backbone, on_progress=display.step), steps, checks)
-
-
-def _named(names: str | Variant | Iterable[str]) -> list[Variant]:
-    if isinstance(names, str | Variant):
-        return [variant(names)]
-    return [variant(name) for name in names]
