@@ -33,6 +33,7 @@ ROOMS = (
     "comparison",
     "doctor",
     "api",
+    "estimator",
     "cli",
     "__main__",
     "__init__",

@@ -108,7 +108,7 @@ def julia(walk: Walk) -> SimpleNamespace:
         return 1, "epochs"
 
     def engine_logits_b(target: int, model: None, images: int, *rest: int) -> None:
-        *_, count, _ = rest
+        *_, count, _, _ = rest
         ctypes.memset(target, 0, 4 * count)  # of two classes a Float32 each
 
     ours = SimpleNamespace(

@@ -103,7 +103,7 @@ end
 engine_device(device::String) = dispatch_barrier(card_name, open_device(device))::String
 
 """
-    engine_logits!(address, model, images, width, height, channels, n, batch_size)
+    engine_logits!(address, model, images, width, height, channels, n, batch_size, threads = 0)
 
 Write the logits of images to an address: `outputs×n` of `Float32`, which are Python's `(n, outputs)`.
 
@@ -112,9 +112,15 @@ Write the logits of images to an address: `outputs×n` of `Float32`, which are P
 - `images::Int`, `width::Int`, `height::Int`, `channels::Int`, `n::Int`: the address of `W×H×C×N` of `UInt8`, or of features,
   `1×1×F×N` of `Float32`, where the model takes these, and these sizes.
 - `batch_size::Int`: images at a time.
+- `threads::Int`: how many compute at most; 0: all.
 """
-function engine_logits!(address::Int, model, images::Int, width::Int, height::Int, channels::Int, n::Int, batch_size::Int)
+function engine_logits!(
+    address::Int, model, images::Int, width::Int, height::Int, channels::Int, n::Int, batch_size::Int, threads::Int=0,
+)
     @nospecialize model
+    threads == 0 || return with_thread_team(size=threads) do
+        engine_logits!(address, model, images, width, height, channels, n, batch_size)
+    end
     dims = (width, height, channels, n)
     z = if first(model.layers) isa Standardise
         dispatch_barrier(logits, model, unsafe_wrap(Array, Ptr{Float32}(images), dims); batch_size)::Matrix{Float32}

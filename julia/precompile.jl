@@ -56,7 +56,7 @@ end
             engine_fit(spec, folder, weights, settings(balance, kept, true), nothing, nothing_done, nothing_done, nothing_done, nothing_done)
             z = zeros(Float32, outputs(classes), 8)
             model = engine_load(spec, weights, classes, size(x)[1:3]...)
-            GC.@preserve z x engine_logits!(Int(pointer(z)), model, Int(pointer(x)), size(x)..., 3)
+            GC.@preserve z x engine_logits!(Int(pointer(z)), model, Int(pointer(x)), size(x)..., 3, 1)
             run = train(v, folder; epochs=1, batch_size=3)
             evaluate(run, folder)
             predict(run, x)

@@ -115,15 +115,17 @@ require_positive(argument, x) =
 # What a row of the table must have, and what it may; also what `as_dict` of either language wrote.
 const ROW_FIELDS = ("architecture", "hidden", "epochs", "batch_size", "learning_rate", "image_size", "made_for")
 const OPTIONAL_FIELDS = ("name", "penalty", "dropout", "early_stopping", "patience", "loss", "backbone", "proximal", "balance")
+# What a row of a user's own must have.
+const OWN_FIELDS = ("architecture", "hidden")
 
 Variant(row::AbstractDict) = Variant(get(row, "name", ""), row)
 
-function Variant(name::AbstractString, row::AbstractDict)
+function Variant(name::AbstractString, row::AbstractDict; needed=ROW_FIELDS)
     for field in keys(row)
         field in (ROW_FIELDS..., OPTIONAL_FIELDS...) ||
             throw(unknown_name("field` of the variant `$name", field, (ROW_FIELDS..., OPTIONAL_FIELDS...)))
     end
-    require(all(field -> haskey(row, field), ROW_FIELDS), "variant", "a table with $(join(ROW_FIELDS, ", "))", row)
+    require(all(field -> haskey(row, field), needed), "variant", "a table with $(join(needed, ", "))", row)
     fields = Dict{Symbol,Any}(Symbol(field) => value for (field, value) in row if field != "early_stopping")
     fields[:penalty] = Dict(group => penalty_of(λs) for (group, λs) in table_of(row, "penalty"))
     fields[:dropout] = table_of(row, "dropout")
@@ -159,16 +161,56 @@ end
 
 """
     variants()
+    variants(path)
 
-Return the table of variants, a `Vector{Variant}` in the order of `julia/variants.toml`.
+Return the table of variants, a `Vector{Variant}` in the order of `julia/variants.toml`, or those of a file of your own, by name.
+
+# Arguments
+- `path::AbstractString`: a TOML file whose rows are like those of the table: `[name]` and below it `architecture`, `hidden`, and whatever
+  else is not as in [`Variant`](@ref).
+
+# Throws
+- `ArgumentError`: the file cannot be read or is not TOML, or a row cannot be used.
 
 # Examples
 ```jldoctest
 julia> length(variants())
 14
+
+julia> file = joinpath(mktempdir(), "my.toml");
+
+julia> write(file, "[wide]\narchitecture = 'dense'\nhidden = [24]\npenalty.hidden = { l1 = 0.001 }");
+
+julia> only(variants(file)).penalty["hidden"]
+L1(0.001f0)
 ```
 """
 variants() = copy(TABLE)
+
+function variants(path::AbstractString)
+    isfile(path) || throw(ArgumentError("There is no file $path. Name a TOML file with variants."))
+    filesize(path) <= VARIANTS_BYTES || throw(ArgumentError("$path has more than $VARIANTS_BYTES bytes: it is no file of variants."))
+    rows = TOML.tryparsefile(path)
+    rows isa TOML.ParserError && throw(ArgumentError("$path is not TOML: $(first(split(sprint(showerror, rows), '\n')))"))
+    isempty(rows) && throw(ArgumentError("$path has no variant. Begin one with [its-name], `architecture` and `hidden`."))
+    return [own_variant(path, name, rows[name]) for name in sort!(collect(keys(rows)))]
+end
+
+const VARIANTS_BYTES = 2^20
+
+function own_variant(path, name, row)
+    made = try
+        require(row isa AbstractDict && !haskey(row, "name"), name, "a table [its-name] of $(join(OWN_FIELDS, ", ")) and others", row)
+        Variant(name, row; needed=OWN_FIELDS)
+    catch err
+        err isa ArgumentError || rethrow()
+        throw(ArgumentError("$path, [$name]: $(err.msg)"))
+    end
+    i = findfirst(==(name), NAMES)
+    i === nothing || as_dict(TABLE[i]) == as_dict(made) ||
+        throw(ArgumentError("$path: the name $name is that of another variant of the table. Take a name of your own."))
+    return made
+end
 
 """
     variant(name; l1, l2, loss, backbone)
@@ -176,7 +218,8 @@ variants() = copy(TABLE)
 Return the variant of that name, if asked with other coefficients, another loss or on another backbone.
 
 # Arguments
-- `name::AbstractString`: a name of the table; a [`Variant`](@ref) is taken as it is.
+- `name::AbstractString`: a name of the table; `"my.toml"`, a file with one variant, see [`variants`](@ref); or `"my.toml:name"`, one of
+  several. A [`Variant`](@ref) is taken as it is.
 - `l1::Real`, `l2::Real`: coefficients set on every kernel that the variant penalises; `nothing` leaves the table's.
 - `loss::AbstractString`: `"cross_entropy"` on logits, or `"squared_error"`, `0.5·mean((softmax(z) − onehot)²)`.
 - `backbone::AbstractString`: of the architecture `"transfer"`, what [`load_backbone`](@ref) takes.
@@ -202,9 +245,22 @@ ERROR: ArgumentError: `variant` must be one of baseline, dropout, early_stopping
 ```
 """
 function variant(name::AbstractString; kwargs...)
+    parts = match(r"^(.*\.toml)(?::([^/\\]*))?$"si, name)
+    parts === nothing || return variant(one_of(variants(parts[1]), parts[1], parts[2]); kwargs...)
     i = findfirst(==(name), NAMES)
     i === nothing && throw(unknown_name("variant", name, NAMES))
     return variant(TABLE[i]; kwargs...)
+end
+
+function one_of(own, path, name)
+    names = [v.name for v in own]
+    if name === nothing
+        length(own) == 1 || throw(ArgumentError("$path has $(join(names, ", ")): say which, as in $path:$(first(names))."))
+        return only(own)
+    end
+    i = findfirst(==(name), names)
+    i === nothing && throw(unknown_name("variant` of `$path", name, names))
+    return own[i]
 end
 
 function variant(v::Variant; l1=nothing, l2=nothing, loss=v.loss, backbone=v.backbone)

@@ -1,5 +1,7 @@
 """PhotoFlux: image classifiers on Flux.jl, proved equal to a Keras reference."""
 
+from typing import Any
+
 from photoflux.api import (
     Prediction,
     compare,
@@ -43,6 +45,7 @@ __all__ = [
     "Filtered",
     "Metrics",
     "OperatingPoint",
+    "PhotoFluxClassifier",
     "PhotoFluxError",
     "Prediction",
     "PreparedDataset",
@@ -80,3 +83,12 @@ __all__ = [
 
 adopt = import_keras  # its name until 0.1
 attach()
+
+
+def __getattr__(name: str) -> Any:
+    # scikit-learn takes longer to import than all of this.
+    if name == "PhotoFluxClassifier":
+        from photoflux.estimator import PhotoFluxClassifier
+
+        return PhotoFluxClassifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -55,6 +55,39 @@ const GOOD = (; name="mine-1", architecture="photo_cnn", hidden=[8], penalty=Dic
     @test size(build_model(plain, (4, 3, 1), 2)[:output].weight) == (1, 12)
 end
 
+# The same as Python reads it (tests/python/model/test_own_variants.py).
+@testset "a file of variants" begin
+    file = joinpath(mktempdir(), "my.toml")
+    wide = """
+    [wide]
+    architecture = "dense"
+    hidden = [24]
+    penalty.hidden = { l1 = 0.001, l2 = 0.002 }
+    dropout = { hidden = 0.25 }
+    early_stopping = { patience = 3 }
+    epochs = 2
+    image_size = 16
+    """
+    write(file, wide)
+    v = Variant(; name="wide", architecture="dense", hidden=[24], epochs=2, image_size=16, patience=3, dropout=Dict("hidden" => 0.25),
+        penalty=Dict("hidden" => ElasticNet(0.001, 0.002)))
+    @test as_dict(variant(file)) == as_dict(variant("$file:wide")) == as_dict(only(variants(file))) == as_dict(v)
+    @test variant(file; l2=0.5).penalty["hidden"] == ElasticNet(0.001, 0.5)
+    run = train(variant(file), data_of(v); batch_size=7)
+    @test as_dict(load_run(save_run(joinpath(dirname(file), "run"), run)).variant) == as_dict(v)
+    write(file, wide * "[narrow]\narchitecture = 'dense'\nhidden = [4]")
+    @test [v.name for v in variants(file)] == ["narrow", "wide"] && variant("$file:narrow").hidden == [4]
+    @test_throws "has narrow, wide: say which, as in $file:narrow" variant(file)
+    @test_throws "Did you mean narrow?" variant("$file:narow")
+    for (text, message) in ("" => "has no variant", "[a" => "is not TOML", "#"^2_000_000 => "has more than 1048576 bytes", "a = 1" => "`a` must be a table",
+        "[a]\nhidden = [1]" => "must be a table with architecture, hidden", "[a]\narchitecture = 'dense'\nhidden = []\nname = 'b'" => "`a` must be a table",
+        "[a]\narchitecture = 'cnn'\nhidden = []" => "[a]: `architecture` must be one of", "[l2]\narchitecture = 'dense'\nhidden = []" => "the name l2 is that of another")
+        write(file, text)
+        @test_throws message variants(file)
+    end
+    @test_throws "There is no file" variant(joinpath(dirname(file), "no.toml"))
+end
+
 @testset "a variant that cannot be built is refused, $given" for (given, message) in (
     (; name="") => "`name` must be letters, digits, _ and -; received: \"\"",
     (; name="a b") => "`name` must be",

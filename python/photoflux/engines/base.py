@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -79,6 +79,19 @@ class Model(Protocol):
             If the images are not those of the model's shape, or `batch_size` is below 1.
         """
         ...
+
+
+@runtime_checkable
+class SharesCores(Protocol):
+    """A model that can leave cores to processes that decode; its numbers do not depend on it.
+
+    Attributes
+    ----------
+    threads : int
+        How many compute at most; 0: one for each core.
+    """
+
+    threads: int
 
 
 class Engine(Protocol):

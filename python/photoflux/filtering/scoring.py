@@ -13,7 +13,7 @@ from photoflux.data.images.parallel import Decoders, Delivery
 from photoflux.engines.base import Model
 from photoflux.runs.evaluation import probabilities
 from photoflux.runs.run import Run
-from photoflux.runs.stream import decoded_ahead, logits_in_blocks
+from photoflux.runs.stream import decoded_ahead, logits_in_blocks, share_cores
 
 
 class Scored(NamedTuple):
@@ -81,7 +81,7 @@ class LocalScorer:
     def __init__(self, run: Run, load: Callable[[], Model], workers: int, observe: Observer | None = None) -> None:
         self._load, self._observe = load, observe
         self._model: Model | None = None
-        self._decoders = Decoders(run.shape, workers, hashed=False)
+        self._workers, self._decoders = workers, Decoders(run.shape, workers, hashed=False)
 
     def end(self) -> None:
         """End the processes that decode."""
@@ -93,7 +93,8 @@ class LocalScorer:
             for block in blocks:
                 if self._model is None:
                     self._model = self._load()
-                yield self._score(self._model, block)
+                share_cores(self._model, block, self._workers)
+                yield self._score(self._model, block.deliveries)
 
     def _score(self, model: Model, block: list[Delivery]) -> list[Scored]:
         images = [image for delivery in block for image in delivery.part.images]

@@ -122,7 +122,7 @@ def predict_files(
         compared with the run's own.
     """
     from photoflux.data.images.parallel import Decoders, processes_for
-    from photoflux.runs.stream import decoded_ahead
+    from photoflux.runs.stream import decoded_ahead, share_cores
 
     readable = [number for number, file in enumerate(files) if file.reason is None]
     results: list[list[Prediction]] = [
@@ -130,14 +130,16 @@ def predict_files(
     ]
     looked_at = {readable[at] for at in evenly(len(readable)).tolist()}
     model, observed = None, None
-    with Decoders(run.shape, processes_for(len(readable)), hashed=False) as decoders:
+    processes = processes_for(len(readable))
+    with Decoders(run.shape, processes, hashed=False) as decoders:
         sources = (files[number].path for number in readable)
         with closing(decoded_ahead(decoders, sources)) as blocks:
             for block in blocks:
                 if model is None or observed is None:
                     model = load()
                     observed = Observed(model, run)
-                numbered = [(readable[delivery.number], delivery) for delivery in block]
+                share_cores(model, block, processes)
+                numbered = [(readable[delivery.number], delivery) for delivery in block.deliveries]
                 _predict_block(model, run, numbered, results, looked_at, observed)
                 if numbered[-1][0] + 1 < len(files):
                     display.step(numbered[-1][0] + 1, len(files), "Predicting")

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from photoflux.data.images.helpers import Source
-from photoflux.data.images.parallel import Decoders, Delivery
-from photoflux.engines.base import Model
+from photoflux.data.images.parallel import Decoders, Delivery, cores
+from photoflux.engines.base import Model, SharesCores
 
 # Images that are scored at once, always so many: the last bits of a score may depend on their number, and what was
 # cut short is to have the same scores as what was not.
@@ -43,15 +43,29 @@ class _End(NamedTuple):
     error: BaseException | None
 
 
-def decoded_ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[list[Delivery], None, None]:
-    """Decode in a thread, and yield what was decoded in blocks of up to `BLOCK` images and reasons."""
+class Block(NamedTuple):
+    """Up to `BLOCK` images and reasons, and whether decoding has waited for room since the block before."""
+
+    deliveries: list[Delivery]
+    ahead: bool
+
+
+def share_cores(model: Model, block: Block, processes: int) -> None:
+    """Have a model leave the cores to so many processes that decode, unless these are ahead of it."""
+    if isinstance(model, SharesCores):
+        # A thread that waits for the others, as it does awake, takes from them what they need.
+        model.threads = 0 if block.ahead else max(1, cores() - processes)
+
+
+def decoded_ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[Block, None, None]:
+    """Decode in a thread, and yield what was decoded in blocks."""
     # One without a limit of its own takes a fraction of the time; the limit is looked at here.
     ready: queue.SimpleQueue[Delivery | _End] = queue.SimpleQueue()
-    stopped = threading.Event()
+    stopped, waited = threading.Event(), threading.Event()
 
     def put(item: Delivery | _End) -> None:
         while ready.qsize() >= _AHEAD * BLOCK and not stopped.wait(_LOOK):
-            pass
+            waited.set()
         ready.put(item)
 
     def take() -> None:
@@ -67,7 +81,7 @@ def decoded_ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[li
     thread = threading.Thread(target=take, daemon=True, name="photoflux-decoding")
     thread.start()
     try:
-        yield from _blocks(ready)
+        yield from _blocks(ready, waited)
     except BaseException:
         decoders.stop()
         raise
@@ -76,7 +90,7 @@ def decoded_ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[li
         thread.join()
 
 
-def _blocks(ready: queue.SimpleQueue[Any]) -> Iterator[list[Delivery]]:
+def _blocks(ready: queue.SimpleQueue[Any], waited: threading.Event) -> Iterator[Block]:
     block: list[Delivery] = []
     room, began = BLOCK, time.monotonic()
     while True:
@@ -89,7 +103,9 @@ def _blocks(ready: queue.SimpleQueue[Any]) -> Iterator[list[Delivery]]:
             block.append(item)
             room -= max(1, len(item.part.images) + len(item.part.rejected))
         if block and (room <= 0 or not isinstance(item, Delivery) or time.monotonic() - began > _PATIENCE):
-            yield block
+            ahead = waited.is_set()
+            waited.clear()
+            yield Block(block, ahead)
             block, room = [], BLOCK
         if isinstance(item, _End):
             if item.error is not None:

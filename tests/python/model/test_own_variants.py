@@ -1,14 +1,16 @@
-"""Variants from a file of the user's own: read, named, refused, trained, proved and compared like those of the table."""
+"""Variants of a file of the user's own: read, refused, trained, proved and compared like those of the table."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 import photoflux
 from photoflux import SettingError, Variant, summary, variant, variants
-from photoflux.cli import main
+from photoflux.cli import app
 from photoflux.model.variants import several_variants
 
 WIDE = """
@@ -65,7 +67,10 @@ def test_one_of_several_is_named_and_a_file_alone_stands_for_all(file: Path):
         ("[a]\narchitecture = 'dense'\nhidden = []\nname = 'b'", "`field` of a variant must be one of"),
         ("[a]\narchitecture = 'cnn'\nhidden = []", "Did you mean photo_cnn"),
         ("[a]\narchitecture = 'dense'\nhidden = [0]", "Each of `hidden`"),
-        ("[a]\narchitecture = 'dense'\nhidden = []\nearly_stopping = 3", "`early_stopping` must be a table of `patience`"),
+        (
+            "[a]\narchitecture = 'dense'\nhidden = []\nearly_stopping = 3",
+            "`early_stopping` must be a table of `patience`",
+        ),
         ("[a]\narchitecture = 'dense'\nhidden = []\nearly_stopping = {best = 3}", "`early_stopping` must be a table"),
         ("[a]\narchitecture = 'dense'\nhidden = []\nlearning_rate = nan", "`learning_rate` must be"),
         ("['a b']\narchitecture = 'dense'\nhidden = []", r"\[a b\]: `name` must be letters, digits"),
@@ -80,20 +85,25 @@ def test_what_a_file_must_not_be(file: Path, text: str, message: str):
 
 def test_a_file_that_is_not_there(tmp_path: Path):
     for path in (tmp_path / "no.toml", tmp_path):
-        with pytest.raises(SettingError, match="cannot be read: .*Name a TOML file with variants"):
+        with pytest.raises(SettingError, match=r"cannot be read: .*Name a TOML file with variants"):
             variants(path)
     with pytest.raises(SettingError, match=r"no\.toml cannot be read: No such file"):
         photoflux.train(tmp_path / "no.toml")
 
 
-def test_the_command_line_lists_sums_up_and_says_what_is_wrong(file: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["variants", str(file)]) == 0
-    assert capsys.readouterr().out.startswith("wide                    dense      penalty hidden l1: 0.001, l2: 0.002; ")
-    assert main(["summary", str(file), "--classes", "3"]) == 0
-    assert str(summary(file, classes=3)) in capsys.readouterr().out
+def test_the_command_line_lists_sums_up_and_says_what_is_wrong(file: Path):
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(app, words)
+
+    listed = run("variants", str(file))
+    assert (listed.exit_code, listed.stdout.split(";")[0].split()) == (
+        0,
+        ["wide", "dense", "penalty", "hidden", "l1:", "0.001,", "l2:", "0.002"],
+    )
+    assert str(summary(file, classes=3)) in run("summary", str(file), "--classes", "3").stdout
     file.write_text("[a]\narchitecture = 'dens'\nhidden = []")
-    assert main(["train", str(file)]) == 2
-    assert "Did you mean dense?" in capsys.readouterr().err
+    refused = run("train", str(file))
+    assert refused.exit_code == 2 and "Did you mean dense?" in refused.stderr
 
 
 @pytest.mark.parametrize("engine", ["keras", "flux"])
@@ -105,7 +115,7 @@ def test_it_is_trained_reported_and_compared(file: Path, tmp_path: Path, engine:
     found = photoflux.compare(
         "demo", ["mlp", file], seeds=1, epochs=1, image_size=16, engine=engine, out=tmp_path / "c", progress=False
     )
-    assert [row.variant for row in found.results] == ["mlp", "wide"]
+    assert [row.variant.name for row in found.results] == ["mlp", "wide"]
     assert f"--variants mlp,{file} --seeds 1" in found.command
 
 

@@ -314,7 +314,9 @@ class _Told:
 
 
 class FluxModel:
-    """A chain in Julia; see `photoflux.engines.base.Model`."""
+    """A chain in Julia; see `photoflux.engines.base.Model`, and `SharesCores` there."""
+
+    threads = 0
 
     def __init__(self, julia: Any, model: Any, variant: Variant, shape: Shape, outputs: int) -> None:
         self._julia, self._model, self._variant, self._shape, self._outputs = julia, model, variant, shape, outputs
@@ -328,7 +330,15 @@ class FluxModel:
         with _translated(self._julia):
             # Python's other threads go on meanwhile: nothing of Python is called in there.
             self._julia.PhotoFlux.engine_logits_b._jl_call_nogil(
-                found.ctypes.data, self._model, images.ctypes.data, width, height, channels, len(images), batch_size
+                found.ctypes.data,
+                self._model,
+                images.ctypes.data,
+                width,
+                height,
+                channels,
+                len(images),
+                batch_size,
+                self.threads,
             )
         return found
 
