@@ -215,6 +215,7 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._folder = tempfile.TemporaryDirectory(prefix="photoflux-")
             self._place.mkdir()
             for name in _FILES:
+                # Not atomic: into a temporary folder.
                 (self._place / name).write_bytes(files[name])
             self._run = load_run(self._place)
 
