@@ -179,7 +179,7 @@ julia> length(variants())
 
 julia> file = joinpath(mktempdir(), "my.toml");
 
-julia> write(file, "[wide]\narchitecture = 'dense'\nhidden = [24]\npenalty.hidden = { l1 = 0.001 }");
+julia> write(file, "[wide]\\narchitecture = 'dense'\\nhidden = [24]\\npenalty.hidden = { l1 = 0.001 }");
 
 julia> only(variants(file)).penalty["hidden"]
 L1(0.001f0)
