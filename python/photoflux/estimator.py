@@ -147,7 +147,8 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise KeyboardInterrupt
         self.classes_, self.history_, self.image_shape_ = classes, trained.run.history, tuple(prepared.shape)
         self.n_features_in_ = int(np.prod(self.image_shape_))
-        self._run, self._model = trained.run, None
+        self._run = trained.run
+        self._model: Model | None = None
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -168,8 +169,9 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     f"`X` has images of the shape {images.shape[1:]}, but PhotoFluxClassifier was fitted to images of "
                     f"{self.image_shape_}, channels first: it is expecting {self.n_features_in_} features as input."
                 )
-        found = probabilities(self._loaded().logits(images, batch_size=EVALUATION_BATCH)).astype(np.float64)
-        return found / found.sum(axis=1, keepdims=True)
+        found: np.ndarray = probabilities(self._loaded().logits(images, batch_size=EVALUATION_BATCH)).astype(np.float64)
+        found /= found.sum(axis=1, keepdims=True)
+        return found
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the likeliest label of each image, (N,); raises as `predict_proba` does."""
@@ -198,8 +200,7 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 engine = get_engine(self.engine, display.say, device_of(self.device))
                 run: Run = self._run
                 self._model = engine.load(run.variant, run.weights, run.shape, len(run.classes))
-        model: Model = self._model
-        return model
+        return self._model
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
