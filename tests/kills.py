@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+COUNT = int(os.environ.get("PHOTOFLUX_KILLS", "20"))  # of moments, in each test
 DEADLINE = 300.0  # seconds for a process to begin; none waits so long
 
 
@@ -25,7 +26,7 @@ def left_by_kills(
     arguments: list[str],
     place: Path,
     *,
-    count: int,
+    count: int = COUNT,
     chance: random.Random,
     pause: float,
     begun: Callable[[Path], bool],

@@ -275,7 +275,6 @@ def test_twenty_kills_at_random_moments(flux, folder, tmp_path, monkeypatch):
         KILLED,
         [json.dumps(options)],
         tmp_path / "killed",
-        count=20,
         chance=random.Random(9),
         pause=0.3,
         begun=lambda place: (place / "c" / "runs").is_dir(),

@@ -33,7 +33,6 @@ def test_twenty_kills_at_random_moments(tmp_path):
         KILLED,
         [str(tmp_path / "arrays.npz")],
         tmp_path / "killed",
-        count=20,
         chance=random.Random(10),
         pause=0.03,
         begun=lambda place: any(place.iterdir()),

@@ -93,7 +93,6 @@ def test_twenty_kills_at_random_moments(flux, prepared, tmp_path, monkeypatch):
         SLOW,
         [json.dumps(options)],
         tmp_path / "killed",
-        count=20,
         chance=random.Random(8),
         pause=0.15,
         begun=lambda folder: bool(checkpoint_files(folder / "r")),
