@@ -76,6 +76,7 @@ end
 function backbone_paths(source)
     endswith(source, ".safetensors") && return [String(source)]
     return map(split(source, '+')) do name
+        occursin(r"^[\w.-]+\z", name) || throw(ArgumentError("`$(first(name, 100))` is not the name of a backbone."))
         path = joinpath(cache_folder(), "backbones", "$name.safetensors")
         isfile(path) || throw(ArgumentError("The backbone $name is not in PhotoFlux's cache: there is no $path. Python makes it: " *
                                             "`photoflux train transfer FOLDER --backbone $name`, or give the path of its .safetensors file."))
@@ -101,7 +102,7 @@ function read_backbone(path)
     format = get(metadata, "format", "none")
     format == BACKBONE_FORMAT || wrong("its format is $format; expected $BACKBONE_FORMAT")
     network = try
-        dispatch_barrier(network_of, dispatch_barrier(JSON.parse, metadata["description"]))::NetworkDescription
+        dispatch_barrier(network_of, parse_json(metadata["description"]))::NetworkDescription
     catch err
         err isa InterruptException && rethrow()
         wrong("its header does not describe the network")
@@ -118,8 +119,14 @@ struct NetworkDescription
     blocks::Vector{@NamedTuple{stride::Int, residual::Bool, expand::Bool}}
 end
 
+# More than any has; Julia compiles for each other number of them.
+const MAX_BLOCKS = 200
+
 function network_of(header)
+    length(header["blocks"]) <= MAX_BLOCKS || throw(ArgumentError("it has $(length(header["blocks"])) blocks"))
     blocks = [(; stride=Int(b["stride"]), residual=Bool(b["residual"]), expand=Bool(b["expand"])) for b in header["blocks"]]
+    all(block -> block.stride in (1, 2), blocks) && isfinite(header["mean"]) && isfinite(header["scale"]) && header["scale"] != 0 &&
+        1 <= header["image_size"] <= typemax(UInt16) || throw(ArgumentError("a number is out of range"))
     return NetworkDescription(header["name"], header["mean"], header["scale"], header["image_size"], blocks)
 end
 

@@ -209,6 +209,11 @@ function resume!(checkpoints::Checkpoints, state::FitState, fit, @nospecialize(m
             continue
         end
         check_same_fit(path, described, fit)
+        problem = state_problem(values, arrays, state, model, optimiser)
+        if problem !== nothing
+            push!(damaged, "$(basename(path)) is damaged ($problem)")
+            continue
+        end
         set_state!(state, values, arrays, model, optimiser)
         foreach(on_note, state.notes)
         isempty(damaged) || add_note!(state, on_note,
@@ -232,7 +237,7 @@ function read_checkpoint(path)
     format == CHECKPOINT_FORMAT || throw(OtherFormat(format))
     found = checksum(metadata["fit"], metadata["state"], collect(arrays))
     found == get(metadata, "crc32c", "") || throw(ArgumentError("its content does not have the crc32c that it says"))
-    parsed(name) = dispatch_barrier(JSON.parse, metadata[name])
+    parsed(name) = parse_json(metadata[name])
     return parsed("state"), arrays, parsed("fit")
 end
 
@@ -245,6 +250,49 @@ function check_same_fit(path, described, fit)
     lines = [rstrip("  $(rpad(row[1], widths[1]))   $(rpad(row[2], widths[2]))   $(row[3])") for row in table]
     throw(ArgumentError("$path is of a fit with other settings:\n" * join(lines, '\n') *
                         "\nGive those of the checkpoint, or remove the folder to begin again."))
+end
+
+# What of a state is not as `state_values` and `state_arrays` write it, in words; nothing where all is.
+function state_problem(values, arrays, state::FitState, @nospecialize(model), @nospecialize(optimiser))
+    try
+        check_state(values, arrays, state, model, optimiser)
+        return nothing
+    catch err
+        err isa InterruptException && rethrow()
+        return first(first(split(sprint(showerror, err), '\n')), 200)
+    end
+end
+
+const HISTORY_COLUMNS = ["seconds", "train_loss", "train_penalty", "train_total", "train_accuracy", "validation_loss", "validation_penalty",
+    "validation_total", "validation_accuracy"]
+
+function check_state(values, arrays, state::FitState, @nospecialize(model), @nospecialize(optimiser))
+    expect(holds, what) = holds || throw(ArgumentError("its $what is not that of a fit"))
+    whole(n, least=0) = n isa Integer && !(n isa Bool) && least <= n <= typemax(Int32)
+    leaves, weights = adam_leaves(optimiser), Flux.trainables(model)
+    history, columns, best = values["history"], values["columns"], values["best"]
+    expect(all(name -> values[name] isa AbstractVector, ("history", "columns", "dropout", "steps", "notes")), "list")
+    expect(all(whole, (values["batch"], values["images"], values["hits"])) && whole(values["epoch"], 1), "position")
+    expect(columns == HISTORY_COLUMNS || isempty(columns) && isempty(history), "history")
+    expect(all(row -> length(row) == length(columns), history) && values["epoch"] == length(history) + 1, "history")
+    foreach(row -> from_bits.(row), history)
+    foreach(name -> from_bits(values[name]), ("loss", "penalty", "seconds", "learning_rate"))
+    parse.(UInt64, values["dropout"]; base=16)
+    expect(whole(values["halvings"]), "number of halvings")
+    expect(length(values["steps"]) == length(leaves) && all(n -> n isa Integer && 0 <= n <= typemax(Int), values["steps"]), "step of Adam")
+    expect(values["ended"] in (nothing, "epochs", "early_stopping", "diverged"), "end")
+    expect(all(note -> note isa AbstractString, values["notes"]), "list of notes")
+    kinds = ["w", "m", "v"]
+    values["batch"] == 0 || push!(kinds, "good")
+    if best !== nothing
+        expect(state.stopping !== nothing && whole(best["epoch"]) && best["epoch"] <= length(history), "best epoch")
+        from_bits(best["total"])
+        best["epoch"] == length(history) || push!(kinds, "best")
+    end
+    for ((name, _), w) in zip(leaves, weights), kind in kinds
+        array = get(arrays, "$kind.$name", nothing)
+        expect(array !== nothing && size(array) == size(w), "array $kind.$name")
+    end
 end
 
 function set_state!(state::FitState, values, arrays, @nospecialize(model), @nospecialize(optimiser))

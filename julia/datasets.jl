@@ -106,24 +106,21 @@ function open_dataset(folder::AbstractString; seed::Integer=42)
 end
 
 function open_prepared(folder)
-    meta = try
-        dispatch_barrier(JSON.parsefile, joinpath(folder, "meta.json"))
-    catch err
-        err isa InterruptException && rethrow()
-        throw(ArgumentError("$(joinpath(folder, "meta.json")) is not JSON; prepare the dataset again."))
-    end
+    path = joinpath(folder, "meta.json")
+    meta = json_object(path, "; prepare the dataset again")
     version = get(meta, "format", nothing)
-    version == 1 || throw(ArgumentError("$folder: prepared-dataset format $(repr(version)); this PhotoFlux reads 1."))
+    version == 1 || throw(ArgumentError("$folder: prepared-dataset format $(first(repr(version), 100)); this PhotoFlux reads 1."))
+    classes, name, fingerprint, about = dispatch_barrier(of_file, () -> described_by(meta, folder), path)::Tuple{Vector{String},String,String,NamedTuple}
     return PreparedDataset(
         mmap_images(joinpath(folder, "images.npy")),
         copy(mmap_npy(joinpath(folder, "labels.npy"), Vector{Int32})),
         copy(mmap_npy(joinpath(folder, "split.npy"), Vector{UInt8})),
-        dispatch_barrier(Vector{String}, meta["classes"])::Vector{String},
-        dispatch_barrier(String, meta["name"])::String,
-        dispatch_barrier(String, meta["fingerprint"])::String,
-        dispatch_barrier(about_of, Dict{String,Any}(meta..., "path" => abspath(folder)))::NamedTuple,
+        classes, name, fingerprint, about,
     )
 end
+
+described_by(meta, folder) = (Vector{String}(meta["classes"]), String(meta["name"]), String(meta["fingerprint"]),
+    about_of(Dict{String,Any}(meta..., "path" => abspath(folder))))
 
 # The fields of `data` in a run's run.json that say where its data is, and how it was made; those that there are.
 const ABOUT = (:path, :seed, :images, :positive, :groups, :made_from)
@@ -144,12 +141,19 @@ function mmap_npy(path, ::Type{Array{T,dimensions}}) where {T,dimensions}
         if code != NPY_CODES[T] || order != "False" || length(sizes) != dimensions
             wrong("holds $code of shape ($shape); expected C-order $(NPY_CODES[T]) of $dimensions dimensions")
         end
-        needed = position(io) + prod(sizes) * sizeof(T)
+        # Of such lengths as a file may name the product need not fit into an Int.
+        needed = position(io) + prod(big, sizes; init=big(1)) * sizeof(T)
         filesize(path) < needed && wrong("is truncated: $(filesize(path)) bytes of $needed")
+        0 in sizes && return Array{T,dimensions}(undef, ntuple(_ -> 0, Val(dimensions)))
         dims = ntuple(i -> sizes[end + 1 - i], Val(dimensions))
-        return prod(dims) == 0 ? Array{T,dimensions}(undef, dims) : Mmap.mmap(io, Array{T,dimensions}, dims, position(io))
+        # An array in memory must be aligned; NumPy's own headers are.
+        position(io) % sizeof(T) == 0 || return read!(io, Array{T,dimensions}(undef, dims))
+        return Mmap.mmap(io, Array{T,dimensions}, dims, position(io))
     end
 end
+
+# NumPy reads no longer ones.
+const MAX_NPY_HEADER = 10_000
 
 # read(io, header, wrong), with `io` behind the header of a .npy file.
 function open_npy(read_array, path)
@@ -160,12 +164,17 @@ function open_npy(read_array, path)
         version = read(io, 2)
         length_bytes = read(io, first(version, 1) == [0x01] ? 2 : 4)
         length_ = foldr((byte, n) -> n << 8 | byte, length_bytes; init=0)
-        header = String(read(io, length_))
+        length_ <= MAX_NPY_HEADER || wrong("has a header of $length_ bytes")
+        bytes = read(io, length_)
+        all(<(0x80), bytes) || wrong("has a header that cannot be read")
+        header = String(bytes)
         code = match(r"'descr': '([^']+)'", header)
         order = match(r"'fortran_order': (True|False)", header)
         shape = match(r"'shape': \(([\d, ]*)\)", header)
         any(isnothing, (code, order, shape)) && wrong("has a header that cannot be read")
-        sizes = [parse(Int, s) for s in split(shape[1], r",\s*"; keepempty=false)]
+        sizes = [tryparse(Int, s) for s in split(shape[1], r",\s*"; keepempty=false)]
+        any(isnothing, sizes) && wrong("has a header that cannot be read")
+        sizes = Vector{Int}(sizes)
         return read_array(io, (; code=code[1], order=order[1], shape=shape[1], sizes), wrong)
     end
 end

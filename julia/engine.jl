@@ -95,7 +95,7 @@ Return the model of a weights file, for [`engine_logits!`](@ref).
 """
 function engine_load(spec::String, weights::String, classes::Int, width::Int, height::Int, channels::Int, device::String="cpu")
     list = layers(variant_from_json(spec), (width, height, channels), classes)
-    model = dispatch_barrier(load_weights!, build_model(list), weights, list)
+    model = dispatch_barrier(load_model, weights, list)
     return device == "cpu" ? model : dispatch_barrier(on_device, open_device(device), model)
 end
 

@@ -101,21 +101,28 @@ from the run's folder if it was fine-tuned.
 function load_run(folder::AbstractString)
     path = joinpath(folder, "run.json")
     isfile(path) || throw(ArgumentError("$folder is not a run: it has no run.json."))
-    d = try
-        dispatch_barrier(JSON.parsefile, path)
-    catch err
-        err isa InterruptException && rethrow()
-        throw(ArgumentError("$path is not JSON."))
-    end
-    get(d, "format", nothing) == 1 ||
-        throw(ArgumentError("$folder: run format $(repr(get(d, "format", nothing))); this PhotoFlux reads 1."))
+    d = json_object(path)
+    version = get(d, "format", nothing)
+    version == 1 || throw(ArgumentError("$folder: run format $(first(repr(version), 100)); this PhotoFlux reads 1."))
+    return dispatch_barrier(of_file, () -> run_of(folder, d), path)::Run
+end
+
+# Of images, and of how many features.
+const MAX_SIDE = 1_000_000
+# More than any run has; Julia compiles for each other number of fields.
+const MAX_FIELDS = 32
+
+function run_of(folder, d)
     v, data = Variant(d["variant"]), d["data"]
     input = (Int(data["width"]), Int(data["height"]), Int(data["channels"]))
+    all(n -> 1 <= n <= MAX_SIDE, input) || throw(ArgumentError("$folder: its images are $(join(input, '×')); expected 1 to $MAX_SIDE each."))
+    settings = d["settings"]
+    length(settings) <= MAX_FIELDS || throw(ArgumentError("$folder: it has $(length(settings)) settings."))
     entry = get(d, "backbone", nothing)
     backbone = entry === nothing ? nothing : dispatch_barrier(backbone_from, folder, entry, input)::RunBackbone
     list = layers(v, head_input(input, backbone), length(data["classes"]))
-    model = load_weights!(build_model(list), joinpath(folder, "weights.safetensors"), list)
-    settings = (; on_nonfinite="stop", (Symbol(k) => value for (k, value) in d["settings"])..., device_from(d)...)
+    model = load_model(joinpath(folder, "weights.safetensors"), list)
+    settings = (; on_nonfinite="stop", (Symbol(k) => value for (k, value) in settings)..., device_from(d)...)
     names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]), dispatch_barrier(about_of, data)...)
     history = read_history(joinpath(folder, "history.csv"))
     origin = get(d, "initial", nothing)
@@ -127,9 +134,11 @@ end
 function read_history(path)
     lines = isfile(path) ? readlines(path) : String[]
     length(lines) < 2 && return NamedTuple[]
-    names = Tuple(Symbol.(split(lines[1], ',')))
+    columns = split(lines[1], ','; limit=MAX_FIELDS)
+    columns == ["epoch"; HISTORY_COLUMNS] || throw(ArgumentError("$path must have the columns epoch, $(join(HISTORY_COLUMNS, ", "))."))
+    names = Tuple(Symbol.(columns))
     number(name, text) = name === :epoch ? parse(Int, text) : parse(Float64, text)
-    return NamedTuple[NamedTuple{names}(number.(names, Tuple(split(line, ',')))) for line in lines[2:end]]
+    return NamedTuple[NamedTuple{names}(number.(names, Tuple(split(line, ','; limit=MAX_FIELDS)))) for line in lines[2:end]]
 end
 
 function predict(run::Run, images::AbstractArray{<:Real,4}; device=CPUDevice(), kwargs...)

@@ -23,7 +23,7 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
     device = open_device(device)
     input = size(images)[1:3]
     list = layers(v, input, classes)
-    model = on_device(device, load_weights!(build_model(list), weights, list))
+    model = on_device(device, load_model(weights, list))
     no_dropout = without_dropout(model)
     optimiser = Optimisers.setup(KerasAdam(learning_rate), no_dropout)
     penalties = kernel_penalties(list)

@@ -143,38 +143,73 @@ function read_tensors(path, ::Type{T}, kind; only=nothing) where {T}
         length_ = ltoh(read(io, UInt64))
         length_ <= min(MAX_HEADER, total - 8) || wrong("it is truncated or its header's length is wrong")
         header = try
-            dispatch_barrier(JSON.parse, String(read(io, Int(length_))))
+            parse_json(String(read(io, Int(length_))))
         catch err
             err isa InterruptException && rethrow()
             wrong("its header is not JSON")
         end
         header isa AbstractDict || wrong("its header is not a JSON object")
+        metadata = get(header, "__metadata__", Dict{String,String}())
+        metadata isa AbstractDict && all(value -> value isa AbstractString, values(metadata)) ||
+            wrong("its metadata is not a table of texts")
         start = position(io)
+        entries = Dict(String(name) => dispatch_barrier(tensor_entry, entry, name, total - start, wrong)::TensorEntry
+            for (name, entry) in header if name != "__metadata__")
+        check_places(entries, total - start, wrong)
+        wanted = filter(((name, _),) -> only === nothing || name in only, entries)
+        for (name, entry) in wanted
+            check_size(entry, name, T, wrong)
+        end
         arrays = Dict{String,Array{T}}()
-        for (name, entry) in header
-            (name == "__metadata__" || only !== nothing && !(name in only)) && continue
-            shape, (from, to) = dispatch_barrier(tensor_entry, entry, name, total - start, T, wrong)::Tuple{Vector{Int},NTuple{2,Int}}
+        for (name, (; shape, from, to)) in wanted
             seek(io, start + from)
             arrays[name] = dispatch_barrier(read_array, io, shape, T)::Array{T}
             position(io) == start + to || wrong("$name is truncated")
         end
-        metadata = get(header, "__metadata__", Dict())
-        return arrays, Dict{String,String}(string(k) => string(v) for (k, v) in metadata)
+        return arrays, Dict{String,String}(String(name) => String(value) for (name, value) in metadata)
     end
 end
 
-read_array(io, shape, ::Type{T}) where {T} = ltoh.(read!(io, Array{T}(undef, reverse(shape)...)))
+function read_array(io, shape, ::Type{T}) where {T}
+    array = read!(io, Array{T}(undef, reverse(shape)...))
+    return ENDIAN_BOM == 0x04030201 ? array : map(ltoh, array)
+end
 
-function tensor_entry(entry, name, available, ::Type{T}, wrong) where {T}
+# What the header says of an array: its type, its shape in Keras' order, and its first byte and the one behind its last.
+struct TensorEntry
+    dtype::String
+    shape::Vector{Int}
+    from::Int
+    to::Int
+end
+
+# No array of ours has as many axes; each other number of them is a type that Julia compiles for.
+const MAX_AXES = 8
+
+function tensor_entry(entry, name, available, wrong)
     entry isa AbstractDict && all(in(keys(entry)), ("dtype", "shape", "data_offsets")) || wrong("no entry for $name")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    natural(values) = values isa AbstractVector && all(n -> n isa Integer && !(n isa Bool) && n >= 0, values)
+    dtype isa AbstractString || wrong("the type of $name cannot be read")
+    natural(shape) && length(shape) <= MAX_AXES && natural(offsets) && length(offsets) == 2 || wrong("the shape or place of $name cannot be read")
+    # A length is not larger than the file where it holds a number; where it holds none, it is of no use.
+    offsets[1] <= offsets[2] <= available && all(<=(typemax(Int32)), shape) || wrong("$name does not lie in the file; it is truncated")
+    return TensorEntry(dtype, shape, offsets...)
+end
+
+function check_size((; dtype, shape, from, to), name, ::Type{T}, wrong) where {T}
     dtype == DTYPES[T] || wrong("$name is $dtype; expected $(DTYPES[T])")
-    natural(values) = values isa AbstractVector && all(n -> n isa Integer && n >= 0, values)
-    natural(shape) && natural(offsets) && length(offsets) == 2 || wrong("the shape or place of $name cannot be read")
-    size_ = sizeof(T) * prod(big.(shape); init=big(1))
-    from, to = offsets
-    from <= to <= available && to - from == size_ || wrong("$name does not lie in the file; it is truncated")
-    return Vector{Int}(shape), (Int(from), Int(to))
+    to - from == sizeof(T) * prod(big, shape; init=big(1)) || wrong("$name does not lie in the file; it is truncated")
+end
+
+# One after another, without a gap: arrays over one another would make of a small file any amount of memory.
+function check_places(entries, available, wrong)
+    reached = 0
+    for (; from, to) in sort!(collect(values(entries)); by=entry -> (entry.from, entry.to))
+        from == reached || wrong("its arrays do not lie one after another")
+        reached = to
+    end
+    reached == available || wrong("it has $(available - reached) bytes behind its last array")
 end
 
 """
@@ -192,13 +227,10 @@ Copy stored weights into a model.
 
 # Throws
 - `DimensionMismatch`: other names or shapes than the model's, as in a file of another variant; both are listed.
+- `ArgumentError`: a weight is NaN or infinite.
 """
 function load_weights!(model::Chain, arrays::AbstractDict, list::Vector{Layer}; source="the weights")
-    expected = stored_shapes(list)
-    found = Dict(name => shape_in_keras(array) for (name, array) in arrays)
-    if Dict(expected) != found
-        throw(DimensionMismatch("$source do not fit this model:\n" * side_by_side(found, expected)))
-    end
+    check_fit(arrays, list, source)
     for name in standardisations(list)
         copyto!(model[name].mean, arrays["$name.mean"])
         copyto!(model[name].deviation, arrays["$name.deviation"])
@@ -212,6 +244,32 @@ end
 
 function load_weights!(model::Chain, path::AbstractString, list::Vector{Layer})
     return load_weights!(model, first(read_weights(path)), list; source="the weights in $path")
+end
+
+function check_fit(arrays, list, source)
+    expected = stored_shapes(list)
+    found = Dict(name => shape_in_keras(array) for (name, array) in arrays)
+    if Dict(expected) != found
+        throw(DimensionMismatch("$source do not fit this model:\n" * side_by_side(found, expected)))
+    end
+    for (name, array) in arrays
+        all(isfinite, array) || throw(ArgumentError("$source: $name has values that are not finite (NaN or infinite). Train again."))
+    end
+    return nothing
+end
+
+"""
+    load_model(path, layers)
+
+Return the model of a weights file; it is built when the file is known to fit, so that memory is taken only for weights that are there.
+
+# Throws
+- `ArgumentError`, `DimensionMismatch`: as of [`read_weights`](@ref) and [`load_weights!`](@ref).
+"""
+function load_model(path::AbstractString, list::Vector{Layer})
+    arrays, source = first(read_weights(path)), "the weights in $path"
+    check_fit(arrays, list, source)
+    return load_weights!(build_model(list), arrays, list; source)
 end
 
 # Two lists of names and shapes as a table; rows that differ are marked.

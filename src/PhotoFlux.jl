@@ -36,6 +36,7 @@ include("../julia/kernels/Kernels.jl")
 using .Kernels
 
 include("../julia/barrier.jl")
+include("../julia/json.jl")
 include("../julia/random.jl")
 include("../julia/penalties.jl")
 include("../julia/variants.jl")
