@@ -20,7 +20,7 @@ from photoflux.engines.flux.julia_setup import environment, settle
 from photoflux.engines.flux.problems import problem
 from photoflux.model.variants import julia_package
 from photoflux.system import atomic
-from photoflux.system.signals import kept_from_julia
+from photoflux.system.signals import held, kept_from_julia
 from photoflux.system.streams import stdout_to_stderr
 
 # Read by juliacall when it is imported. A threaded Julia crashes without its handlers: its threads stop by a fault that
@@ -88,7 +88,8 @@ def start(say: Callable[[str], None]) -> Any:
             _import_juliacall(say)
             # Whoever else has started it will have done so where a program begins.
             _owner[:] = os.getpid(), threading.main_thread() if theirs else threading.current_thread()
-            _package()
+            with held():  # an exception in Python code that Julia calls while it loads would be lost
+                _package()
     module = _package()
     if theirs and first:
         _warn_of_options(module)
