@@ -7,7 +7,7 @@ At step `t`, with the gradient `g`: `m += (1 − β₁)(g − m)`, `v += (1 − 
 `w −= η·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√v + ϵ)`; `keras/src/optimizers/adam.py`, the form before section 2.1 of Kingma & Ba
 (2015). Optimisers' `Adam` adds `ϵ` to the *corrected* `√v̂`, so no constant `ϵ` makes the two equal.
 
-# Parameters
+# Arguments
 - `η`: step size.
 - `β::Tuple`: decay of the two moments.
 - `ϵ`: added to the root of the second moment.

@@ -60,7 +60,14 @@ holds_features(data::PreparedDataset) = data.images isa Array{Float32,4}
 """
     indices(data, part)
 
-Return the indices of the images of `:train`, `:validation` or `:test`.
+Return which images a part has.
+
+# Arguments
+- `data::PreparedDataset`
+- `part::Symbol`: `:train`, `:validation` or `:test`.
+
+# Returns
+- `Vector{Int}`: their positions along the last dimension of `data.images`, rising.
 
 # Throws
 - `ArgumentError`: another part.

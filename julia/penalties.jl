@@ -31,6 +31,9 @@ Steps along a subgradient rarely make a weight exactly zero: it oscillates about
 # Arguments
 - `λ::Real`: 0 or more.
 
+# Throws
+- `ArgumentError`: it is negative or not finite.
+
 # Examples
 ```jldoctest
 julia> L1(0.5)(Float32[1, -2])
@@ -50,6 +53,9 @@ The penalty `λ·Σw²`, gradient `2λw`.
 # Arguments
 - `λ::Real`: 0 or more.
 
+# Throws
+- `ArgumentError`: it is negative or not finite.
+
 # Examples
 ```jldoctest
 julia> L2(0.5)(Float32[1, -2])
@@ -68,6 +74,9 @@ The penalty `λ₁·Σ|w| + λ₂·Σw²`, gradient `λ₁·sign(w) + 2λ₂w`.
 
 # Arguments
 - `λ₁::Real`, `λ₂::Real`: 0 or more.
+
+# Throws
+- `ArgumentError`: one is negative or not finite.
 
 # Examples
 ```jldoctest

@@ -169,6 +169,9 @@ Return the table of variants, a `Vector{Variant}` in the order of `julia/variant
 - `path::AbstractString`: a TOML file whose rows are like those of the table: `[name]` and below it `architecture`, `hidden`, and whatever
   else is not as in [`Variant`](@ref).
 
+# Returns
+- `Vector{Variant}`
+
 # Throws
 - `ArgumentError`: the file cannot be read or is not TOML, or a row cannot be used.
 

@@ -668,6 +668,10 @@ def status(out: str | Path) -> Status:
     out : str or Path
         The job's folder.
 
+    Returns
+    -------
+    Status
+
     Raises
     ------
     DataError

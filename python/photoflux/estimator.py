@@ -152,7 +152,17 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of every class, float64 (N, K), in the order of ``classes_``.
+        """Return the probability of every class, in the order of ``classes_``.
+
+        Parameters
+        ----------
+        X : array of uint8
+            N images of the shape to which it was fitted, see the class.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64, (N, K); each row sums to 1.
 
         Raises
         ------
@@ -174,7 +184,18 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return found
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the likeliest label of each image, (N,); raises as `predict_proba` does."""
+        """Return the likeliest label of each image.
+
+        Parameters
+        ----------
+        X : array of uint8
+            As in `predict_proba`, which says what is raised.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of ``classes_``, (N,).
+        """
         found = self.predict_proba(X)
         labels: np.ndarray = self.classes_[found.argmax(axis=1)]
         return labels

@@ -13,6 +13,17 @@ end
     @test filter(name -> !haskey(DOCS, Base.Docs.Binding(PhotoFlux, name)), names(PhotoFlux)) == []
 end
 
+@testset "the docstring of a public name has its sections, $name" for name in filter(!=(:PhotoFlux), names(PhotoFlux))
+    texts = [text for doc in values(DOCS[Base.Docs.Binding(PhotoFlux, name)].docs) for text in doc.text if text isa String]
+    headings = [m[1] for m in eachmatch(r"^# (\w+)"m, join(texts))]
+    public = getfield(PhotoFlux, name)
+    if public isa Function
+        @test issubset(("Arguments", "Returns", "Throws"), headings)
+    elseif public !== NoPenalty
+        @test "Fields" in headings || "Arguments" in headings
+    end
+end
+
 # Evaluates a docstring's examples and compares what is shown; `[...]` stands for anything, as in Documenter.
 function shown(scope, code)
     try

@@ -184,6 +184,15 @@ class Comparison:
 def load_comparison(path: str | Path) -> Comparison:
     """Open a comparison's folder.
 
+    Parameters
+    ----------
+    path : str or Path
+        The folder.
+
+    Returns
+    -------
+    Comparison
+
     Raises
     ------
     RunError

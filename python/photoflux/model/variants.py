@@ -208,6 +208,10 @@ class Variant:
         l1, l2 : float, optional
             The coefficients, 0 or more; None leaves the table's.
 
+        Returns
+        -------
+        Variant
+
         Raises
         ------
         SettingError
@@ -231,6 +235,11 @@ class Variant:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Variant:
         """Build a variant from what `as_dict` returned.
+
+        Parameters
+        ----------
+        values : mapping of str to any
+            The values by name; those of `name` to `made_for` must be there.
 
         Raises
         ------
@@ -262,6 +271,11 @@ def variants(path: str | Path | None = None) -> Mapping[str, Variant]:
     path : str or Path, optional
         A TOML file whose rows are like those of ``julia/variants.toml``: ``[name]`` and below it ``architecture``,
         ``hidden``, and whatever else is not as in `Variant`.
+
+    Returns
+    -------
+    mapping of str to Variant
+        It cannot be changed.
 
     Raises
     ------
@@ -336,6 +350,10 @@ def variant(name: str | Path | Variant) -> Variant:
     ----------
     name : str, Path or Variant
         A name of the table; ``"my.toml"``, a file with one variant; or ``"my.toml:name"``, one of several.
+
+    Returns
+    -------
+    Variant
 
     Raises
     ------

@@ -65,6 +65,11 @@ class Metrics:
     def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
         """Return what `as_dict` gave; an earlier PhotoFlux wrote none of those with a default.
 
+        Parameters
+        ----------
+        values : mapping of str to any
+            The values by name.
+
         Raises
         ------
         KeyError, TypeError, ValueError, AttributeError

@@ -138,6 +138,11 @@ class Run:
 
         The order is that of `PreparedDataset.indices`; dropout was off.
 
+        Parameters
+        ----------
+        part : str
+            ``"validation"`` or ``"test"``.
+
         Raises
         ------
         RunError
@@ -212,6 +217,10 @@ def load_run(path: str | Path) -> Run:
     ----------
     path : str or Path
         The folder.
+
+    Returns
+    -------
+    Run
 
     Raises
     ------

@@ -110,6 +110,11 @@ class Verification:
     def write(self, folder: str | Path) -> Path:
         """Write ``verify.html`` into a folder, made if need be, and return its path.
 
+        Parameters
+        ----------
+        folder : str or Path
+            The folder.
+
         Raises
         ------
         RunError

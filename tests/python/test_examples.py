@@ -1,0 +1,38 @@
+"""Every example runs, in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from julias import ROOT
+
+EXAMPLES = ROOT / "examples"
+
+
+def ran(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def test_the_grid_search_finds_settings_that_classify_digits(flux: object, tmp_path: Path):
+    printed = ran(tmp_path, sys.executable, str(EXAMPLES / "grid_search.py"))
+    assert len(re.findall(r"^\{'l2': ", printed, re.MULTILINE)) == 6
+    accuracy = re.search(r"^best: .* other digits: (0\.\d+)$", printed, re.MULTILINE)
+    # By chance 0.1; a network that learns nothing from the images fails.
+    assert accuracy is not None and float(accuracy[1]) > 0.5
+
+
+def test_the_variants_of_the_file_are_trained_and_compared(flux: object, tmp_path: Path):
+    printed = ran(
+        tmp_path, sys.executable, "-m", "photoflux", "compare", "demo", "--out", "which",
+        "--variants", str(EXAMPLES / "my_variants.toml"), "--seeds", "1", "--epochs", "1", "--image-size", "16",
+    )  # fmt: skip
+    assert "wide_l2" in printed and "small" in printed
+
+
+def test_every_example_is_run_here():
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {"grid_search.py", "my_variants.toml"}
