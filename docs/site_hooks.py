@@ -34,7 +34,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def rewritten(found: re.Match[str]) -> str:
         target = os.path.normpath(folder / found[2])
-        if files.get_file_from_path(os.path.relpath(target, "docs")) is not None or not (ROOT / target).exists():
+        file = files.get_file_from_path(os.path.relpath(target, "docs"))
+        in_site = file is not None and not file.inclusion.is_excluded()
+        if in_site or not (ROOT / target).exists():
             return found[0]
         kind = "tree" if (ROOT / target).is_dir() else "blob"
         return f"]({config.repo_url.rstrip('/')}/{kind}/main/{target}{found[3] or ''})"

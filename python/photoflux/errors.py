@@ -62,10 +62,7 @@ FLUX_PROBLEMS = {
 class DivergedError(EngineError):
     """The loss became NaN or infinite; the last good weights were kept.
 
-    Parameters
-    ----------
-    message : str
-        Names the epoch, the batch and what to try.
+    The message names the epoch, the batch and what to try.
     """
 
 

@@ -20,7 +20,7 @@ def ran(folder: Path, *command: str) -> str:
 
 def test_the_grid_search_finds_settings_that_classify_digits(flux: object, tmp_path: Path):
     printed = ran(tmp_path, sys.executable, str(EXAMPLES / "grid_search.py"))
-    assert len(re.findall(r"^\{'l2': ", printed, re.MULTILINE)) == 6
+    assert len(re.findall(r"^\{'l2': ", printed, re.MULTILINE)) == 4
     accuracy = re.search(r"^best: .* other digits: (0\.\d+)$", printed, re.MULTILINE)
     # By chance 0.1; a network that learns nothing from the images fails.
     assert accuracy is not None and float(accuracy[1]) > 0.5
