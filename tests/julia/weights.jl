@@ -107,7 +107,7 @@ mktempdir() do root
         Sys.islinux() && let gone = run(`true`; wait=false)
             pid = getpid(gone)
             wait(gone)
-            left(pid, start, machine=PhotoFlux.machine()) = touch(joinpath(root, ".weights.safetensors.$machine-$pid-$start-0.tmp"))
+            left(pid, start, machine=PhotoFlux.machine()) = touch(joinpath(root, ".weights.safetensors.$machine-$pid-$start-9999999.tmp"))
             dead, another, folder = left(pid, 0), left(getpid(), 1), mkpath(joinpath(root, ".run.$(PhotoFlux.machine())-$pid-0-1.tmp"))
             alive = [left(getpid(), PhotoFlux.started(getpid())), left(pid, 0, "00000000"), touch(joinpath(root, ".other.tmp"))]
             PhotoFlux.replace_file(io -> write(io, "new"), path)
