@@ -28,15 +28,14 @@ from photoflux.engines.base import (
 )
 from photoflux.engines.device import Device
 from photoflux.engines.flux import bridge
+from photoflux.engines.flux.callbacks import Callbacks
 from photoflux.engines.flux.plain_paths import plain_paths
 from photoflux.engines.proof import Augmentation, TraceRequest
 from photoflux.errors import DivergedError, EngineError, RunError, SettingError
-from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
 from photoflux.system.names import printable
-from photoflux.system.signals import asked
 
 
 class FluxEngine:
@@ -86,7 +85,7 @@ class FluxEngine:
     ) -> Fit:
         """Fit a variant; see `photoflux.engines.base.Engine.fit`."""
         check_dataset(variant, prepared, settings.balance)
-        told = _Told(on_batch, on_epoch, on_note)
+        told = Callbacks(on_batch, on_epoch, on_note)
         julia, kept = self.julia, [] if checkpoints is None else [checkpoints.folder]
         places = plain_paths(prepared.path, weights, *kept, *(() if initial is None else (initial,)))
         with places as (data, target, *start), _translated(julia, weights, prepared):
@@ -158,7 +157,7 @@ class FluxEngine:
         """
         if self._device is not None:
             raise SettingError("`unfreeze` trains a backbone on the CPU only: leave `device` out, or `unfreeze`.")
-        told = _Told(on_batch, on_epoch, on_note, on_images)
+        told = Callbacks(on_batch, on_epoch, on_note, on_images)
         julia, kept = self.julia, [] if checkpoints is None else [checkpoints.folder]
         places = plain_paths(prepared.path, weights, backbone, tuned, *kept)
         with places as (data, head, source, target, *folder), _translated(julia, weights, prepared):
@@ -260,57 +259,6 @@ class FluxEngine:
     def _array(self, images: np.ndarray) -> Any:
         """Return a Julia array of the same bytes: C order (N, C, H, W) is column order W×H×C×N."""
         return self.julia.pyconvert(self.julia.Array, np.ascontiguousarray(images).T)
-
-
-class _Told:
-    """What Julia calls during a fit; an exception of a callback ends it, and is raised when Julia has returned."""
-
-    def __init__(
-        self,
-        on_batch: OnBatch | None,
-        on_epoch: OnEpoch | None,
-        on_note: OnNote | None,
-        on_images: Callable[[int, int], bool] | None = None,
-    ) -> None:
-        self._on_batch, self._on_epoch, self._on_note, self._on_images = on_batch, on_epoch, on_note, on_images
-        self._history: list[EpochRow] = []
-        self._raised: BaseException | None = None
-
-    def batch(self, *values: Any) -> bool:
-        """Return whether the fit is to end."""
-        return self._told(self._on_batch, lambda: (BatchProgress(*values),))
-
-    def epoch(self, *values: Any) -> None:
-        """Keep a row of the history."""
-        self._history.append(EpochRow(*values))
-        self._told(self._on_epoch, lambda: (self._history[-1],))
-
-    def note(self, note: str) -> None:
-        """Take a note of the run."""
-        self._told(self._on_note, lambda: (note,))
-
-    def images(self, done: int, total: int) -> bool:
-        """Return whether fine-tuning is to end before its first batch."""
-        return self._told(self._on_images, lambda: (done, total))
-
-    def stopped(self) -> bool:
-        """Return whether the fit is to end in a validation."""
-        return self._told(asked, tuple)
-
-    def _told(self, whom: Callable[..., Any] | None, what: Callable[[], tuple[Any, ...]]) -> bool:
-        if self._raised is not None:
-            return True
-        try:
-            return whom is not None and bool(whom(*what()))
-        except BaseException as error:
-            self._raised = error
-            return True
-
-    def fit(self, kept_epoch: int, ended: str) -> Fit:
-        """Return the fit, or raise what a callback has raised; a Ctrl-C has ended the fit, and that is all."""
-        if self._raised is not None and not isinstance(self._raised, KeyboardInterrupt):
-            raise self._raised
-        return Fit(self._history, kept_epoch, ended)  # type: ignore[arg-type]
 
 
 class FluxModel:
