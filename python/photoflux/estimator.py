@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -32,6 +32,7 @@ from photoflux.runs.progress import Display
 from photoflux.runs.run import Run, load_run
 from photoflux.runs.scoring import EVALUATION_BATCH
 from photoflux.runs.training import fit_and_save
+from photoflux.system.atomic import new_scratch, remove
 
 # The files of a run that a copy of the estimator needs.
 _FILES = ("run.json", "weights.safetensors", "history.csv")
@@ -134,8 +135,8 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 )
             seed = self._seed()
             settings = settings_of(chosen, self.epochs, self.batch_size, self.learning_rate, seed, self.balance, "stop")
-            self._folder = tempfile.TemporaryDirectory(prefix="photoflux-")
-            prepared = _prepare(Path(self._folder.name) / "data", images, codes, classes, self._share(), seed)
+            self._folder = self._new_folder()
+            prepared = _prepare(self._folder / "data", images, codes, classes, self._share(), seed)
         with Display(self.verbose) as display:
             engine = get_engine(self.engine, display.say, device_of(self.device))
             trained = fit_and_save(engine, chosen, prepared, settings, self._place, display)
@@ -202,7 +203,13 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def _place(self) -> Path:
-        return Path(self._folder.name) / "run"
+        return self._folder / "run"
+
+    def _new_folder(self) -> Path:
+        """Make a folder that is there as long as this estimator."""
+        folder = new_scratch("estimator")
+        weakref.finalize(self, remove, folder)
+        return folder
 
     def _seed(self) -> int:
         if isinstance(self.random_state, int | np.integer):
@@ -234,7 +241,7 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         files = state.get("_folder")
         super().__setstate__(state)
         if files is not None:
-            self._folder = tempfile.TemporaryDirectory(prefix="photoflux-")
+            self._folder = self._new_folder()
             self._place.mkdir()
             for name in _FILES:
                 # Not atomic: into a temporary folder.

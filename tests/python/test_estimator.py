@@ -27,21 +27,23 @@ def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def squares(count: int, *, classes: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Grey images whose class is how bright they are, and names of the classes that do not sort as they were drawn."""
+def bars(count: int, *, classes: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Grey images with a bright bar, whose place is the class, and names of the classes that sort otherwise."""
     rng = np.random.default_rng(seed)
     codes = np.arange(count) % classes
-    images = rng.integers(0, 60, (count, 8, 9)) + (codes * 190 // classes)[:, None, None]
-    return images.astype(np.uint8), np.array(["dark", "bright", "amid"])[codes]
+    images = rng.integers(0, 90, (count, 8, 9))
+    for image, code in zip(images, codes, strict=True):
+        image[:, 3 * code : 3 * code + 3] += 160
+    return images.astype(np.uint8), np.array(["west", "mid", "east"])[codes]
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_it_learns_and_answers_in_the_users_labels(engine: str, classes: int):
-    images, labels = squares(90, classes=classes)
+    images, labels = bars(90, classes=classes)
     fitted = PhotoFluxClassifier("dense_l2", engine=engine, **QUICK | {"epochs": 12}).fit(images, labels)
     assert fitted.classes_.tolist() == sorted(set(labels.tolist()))
     assert (fitted.image_shape_, fitted.n_features_in_, len(fitted.history_)) == ((1, 8, 9), 72, 12)
-    unseen, true = squares(30, classes=classes, seed=1)
+    unseen, true = bars(30, classes=classes, seed=1)
     proba = fitted.predict_proba(unseen)
     assert proba.shape == (30, classes) and proba.sum(axis=1) == pytest.approx(np.ones(30))
     assert (fitted.predict(unseen) == fitted.classes_[proba.argmax(axis=1)]).all()
@@ -50,9 +52,9 @@ def test_it_learns_and_answers_in_the_users_labels(engine: str, classes: int):
 
 def test_it_is_what_train_makes_of_the_same_part_of_the_images(flux: object, tmp_path: Path):
     """The same seed and the same split give the same history as `photoflux.train` on the prepared dataset."""
-    images, labels = squares(60)
+    images, labels = bars(60)
     fitted = PhotoFluxClassifier("l2", engine="flux", **QUICK).fit(images, labels)
-    data = Path(fitted._folder.name) / "data"
+    data = fitted._folder / "data"
     again = photoflux.train(
         "l2",
         data,
@@ -72,7 +74,7 @@ def test_it_is_what_train_makes_of_the_same_part_of_the_images(flux: object, tmp
 
 
 def test_in_cross_validation_a_grid_and_a_pipeline(engine: str):
-    images, labels = squares(60)
+    images, labels = bars(60)
     model = PhotoFluxClassifier("dense_l2", engine=engine, **QUICK | {"epochs": 10})
     assert cross_val_score(model, images, labels, cv=3).min() > 0.8
     searched = GridSearchCV(
@@ -85,7 +87,7 @@ def test_in_cross_validation_a_grid_and_a_pipeline(engine: str):
 
 
 def test_a_copy_answers_alike(engine: str):
-    images, labels = squares(40)
+    images, labels = bars(40)
     fitted = PhotoFluxClassifier("dense_l2", engine=engine, **QUICK).fit(images, labels)
     copied = pickle.loads(pickle.dumps(fitted))
     assert (copied.predict_proba(images) == fitted.predict_proba(images)).all()
@@ -111,7 +113,7 @@ def test_what_cannot_be_fitted(x: np.ndarray, y: list[float], message: str):
 
 
 def test_parameters_are_checked_when_it_is_fitted():
-    images, labels = squares(20)
+    images, labels = bars(20)
     for wrong in (
         {"variant": "l3"},
         {"validation_fraction": 1},
