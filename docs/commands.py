@@ -45,7 +45,7 @@ def _section(name: str, function: Any) -> str:
             continue
         required = param.default is param.empty
         if isinstance(info, ArgumentInfo):
-            spelled = (info.metavar or param.name.upper()) + ("…" if "list" in str(kind) else "")
+            spelled = (info.metavar or param.name.upper()).strip("[]") + ("…" if "list" in str(kind) else "")
             usage.append(spelled if required else f"[{spelled}]")
             spelled = f"`{spelled}`"
         else:

@@ -300,7 +300,7 @@ as_json(p::Penalty) = Dict(name => shortest(λ) for (name, λ) in zip(("l1", "l2
 shortest(x::Float32) = parse(Float64, string(x))
 
 function Base.show(io::IO, ::MIME"text/plain", v::Variant)
-    println(io, "Variant \"", v.name, "\" (made for ", v.made_for, ")")
+    println(io, "Variant \"", v.name, "\"", isempty(v.made_for) ? "" : " (made for $(v.made_for))")
     println(io, "  architecture    ", v.architecture, ", hidden ", isempty(v.hidden) ? "none" : join(v.hidden, ", "))
     v.backbone === nothing || println(io, "  backbone        ", v.backbone)
     print(io, "  penalty         ", isempty(v.penalty) ? "none" : join(("$g: $p" for (g, p) in sort(v.penalty)), ", "))

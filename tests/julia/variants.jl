@@ -168,4 +168,6 @@ end
         :conv3 => Proximal(ElasticNet(0.005, 0.005)), :dense1 => L2(0.01))
 end
 
+@test startswith(sprint(show, MIME("text/plain"), variant("mlp")), "Variant \"mlp\" (made for CIFAR-10)\n")
+@test startswith(sprint(show, MIME("text/plain"), Variant(; name="own", architecture="dense", hidden=[4])), "Variant \"own\"\n")
 @test occursin("early stopping  patience 5", sprint(show, MIME("text/plain"), variant("early_stopping")))

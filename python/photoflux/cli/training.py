@@ -254,7 +254,8 @@ def variants(
     lines = [
         f"{v.name:<23} {v.architecture:<10} penalty {words(v.penalty)}; dropout {words(v.dropout)}; "
         + (f"early stopping after {v.patience}, " if v.patience else "")
-        + f"at most {v.epochs} epochs; for {v.made_for}"
+        + f"at most {v.epochs} epochs"
+        + (f"; for {v.made_for}" if v.made_for else "")
         for v in rows.values()
     ]
     emit(as_json, {name: v.as_dict() for name, v in rows.items()}, "\n".join(lines))

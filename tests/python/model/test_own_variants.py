@@ -96,6 +96,7 @@ def test_the_command_line_lists_sums_up_and_says_what_is_wrong(file: Path):
         return CliRunner().invoke(app, words)
 
     listed = run("variants", str(file))
+    assert listed.stdout.endswith("at most 2 epochs\n")  # it does not say for which data
     assert (listed.exit_code, listed.stdout.split(";")[0].split()) == (
         0,
         ["wide", "dense", "penalty", "hidden", "l1:", "0.001,", "l2:", "0.002"],
