@@ -22,7 +22,7 @@ from photoflux.data.sources.arrays import as_array, check_images
 from photoflux.data.splitting import split_groups
 from photoflux.data.writer import ImageRecord, PreparedWriter
 from photoflux.engines import get_engine
-from photoflux.engines.base import Model
+from photoflux.engines.base import Engine, Model
 from photoflux.engines.device import device_of
 from photoflux.errors import DataError, SettingError
 from photoflux.model.settings import chosen_variant, settings_of
@@ -149,7 +149,7 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, self.history_, self.image_shape_ = classes, trained.run.history, tuple(prepared.shape)
         self.n_features_in_ = int(np.prod(self.image_shape_))
         self._run = trained.run
-        self._model: Model | None = None
+        self._model: Model | None = _loaded(engine, trained.run)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -225,9 +225,7 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _loaded(self) -> Model:
         if self._model is None:
             with Display(self.verbose) as display:
-                engine = get_engine(self.engine, display.say, device_of(self.device))
-                run: Run = self._run
-                self._model = engine.load(run.variant, run.weights, run.shape, len(run.classes))
+                self._model = _loaded(get_engine(self.engine, display.say, device_of(self.device)), self._run)
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:
@@ -253,6 +251,10 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         tags.non_deterministic = self.random_state is None
         return tags
+
+
+def _loaded(engine: Engine, run: Run) -> Model:
+    return engine.load(run.variant, run.weights, run.shape, len(run.classes))
 
 
 @contextmanager

@@ -162,13 +162,6 @@ class OnRows(PhotoFluxClassifier):
         return tags
 
 
-# What images do not allow; docs/estimator.md has the same list.
-EXCEPTIONS: dict[str, str] = {}
-
-
-@parametrize_with_checks(
-    [OnRows("dense_l2", epochs=8, batch_size=8, learning_rate=0.02, random_state=0)],
-    expected_failed_checks=lambda _: EXCEPTIONS,
-)
+@parametrize_with_checks([OnRows("dense_l2", epochs=8, batch_size=8, learning_rate=0.02, random_state=0)])
 def test_scikit_learns_own_checks(estimator: Any, check: Any, flux: object):
     check(estimator)
