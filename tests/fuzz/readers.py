@@ -103,7 +103,8 @@ def target_of(name: str, folder: Path) -> Target:
                 assert str(status_of(out))
             with ours(), contextlib.closing(Ledger(out)) as ledger:
                 list(ledger.results())
-            read_labels([out])
+            with ours():
+                read_labels([out])
 
         return use_ledger, [(folder / "out" / LEDGER).read_bytes()]
     if name == "pth":
@@ -129,7 +130,7 @@ def target_of(name: str, folder: Path) -> Target:
         columns = ("path", "group")
         return lambda data: list(read_table(data, folder / "g.csv", columns)), [
             b"path,group\na.png,1\n",
-            b"\xff\xfep\0",
+            "path,group\na.png,1\n".encode("utf-16"),
         ]
     if name == "archives":
         import tarfile

@@ -31,6 +31,7 @@ _ENCRYPTED = 0x1
 _numbers = itertools.count()  # of the files of unpacked members, of all archives
 # What the libraries raise for an archive that is damaged or cut short.
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, NotImplementedError)
+_NAMELESS = "a member has no name"
 
 
 class Listed(NamedTuple):
@@ -98,9 +99,13 @@ def members(archive: Path, scratch: Path, wanted: Wanted) -> Iterator[Listed]:
 
 def _in_zip(archive: Path) -> Iterator[Listed]:
     seen: Counter[str] = Counter()
+    nameless = False
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
             name = info.filename
+            if not name:
+                nameless = True
+                continue
             if info.is_dir():
                 continue
             nth, seen[name] = seen[name], seen[name] + 1
@@ -114,6 +119,8 @@ def _in_zip(archive: Path) -> Iterator[Listed]:
             else:
                 packed = info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
                 yield Listed(name, nth, Member(archive, name, archive, *packed, nth))
+    if nameless:
+        yield Listed("", reason=f"broken zip archive: {_NAMELESS}")
 
 
 class _Remembering(io.RawIOBase):
@@ -136,7 +143,7 @@ class _Remembering(io.RawIOBase):
 
 def _in_tar(archive: Path, opener: Any, scratch: Path, wanted: Wanted) -> Iterator[Listed]:
     seen: Counter[str] = Counter()
-    plain = opener is open
+    plain, nameless = opener is open, False
     with opener(archive, "rb") as file:
         remembering = _Remembering(file)
         with tarfile.open(fileobj=remembering, mode="r:", errors="surrogateescape") as opened:
@@ -145,6 +152,9 @@ def _in_tar(archive: Path, opener: Any, scratch: Path, wanted: Wanted) -> Iterat
                 opened.members = []  # type: ignore[attr-defined]
                 name = info.name
                 if info.isdir():
+                    continue
+                if not name:
+                    nameless = True
                     continue
                 nth, seen[name] = seen[name], seen[name] + 1
                 what = _litter(name)
@@ -162,6 +172,8 @@ def _in_tar(archive: Path, opener: Any, scratch: Path, wanted: Wanted) -> Iterat
                 else:
                     copy = _unpacked(remembering, info, scratch)
                     yield Listed(name, nth, Member(archive, name, copy, 0, info.size, info.size, nth=nth))
+        if nameless:
+            yield Listed("", reason=f"broken tar archive: {_NAMELESS}")
         if remembering.last.strip(b"\0"):
             yield Listed("", reason="broken tar archive: what follows its last readable member is no member")
         elif not remembering.last:
