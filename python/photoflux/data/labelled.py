@@ -79,7 +79,7 @@ def _labels_in(path: Path) -> list[Labelled]:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as base:
             base.execute("PRAGMA trusted_schema=OFF")
             return [_labelled(row) for row in base.execute(query)]
-    except (sqlite3.Error, TypeError) as error:
+    except (sqlite3.Error, UnicodeDecodeError, TypeError) as error:
         raise DataError(f"The labels in {printable(path)} cannot be read: {error}.") from error
 
 

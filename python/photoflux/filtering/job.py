@@ -220,15 +220,17 @@ class Job:
 
     def _one(self, scored: Scored) -> None:
         entry = self._given[scored.number]
+        whole = scored.last and scored.number not in self._begun
         if scored.number not in self._begun:
-            source, new = self.ledger.source(entry.key, entry.size, entry.mtime_ns)
+            source, new = self.ledger.source(entry.key, entry.size, entry.mtime_ns, whole=whole)
             self._begun[scored.number] = _Begun(source, new, set(), {} if new else self.ledger.places_of(source))
         source, new, pages, places = self._begun[scored.number]
         pages.add(scored.page)
         item = self._item(entry, scored, places.get(scored.page))
         self._keep(source, [item])
         if scored.last:
-            self._complete(source, new, pages)
+            if not (new and whole):
+                self._complete(source, new, pages)
             del self._begun[scored.number], self._given[scored.number]
             self._delete_copy(entry)
 

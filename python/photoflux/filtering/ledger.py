@@ -187,7 +187,7 @@ class Ledger:
         """Say what went wrong with the database in words."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where a damaged name is in SQLite's message
             text = str(error)
             advice = next(
                 (advice for words, advice in _ADVICE.items() if words in text),
@@ -285,20 +285,21 @@ class Ledger:
             known: tuple[int, int] | None = self._base.execute(query, key.blobs()).fetchone()
         return known == (size, mtime_ns)
 
-    def source(self, key: SourceKey, size: int, mtime_ns: int) -> tuple[int, bool]:
+    def source(self, key: SourceKey, size: int, mtime_ns: int, *, whole: bool = False) -> tuple[int, bool]:
         """Return the number of a source, and whether it is new; what is here of one that has changed becomes stale.
+
+        A new one of which the `whole` is recorded in this transaction is complete, without `complete`.
 
         In a transaction, as all that is done for each item: its errors are told there.
         """
         execute, blobs = self._base.execute, key.blobs()
+        values = (*blobs, size, mtime_ns, whole)
+        made = execute("INSERT INTO sources VALUES (NULL, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values)
+        if made.rowcount == 1:
+            assert made.lastrowid is not None
+            return made.lastrowid, True
         query = "SELECT id, size, mtime_ns FROM sources WHERE path = ? AND member = ? AND nth = ?"
-        found = execute(query, blobs).fetchone()
-        if found is None:
-            values = (*blobs, size, mtime_ns)
-            number = execute("INSERT INTO sources VALUES (NULL, ?, ?, ?, ?, ?, 0)", values).lastrowid
-            assert number is not None
-            return number, True
-        number, *known = found
+        number, *known = execute(query, blobs).fetchone()
         if known != [size, mtime_ns]:
             execute("UPDATE items SET state = ? WHERE source = ?", (STALE, number))
         execute("UPDATE sources SET size = ?, mtime_ns = ?, complete = 0 WHERE id = ?", (size, mtime_ns, number))

@@ -135,3 +135,11 @@ def test_bytes_that_are_no_ledger(folder: Path):
         assert use(folder)
     (folder / LEDGER).write_bytes(data)
     assert not use(folder)
+
+
+def test_a_name_of_a_table_that_is_no_text(folder: Path):
+    data = (folder / LEDGER).read_bytes()
+    (folder / LEDGER).write_bytes(data.replace(b"CREATE TABLE labels", b"CREATE TABLE l\xb3bels"))
+    for read in (Ledger, status_of, lambda folder: read_labels([folder])):
+        with pytest.raises(DataError):
+            read(folder)
