@@ -17,7 +17,6 @@ from photoflux import DataError, RunError, SettingError
 from photoflux.comparison import fits
 from photoflux.comparison.compare import _command, _compared, _seeds
 from photoflux.data.sources.demo import write_demo_folder
-from photoflux.model.variants import variant
 from photoflux.reporting.i18n import translator
 from photoflux.reporting.sentences import text_of
 
@@ -204,7 +203,7 @@ def test_all_is_the_seven_of_the_photo_cnn():
 
 @pytest.mark.parametrize(("seeds", "words"), [([7], "7,"), ([1], "1"), ([1, 2], "2"), ([2, 1], "2,1")])
 def test_the_command_repeats_the_seeds(seeds, words):
-    assert shlex.split(_command("scans", [variant("l2")], seeds, {}))[-2:] == ["--seeds", words]
+    assert shlex.split(_command("scans", "l2", seeds, {}))[-2:] == ["--seeds", words]
 
 
 # The second of the fits is ended in its second epoch; it goes on from there, and the first is kept.

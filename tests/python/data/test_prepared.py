@@ -112,7 +112,7 @@ def meta(**values: object):
         (spoil("split.npy", np.full(6, 3, np.uint8)), "split.npy has the value 3"),
         (spoil("split.npy", np.ones(6, np.uint8)), "it has no training images"),
         (lambda folder: (folder / "meta.json").write_text("{"), "meta.json cannot be read"),
-        (lambda folder: (folder / "meta.json").write_text("[]"), "no format version"),
+        (lambda folder: (folder / "meta.json").write_text("[]"), "it must be a JSON object, found list"),
         (lambda folder: (folder / "meta.json").write_text('{"format": 1}'), "meta.json lacks name, classes, positive"),
         (meta(format=2), "format version 2, this PhotoFlux reads version 1"),
         (meta(classes=["one"]), "two or more classes"),

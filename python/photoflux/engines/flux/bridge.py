@@ -20,7 +20,7 @@ from photoflux.engines.flux.julia_setup import environment, settle
 from photoflux.engines.flux.problems import problem
 from photoflux.model.variants import julia_package
 from photoflux.system import atomic
-from photoflux.system.signals import held, kept_from_julia
+from photoflux.system.signals import Ended, held, kept_from_julia
 from photoflux.system.streams import stdout_to_stderr
 
 # Read by juliacall when it is imported. A threaded Julia crashes without its handlers: its threads stop by a fault that
@@ -138,7 +138,7 @@ def _import_juliacall(say: Callable[[str], None]) -> None:
         try:
             with kept_from_julia():
                 import juliacall
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, Ended):  # juliacall itself may raise a SystemExit
             raise
         except ModuleNotFoundError as error:
             raise problem("juliacall", f"Python's package {error.name} is not installed") from error
