@@ -193,8 +193,8 @@ def test_the_other_command_makes_the_dataset_again(tmp_path, Page, write_run):
 def test_a_variant_that_no_command_makes(run, tmp_path):
     recipe = dataclasses.replace(run.variant, hidden=(64,))
     for changes, said in (
-        ({"variant": recipe}, "its variant was made in Python"),
-        ({"variant": dataclasses.replace(recipe, name="mine")}, "its variant was made in Python"),
+        ({"variant": recipe}, "its variant is not of the table"),
+        ({"variant": dataclasses.replace(recipe, name="mine")}, "its variant is not of the table"),
         ({"initial": {"path": None, "fingerprint": "f"}}, "weights that were in memory only"),
     ):
         path = photoflux.report(dataclasses.replace(run, **changes), tmp_path / "r.html")

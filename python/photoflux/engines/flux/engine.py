@@ -383,12 +383,12 @@ def _translated(julia: Any, weights: Path | None = None, prepared: PreparedDatas
 
 def _is_of_writing(julia: Any, exception: Any) -> bool:
     """Say whether an exception is the system's answer to Julia's `replace_file`."""
-    return bool(julia.isa(exception, julia.SystemError)) and str(exception.prefix) in (
-        "mktemp",
-        "write",
-        "flush",
-        "fsync",
-    )
+    if julia.isa(exception, julia.Base.IOError):
+        return str(exception.msg).startswith("rename to ")
+    if not julia.isa(exception, julia.SystemError):
+        return False
+    prefix = str(exception.prefix)
+    return prefix in ("write", "flush", "fsync") or (prefix.startswith("opening file ") and prefix.endswith('.tmp"'))
 
 
 def _with_files(julia: Any, diverged: Any, prepared: PreparedDataset) -> str:
