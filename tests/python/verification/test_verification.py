@@ -199,7 +199,7 @@ def test_verify_from_the_command_line(flux, keras, tmp_path, monkeypatch):
     assert (tmp_path / "verify.html").is_file()
 
 
-# Julia keeps Ctrl-C to itself; while Keras computes it must reach Python all the same.
+# Julia would keep Ctrl-C to itself; it reaches Python, also while Keras computes, and the mask is what it was.
 WITH_JULIA = """
 import os, signal, threading, time
 import numpy as np
@@ -220,4 +220,4 @@ with KerasEngine() as keras:
 
 def test_ctrl_c_reaches_python_while_keras_computes_beside_julia(flux, keras):
     done = subprocess.run([sys.executable, "-c", WITH_JULIA], capture_output=True, text=True, timeout=240)
-    assert done.stdout.splitlines()[-1] == "interrupted True True", done.stderr
+    assert done.stdout.splitlines()[-1] == "interrupted False True", done.stderr
