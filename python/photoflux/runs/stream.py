@@ -44,10 +44,24 @@ class _End(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Up to `BLOCK` images and reasons, and whether decoding has waited for room since the block before."""
+    """Up to `BLOCK` images and reasons, and whether decoding has mostly waited for room since the block before."""
 
     deliveries: list[Delivery]
     ahead: bool
+
+
+class _Waits:
+    """How often decoding has looked in vain whether there is room; one thread counts, another asks."""
+
+    def __init__(self) -> None:
+        self.looks, self._before, self._since = 0, 0, time.monotonic()
+
+    def were_most(self) -> bool:
+        """Say whether that was more than half of the time since the last question."""
+        now, looks = time.monotonic(), self.looks
+        share = (looks - self._before) * _LOOK / max(now - self._since, 1e-9)
+        self._before, self._since = looks, now
+        return share > 0.5
 
 
 def share_cores(model: Model, block: Block, processes: int) -> None:
@@ -61,11 +75,11 @@ def decoded_ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[Bl
     """Decode in a thread, and yield what was decoded in blocks."""
     # One without a limit of its own takes a fraction of the time; the limit is looked at here.
     ready: queue.SimpleQueue[Delivery | _End] = queue.SimpleQueue()
-    stopped, waited = threading.Event(), threading.Event()
+    stopped, waits = threading.Event(), _Waits()
 
     def put(item: Delivery | _End) -> None:
         while ready.qsize() >= _AHEAD * BLOCK and not stopped.wait(_LOOK):
-            waited.set()
+            waits.looks += 1
         ready.put(item)
 
     def take() -> None:
@@ -81,7 +95,7 @@ def decoded_ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[Bl
     thread = threading.Thread(target=take, daemon=True, name="photoflux-decoding")
     thread.start()
     try:
-        yield from _blocks(ready, waited)
+        yield from _blocks(ready, waits)
     except BaseException:
         decoders.stop()
         raise
@@ -90,7 +104,7 @@ def decoded_ahead(decoders: Decoders, sources: Iterable[Source]) -> Generator[Bl
         thread.join()
 
 
-def _blocks(ready: queue.SimpleQueue[Any], waited: threading.Event) -> Iterator[Block]:
+def _blocks(ready: queue.SimpleQueue[Any], waits: _Waits) -> Iterator[Block]:
     block: list[Delivery] = []
     room, began = BLOCK, time.monotonic()
     while True:
@@ -103,9 +117,7 @@ def _blocks(ready: queue.SimpleQueue[Any], waited: threading.Event) -> Iterator[
             block.append(item)
             room -= max(1, len(item.part.images) + len(item.part.rejected))
         if block and (room <= 0 or not isinstance(item, Delivery) or time.monotonic() - began > _PATIENCE):
-            ahead = waited.is_set()
-            waited.clear()
-            yield Block(block, ahead)
+            yield Block(block, waits.were_most())
             block, room = [], BLOCK
         if isinstance(item, _End):
             if item.error is not None:
