@@ -307,7 +307,9 @@ def _prepare(
             split=split,
             files=(
                 ImageRecord(f"X#{number}", names[code], digest, group, shape.width, shape.height)
-                for number, (code, digest, group) in enumerate(zip(codes, digests, groups.tolist(), strict=True))
+                for number, (code, digest, group) in enumerate(
+                    zip(codes, digests, groups.tolist(), strict=True), start=1
+                )
             ),
             seed=seed,
         )
