@@ -1,5 +1,5 @@
 # A training step written out for the layers that our models have, on a CPU: no Zygote, no array that the step before did
-# not leave. Any other chain or array goes through Zygote and Optimisers (training.jl).
+# not leave. Any other chain or array goes through Zygote and Optimisers (adam_step.jl).
 has_step_kernel(layer) = false
 has_step_kernel(::Union{Rescale,Standardise{Vector{Float32}},Rectified,typeof(maxpool2),typeof(Flux.flatten),Dropout}) = true
 has_step_kernel(::Dense{<:Rectifier,Matrix{Float32},Vector{Float32}}) = true
