@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from photoflux.data.shape import Shape
-from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.data.writer import FilesWriter, ImageRecord
 from photoflux.features import features_dataset, open_backbone
 
 
@@ -28,7 +28,7 @@ def measure(count: int, size: int, backbone: str) -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PHOTOFLUX_CACHE"] = f"{folder}/cache"
-        with PreparedWriter(Path(folder) / "set", Shape(3, size, size)) as writer:
+        with FilesWriter(Path(folder) / "set", Shape(3, size, size)) as writer:
             for start in range(0, count, 500):
                 writer.append(rng.integers(0, 256, (min(500, count - start), 3, size, size), dtype=np.uint8))
             labels = np.arange(count, dtype=np.int32) % 2

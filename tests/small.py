@@ -7,7 +7,7 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset, open_prepared
 from photoflux.data.shape import Shape
-from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.data.writer import FilesWriter, ImageRecord
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant, variants
 from photoflux.model.weights import expected_shapes, metadata_of, write_weights
@@ -33,7 +33,7 @@ def prepare(folder: Path, classes: int, size: int = 8, counts=None, channels: in
     split = np.zeros(len(labels), np.uint8)
     for label in range(classes):
         split[np.flatnonzero(labels == label)[-4:]] = 1
-    with PreparedWriter(folder, Shape(channels, size, size)) as writer:
+    with FilesWriter(folder, Shape(channels, size, size)) as writer:
         writer.append(images)
         files = [ImageRecord(f"{i}.png", str(k), "0" * 64, i, size, size) for i, k in enumerate(labels)]
         names = [f"class{k}" for k in range(classes)]

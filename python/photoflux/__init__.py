@@ -1,6 +1,6 @@
 """PhotoFlux: image classifiers on Flux.jl, proved equal to a Keras reference."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from photoflux.api import (
     Prediction,
@@ -24,6 +24,7 @@ from photoflux.api import (
 )
 from photoflux.comparison.comparison import Comparison
 from photoflux.data.prepared import PreparedDataset
+from photoflux.data.sources.own import register_source
 from photoflux.errors import DataError, DivergedError, EngineError, PhotoFluxError, RunError, ServingError, SettingError
 from photoflux.filtering.decision import Filtered
 from photoflux.filtering.status import Status
@@ -37,6 +38,9 @@ from photoflux.system.version import __version__
 from photoflux.thresholds.operating_point import OperatingPoint
 from photoflux.verification.verification import Verification
 
+if TYPE_CHECKING:
+    from photoflux.data.prepared_writer import PreparedWriter
+
 __all__ = [
     "Comparison",
     "DataError",
@@ -49,6 +53,7 @@ __all__ = [
     "PhotoFluxError",
     "Prediction",
     "PreparedDataset",
+    "PreparedWriter",
     "Reviewed",
     "Run",
     "RunError",
@@ -69,6 +74,7 @@ __all__ = [
     "load_run",
     "predict",
     "prepare",
+    "register_source",
     "report",
     "review",
     "serve",
@@ -86,9 +92,13 @@ attach()
 
 
 def __getattr__(name: str) -> Any:
-    # scikit-learn takes longer to import than all of this.
+    # scikit-learn takes longer to import than all of this; Pillow takes long too.
     if name == "PhotoFluxClassifier":
         from photoflux.estimator import PhotoFluxClassifier
 
         return PhotoFluxClassifier
+    if name == "PreparedWriter":
+        from photoflux.data.prepared_writer import PreparedWriter
+
+        return PreparedWriter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

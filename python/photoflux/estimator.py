@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,12 +14,9 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from photoflux.data.checks import SMALLEST
-from photoflux.data.duplicates import number_groups
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
-from photoflux.data.sources.arrays import as_array, check_images
-from photoflux.data.splitting import split_groups
-from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.data.sources.arrays import as_array, check_images, write_images
 from photoflux.engines import get_engine
 from photoflux.engines.base import Engine, Model
 from photoflux.engines.device import device_of
@@ -290,26 +286,22 @@ def _prepare(
     shape = Shape.of(images)
     if min(shape.height, shape.width) < SMALLEST:
         raise DataError(f"`X` has images of {shape.width} × {shape.height}, expected {SMALLEST} or more a side.")
-    digests = [sha256(np.ascontiguousarray(image).data).hexdigest() for image in images]
-    groups = number_groups(np.asarray(digests))
-    split = split_groups(codes, groups, seed, (1 - share, share, 0.0))
+    return write_images(
+        dest,
+        images,
+        codes,
+        [str(label) for label in classes.tolist()],
+        paths=[f"X#{number}" for number in range(1, len(images) + 1)],
+        name="arrays",
+        source="arrays",
+        shares=(1 - share, share, 0.0),
+        check=_check_parts,
+        seed=seed,
+        positive=None,
+    )
+
+
+def _check_parts(classes: Sequence[str], labels: np.ndarray, split: np.ndarray, name: str) -> None:
     for part, code in (("training", 0), ("validation", 1)):
         if not np.any(split == code):
-            raise DataError(f"`X` has too few different images for a {part} part: {len(images)}. Give more.")
-    names = [str(label) for label in classes.tolist()]
-    with PreparedWriter(dest, shape) as writer:
-        writer.append(images)
-        return writer.finish(
-            name="arrays",
-            source="arrays",
-            classes=names,
-            labels=codes,
-            split=split,
-            files=(
-                ImageRecord(f"X#{number}", names[code], digest, group, shape.width, shape.height)
-                for number, (code, digest, group) in enumerate(
-                    zip(codes, digests, groups.tolist(), strict=True), start=1
-                )
-            ),
-            seed=seed,
-        )
+            raise DataError(f"`X` has too few different images for a {part} part: {len(split)}. Give more.")

@@ -75,7 +75,7 @@ COMMANDS = {
     ),
     "prepare": (
         lambda made, out: ["prepare", made / "scans", out / "made", "--image-size", "64"],
-        "photoflux.data.writer.PreparedWriter.finish",
+        "photoflux.data.writer.FilesWriter.finish",
         20_000,
     ),
     "filter": (

@@ -34,5 +34,15 @@ def test_the_variants_of_the_file_are_trained_and_compared(flux: object, tmp_pat
     assert "wide_l2" in printed and "small" in printed
 
 
+def test_the_own_source_is_written_and_trained(flux: object, tmp_path: Path):
+    printed = ran(tmp_path, sys.executable, str(EXAMPLES / "own_source.py"), "--train")
+    assert "{'train': {'circle': 140, 'square': 140}, 'validation'" in printed
+    accuracy = re.search(r"test .* accuracy (0\.\d+|1\.0+)", printed)
+    # By chance 0.5.
+    assert accuracy is not None and float(accuracy[1]) > 0.7
+
+
 def test_every_example_is_run_here():
-    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {"grid_search.py", "my_variants.toml"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {
+        "grid_search.py", "my_variants.toml", "own_source.py",
+    }  # fmt: skip

@@ -48,7 +48,7 @@ def second_folder(source: str | Path, split: Sequence[PreparedDataset], display:
         If it cannot be used, does not fit, or the fits see all of it.
     """
     first = split[0]
-    if kind_of(source) == "folder":
+    if kind_of(source) in ("folder", "own"):
         prepared = prepare_unsplit(
             source, classes=first.classes, positive=first.positive, shape=first.shape, on_progress=display.step
         )

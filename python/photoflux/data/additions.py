@@ -26,7 +26,7 @@ from photoflux.data.images.members import Member
 from photoflux.data.images.parallel import FEW, Decoders, cores
 from photoflux.data.labelled import Labelled, read_labels
 from photoflux.data.prepared import PreparedDataset
-from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.data.writer import FilesWriter, ImageRecord
 from photoflux.errors import DataError
 from photoflux.system.atomic import scratch
 from photoflux.system.names import first_few, printable, quoted
@@ -177,7 +177,7 @@ class _Additions:
 
     def write(self, path: Path, on_progress: OnProgress | None) -> PreparedDataset:
         prepared = self._prepared
-        with PreparedWriter(path, prepared.shape) as writer:
+        with FilesWriter(path, prepared.shape) as writer:
             self._copy(writer)
             total = len({label[:3] for label in self._plan.added})
             with closing(self._decoded()) as found:
@@ -215,7 +215,7 @@ class _Additions:
                 looks=self._looks,
             )
 
-    def _copy(self, writer: PreparedWriter) -> None:
+    def _copy(self, writer: FilesWriter) -> None:
         for start in range(0, len(self._prepared), _BLOCK):
             block = np.array(self._prepared.images[start : start + _BLOCK])
             writer.append(block)
@@ -283,7 +283,7 @@ class _Additions:
                 yield listed.member
         self._rejected += [(label.name, reason) for left in wanted.values() for label in left]
 
-    def _append(self, writer: PreparedWriter) -> None:
+    def _append(self, writer: FilesWriter) -> None:
         """Append what waits, but equal images once, and none that is nearly one of the validation or test part."""
         waiting, self._waiting = self._waiting, []
         if not waiting:

@@ -14,6 +14,7 @@ from photoflux.system.names import first_few, printable
 
 # Of the training images, to validate on where the folder has no part for that.
 _CARVED = (0.9, 0.1, 0.0)
+_RESPLIT = "`--resplit` keeps such images on one side."
 
 
 def complete_split(parts: Sequence[str], expected: set[str], codes: np.ndarray, groups: np.ndarray, seed: int,
@@ -71,7 +72,7 @@ def absent_classes(codes: np.ndarray, split: np.ndarray, names: Sequence[str]) -
     return notes
 
 
-def twins_across(split: np.ndarray, groups: np.ndarray, paths: Sequence[str]) -> list[str]:
+def twins_across(split: np.ndarray, groups: np.ndarray, paths: Sequence[str], advice: str = _RESPLIT) -> list[str]:
     """Return a note for each part with images that are equal, or nearly, to images that train.
 
     Parameters
@@ -80,6 +81,8 @@ def twins_across(split: np.ndarray, groups: np.ndarray, paths: Sequence[str]) ->
         The part, and the group of near-duplicates, of each image.
     paths : sequence of str
         The images.
+    advice : str
+        Ends the note: what to do.
     """
     notes = []
     trained = np.unique(groups[split == 0])
@@ -91,6 +94,6 @@ def twins_across(split: np.ndarray, groups: np.ndarray, paths: Sequence[str]) ->
             notes.append(
                 f"{len(twins)} of the {len(members)} {part} images are equal or nearly equal to training images, or in "
                 f"a group with them ({names}): scores on them are too "
-                "optimistic. `--resplit` keeps such images on one side."
+                f"optimistic. {advice}"
             )
     return notes

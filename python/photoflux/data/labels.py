@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from photoflux.errors import DataError
-from photoflux.system.names import class_name, quoted
+from photoflux.system.names import class_name, composed, quoted
 
 AUTO = "auto"
 NONE = "none"
@@ -79,3 +79,59 @@ def check_trainable(classes: Sequence[str], labels: np.ndarray, split: np.ndarra
                 f"{source} has too few different images for a {part} part: near-duplicates, and groups if you give "
                 "some, stay on one side, and some class needs 3 or more groups. Add images."
             )
+
+
+def label_folders(
+    source: str, folders: Sequence[str], classes: Sequence[str], positive: str | None
+) -> tuple[dict[str, int], list[str]]:
+    """Return the label of each class folder for a run, and notes of what is to be known of it.
+
+    A folder is a class if the names are equal in Unicode's composed form; or else, where only one folder comes into
+    question, if they differ in case, in blanks around them, or as Photo and Photos do.
+
+    Raises
+    ------
+    DataError
+        If the run tells several classes apart and a folder is none of them.
+    """
+    found: dict[str, str] = {}
+    notes = []
+    for name in classes if positive is None else [positive]:
+        equal = [folder for folder in folders if class_name(folder) == class_name(name)]
+        alike = [folder for folder in folders if _key(folder) == _key(name)]
+        if len(equal or alike) > 1:
+            raise DataError(
+                f"{source} has several folders for the run's class {_quoted(name)}: {_quoted(*(equal or alike))}. "
+                "Expected one; put their images into one folder."
+            )
+        found |= dict.fromkeys(equal or alike, name)
+        if alike and not equal:
+            notes.append(f"The folder {_quoted(*alike)} of {source} counts as the run's class {_quoted(name)}.")
+    others = [folder for folder in folders if folder not in found]
+    if positive is None:
+        if others:
+            raise DataError(
+                f"{source} has folders that are no class of the run: {_quoted(*others)}. The run's classes are "
+                f"{_quoted(*classes)}. Rename these folders or take them out."
+            )
+        return {folder: list(classes).index(name) for folder, name in found.items()}, notes
+    doubtful = [folder for folder in others if _key(folder) == _key(positive)]
+    if doubtful:
+        notes.append(
+            f"{_quoted(*doubtful)} of {source} counts as {_quoted(classes[0])}: {_quoted(*found)} is there too."
+        )
+    if not found:
+        notes.append(
+            f"No folder of {source} is called {_quoted(positive)}: all images count as {_quoted(classes[0])} "
+            f"({_quoted(*folders)})."
+        )
+    return {folder: int(folder in found) for folder in folders}, notes
+
+
+def _quoted(*names: str) -> str:
+    return ", ".join(map(quoted, names))
+
+
+def _key(name: str) -> str:
+    key = composed(name).strip().casefold()
+    return PHOTO_NAMES[0] if key in PHOTO_NAMES else key

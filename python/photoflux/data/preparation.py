@@ -14,6 +14,7 @@ from photoflux.data.cache import digest_of, place_of
 from photoflux.data.checks import OnProgress, check_image_size, check_seed
 from photoflux.data.labels import AUTO, NONE
 from photoflux.data.prepared import MADE_FROM, PreparedDataset, is_prepared, open_prepared
+from photoflux.data.sources.own import own_names, own_source
 from photoflux.data.walking import absence, is_folder
 from photoflux.errors import DataError, SettingError
 from photoflux.system.kinds import check_table
@@ -27,6 +28,7 @@ _WHAT = {
     "cifar10": "CIFAR-10",
     "idx": "idx files",
     "folder": "a folder of class folders",
+    "own": "a source of your own",
 }
 _ARCHIVES = (".zip", ".rar", ".7z", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".gz")
 Source = str | Path | PreparedDataset | tuple[Any, Any]
@@ -49,8 +51,8 @@ def prepare(
     ----------
     source : str, Path, PreparedDataset or tuple
         A folder of class folders; a folder or archive of CIFAR-10; a folder of MNIST-format idx files; a prepared
-        dataset; ``"demo"`` (generated); ``"cifar10"`` (downloaded); or arrays ``(x, y)``. A folder called demo or
-        cifar10 is written ``./demo``.
+        dataset; ``"demo"`` (generated); ``"cifar10"`` (downloaded); ``"name:argument"`` of a source that was registered
+        with `register_source`; or arrays ``(x, y)``. A folder called demo or cifar10 is written ``./demo``.
     dest : str or Path, optional
         The folder to make; by default one in the user's cache, reused as long as the source does not change.
     positive : str or None
@@ -97,6 +99,8 @@ def prepare(
     settings: dict[str, Any] = {"positive": positive, "image_size": size, "seed": seed}
     if kind == "arrays":
         return _from_arrays(source, dest, settings, on_progress)
+    if kind == "own":
+        return _from_own(str(source), dest, settings)
     if kind == "folder":
         return _from_folder(user_path(str(source)), dest, {**settings, "resplit": resplit}, groups, on_progress)
     return _from_files(kind, source, dest, settings, on_progress)
@@ -104,14 +108,15 @@ def prepare(
 
 def homonym(source: Source) -> str | None:
     """Return a note for a named source beside which there is a folder of that name, which may have been meant."""
-    if isinstance(source, str) and source in NAMES and is_folder(source):
-        used = "the generated demo images" if source == "demo" else "the CIFAR-10 that is downloaded"
-        return f"{source} means {used}; for your folder of that name write ./{source}."
+    used = {"demo": "the generated demo images", "cifar10": "the CIFAR-10 that is downloaded"}
+    if isinstance(source, str) and is_folder(source) and (source in NAMES or own_source(source) is not None):
+        meant = used.get(source, "the source that is registered under that name")
+        return f"{source} means {meant}; for your folder of that name write ./{source}."
     return None
 
 
 def kind_of(source: Source) -> str:
-    """Return what a source is: prepared, arrays, demo, cifar10, idx or folder.
+    """Return what a source is: prepared, arrays, demo, cifar10, idx, folder or own, which is a registered one.
 
     Raises
     ------
@@ -131,6 +136,8 @@ def kind_of(source: Source) -> str:
         )
     if source in NAMES:
         return str(source)
+    if own_source(source) is not None:
+        return "own"
     if not str(source).strip():
         raise DataError("The source is empty, expected a folder of class folders, 'demo' or 'cifar10'.")
     return _kind_of_path(user_path(source))
@@ -142,9 +149,11 @@ def _kind_of_path(path: Path) -> str:
 
     absent = absence(path)
     if absent is not None:
-        near = difflib.get_close_matches(str(path), NAMES, n=1, cutoff=0.7)
+        own = own_names()
+        near = difflib.get_close_matches(str(path).partition(":")[0], (*NAMES, *own), n=1, cutoff=0.7)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise DataError(f"{absent}. Expected a folder of images, 'demo' or 'cifar10'.{hint}")
+        registered = f" Registered sources: {', '.join(own)}." if own else ""
+        raise DataError(f"{absent}. Expected a folder of images, 'demo' or 'cifar10'.{registered}{hint}")
     if is_folder(path) and is_prepared(path):
         return "prepared"
     if find_cifar10(path) is not None:
@@ -229,6 +238,9 @@ def prepare_again(made_from: Mapping[str, Any], on_progress: OnProgress | None =
     settings.pop("labels", None)
     if kind == "arrays":
         raise DataError("It was made from arrays in memory, which only the caller has.")
+    if kind == "own":
+        # The text comes from a file, and a user's own code may do anything with it.
+        raise DataError(f"A source of your own is not read because a file names it: give {quoted(path)} as the data.")
     source = kind if path is None else path
     found = kind_of(source)
     if found != kind:
@@ -262,6 +274,15 @@ def _from_folder(
         return prepare_folder(
             source, path, scan=scan, groups=table, on_progress=on_progress, made_from=origin, **settings
         )
+
+
+def _from_own(source: str, dest: str | Path | None, settings: dict[str, Any]) -> PreparedDataset:
+    from photoflux.data.sources.own_reading import prepare_own
+
+    own = own_source(source)
+    assert own is not None
+    # Its path is the source as it was given: `prepare_again` does not use it.
+    return prepare_own(own, dest, {"kind": "own", "path": source, **settings}, settings)
 
 
 def _from_files(

@@ -109,14 +109,18 @@ def split_tenth(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray
 
 
 def missing_parts(
-    folder_labels: np.ndarray, split: np.ndarray, names: Sequence[str], what: str = "different images"
+    folder_labels: np.ndarray,
+    split: np.ndarray,
+    names: Sequence[str],
+    what: str = "different images",
+    parts: Sequence[str] = SPLITS,
 ) -> list[str]:
-    """Return a warning for each class that is absent from a part, because it has too few of what is named."""
+    """Return a warning for each class that is absent from one of the parts, as it has too few of what is named."""
     warnings = []
     for label, name in enumerate(names):
-        parts = set(split[folder_labels == label].tolist())
-        absent = [part for code, part in enumerate(SPLITS) if code not in parts]
-        if parts and absent:
+        has = set(split[folder_labels == label].tolist())
+        absent = [part for code, part in enumerate(SPLITS) if part in parts and code not in has]
+        if has and absent:
             warnings.append(f"Class {name!r} has too few {what} to be in the {' and '.join(absent)} part.")
     return warnings
 

@@ -55,8 +55,8 @@ class ImageRecord(NamedTuple):
     height: int
 
 
-class PreparedWriter:
-    """Writes one prepared dataset; use it as a context manager and end with `finish`.
+class FilesWriter:
+    """Writes the files of one prepared dataset; use it as a context manager and end with `finish`.
 
     Images are appended to the file and the count is put in its header last, so a million images never sit in memory
     and nobody has to know beforehand how many can be decoded. Leaving the block without `finish`, whatever the
@@ -84,7 +84,7 @@ class PreparedWriter:
         self._file: BinaryIO
 
     def __enter__(self) -> Self:
-        _check_destination(self.dest)
+        check_destination(self.dest)
         with self._writing(), contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(claim(self.dest))
@@ -140,7 +140,8 @@ class PreparedWriter:
         Parameters
         ----------
         name, source : str
-            What the dataset is called, and the kind of source: folder, cifar10, idx, demo or arrays.
+            What the dataset is called, and the kind of source: folder, cifar10, idx, demo,
+            arrays or own (of `PreparedWriter`).
         classes : sequence of str
             Class names in the order of the labels.
         labels, split : numpy.ndarray
@@ -210,7 +211,7 @@ class PreparedWriter:
                 write_csv(self._temporary / CONFLICTS, Conflict._fields, conflicts)
             text = as_json(description, indent=2) + "\n"
             (self._temporary / "meta.json").write_text(text, encoding="utf-8")
-            _check_destination(self.dest)
+            check_destination(self.dest)
             atomic.install(self._temporary, self.dest)
         return open_prepared(self.dest)
 
@@ -239,7 +240,8 @@ class PreparedWriter:
             ) from error
 
 
-def _check_destination(dest: Path) -> None:
+def check_destination(dest: Path) -> None:
+    """Refuse a destination that is a file, or a folder that holds anything but a prepared dataset."""
     if not os.path.lexists(dest):
         return
     if not dest.is_dir():

@@ -166,8 +166,8 @@ def _dimensions(prepared: PreparedDataset, chosen: np.ndarray) -> dict[str, np.n
 
 
 def original_sizes(prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray | None:
-    """Return width and height of the originals of chosen images, (N, 2); None of arrays, which may be resized ones."""
-    if prepared.meta.get("source") == "arrays":
+    """Return width and height of the originals of chosen images, (N, 2); None of what was in memory, resized or not."""
+    if prepared.meta.get("source") in ("arrays", "own"):
         return None
     rows = prepared.files()
     return np.array([(int(rows[at]["width"]), int(rows[at]["height"])) for at in chosen.tolist()]).reshape(-1, 2)

@@ -148,7 +148,7 @@ def _selection(
 def _opened(run: Run, data: Source, display: Display) -> tuple[PreparedDataset, bool]:
     """Return given data as a dataset, and whether it has no parts of its own."""
     kind = kind_of(data)
-    if isinstance(data, str | Path) and data not in NAMES:
+    if isinstance(data, str | Path) and kind != "own" and data not in NAMES:
         data = user_path(data)
     if kind == "prepared":
         return prepare_source(data), False
@@ -166,7 +166,7 @@ def _opened(run: Run, data: Source, display: Display) -> tuple[PreparedDataset, 
         )
     if prepared is None:
         prepared = prepare_unsplit(
-            data,  # type: ignore[arg-type]  # only a path or arrays are left
+            data,  # type: ignore[arg-type]  # only a path, a registered source or arrays are left
             classes=run.classes,
             positive=d.positive,
             shape=d.shape,
@@ -190,6 +190,8 @@ def _as_the_run_did(run: Run, data: Any, kind: str, display: Display) -> Prepare
     if settings.pop("kind", None) != kind:
         return None
     if kind == "folder" and (place is None or Path(place).resolve() != Path(data).resolve()):
+        return None
+    if kind == "own" and place != data:
         return None
     try:
         prepared = prepare_source(data, **settings, on_progress=display.step)

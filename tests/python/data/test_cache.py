@@ -122,7 +122,7 @@ def test_what_a_killed_preparation_left_is_swept_by_the_next(tmp_path, monkeypat
     code = (
         "import os, numpy as np, photoflux\n"
         "from photoflux.data.sources import arrays\n"
-        "arrays.check_trainable = lambda *args: os.kill(os.getpid(), 9)\n"
+        "arrays.finish_classes = lambda *args, **given: os.kill(os.getpid(), 9)\n"
         "photoflux.prepare((np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 2), progress=False)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
@@ -133,8 +133,8 @@ def test_what_a_killed_preparation_left_is_swept_by_the_next(tmp_path, monkeypat
 
 def test_another_process_with_the_destination_is_said(tmp_path):
     code = (
-        "import sys\nfrom photoflux.data.shape import Shape\nfrom photoflux.data.writer import PreparedWriter\n"
-        "with PreparedWriter(sys.argv[1], Shape(3, 8, 8)):\n"
+        "import sys\nfrom photoflux.data.shape import Shape\nfrom photoflux.data.writer import FilesWriter\n"
+        "with FilesWriter(sys.argv[1], Shape(3, 8, 8)):\n"
         "    print('writes', flush=True)\n    sys.stdin.readline()\n"
     )
     with subprocess.Popen(

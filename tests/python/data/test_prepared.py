@@ -8,14 +8,14 @@ import pytest
 
 from photoflux.data.prepared import PreparedDataset, is_prepared, open_prepared
 from photoflux.data.shape import Shape
-from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.data.writer import FilesWriter, ImageRecord
 from photoflux.errors import DataError, SettingError
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> PreparedDataset:
     folders = ["Photo", "Text", "Sketch", "Photo", "Text", "Sketch"]
-    with PreparedWriter(tmp_path / "set", Shape(3, 8, 10)) as writer:
+    with FilesWriter(tmp_path / "set", Shape(3, 8, 10)) as writer:
         writer.append(np.arange(6 * 3 * 8 * 10, dtype=np.uint32).astype(np.uint8).reshape(6, 3, 8, 10))
         return writer.finish(
             name="scans",

@@ -11,7 +11,7 @@ import pytest
 
 from photoflux.data.prepared import PreparedDataset, open_prepared
 from photoflux.data.shape import Shape
-from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.data.writer import FilesWriter, ImageRecord
 from photoflux.errors import DataError
 
 
@@ -31,7 +31,7 @@ def write(dest: Path, *, images: np.ndarray | None = None, **changes) -> Prepare
         "files": [ImageRecord(f"x#{n}", "a", "0", n, 8, 8) for n in range(count)],
         "seed": 1,
     }
-    with PreparedWriter(dest, Shape(3, 8, 8)) as writer:
+    with FilesWriter(dest, Shape(3, 8, 8)) as writer:
         for image in images:
             writer.append(image[None])
         return writer.finish(**(settings | changes))
@@ -182,7 +182,7 @@ except DataError as error:
 def test_an_interruption_leaves_the_old_content(tmp_path: Path, error: type[BaseException]):
     write(tmp_path / "set")
     before = contents(tmp_path / "set")
-    with pytest.raises(error), PreparedWriter(tmp_path / "set", Shape(3, 8, 8)) as writer:
+    with pytest.raises(error), FilesWriter(tmp_path / "set", Shape(3, 8, 8)) as writer:
         writer.append(np.zeros((2, 3, 8, 8), np.uint8))
         raise error
     assert contents(tmp_path / "set") == before

@@ -17,7 +17,7 @@ import pytest
 import small
 from photoflux.data.preparation import prepare
 from photoflux.data.prepared import open_prepared
-from photoflux.data.writer import PreparedWriter
+from photoflux.data.writer import FilesWriter
 from photoflux.errors import BackboneError, DataError, SettingError
 from photoflux.features import dataset, features_dataset, open_backbone
 from photoflux.features.network import Network
@@ -193,7 +193,7 @@ def test_a_dataset_that_is_written_again_loses_its_features(images, computed):
     (images.path / "notes.txt").touch()
     with (
         pytest.raises(DataError, match=r"holds other files beside a prepared dataset .*notes"),
-        PreparedWriter(images.path, images.shape),
+        FilesWriter(images.path, images.shape),
     ):
         pass
 

@@ -16,7 +16,7 @@ import pytest
 import photoflux
 from photoflux import RunError, api
 from photoflux.data.shape import Shape
-from photoflux.data.writer import PreparedWriter
+from photoflux.data.writer import FilesWriter
 from photoflux.engines.base import Fit
 from photoflux.model.history import EpochRow
 from photoflux.model.weights import read_weights
@@ -243,7 +243,7 @@ def test_the_users_matplotlibrc_does_not_matter(data, tmp_path):
 def test_names_that_are_not_utf_8(fake, tmp_path):
     odd = os.fsdecode(b"caf\xe9\t")
     images = np.random.default_rng(0).integers(0, 255, (12, 3, 8, 8), np.uint8)
-    with PreparedWriter(tmp_path / odd, Shape(3, 8, 8)) as writer:
+    with FilesWriter(tmp_path / odd, Shape(3, 8, 8)) as writer:
         writer.append(images)
         from photoflux.data.writer import ImageRecord
 

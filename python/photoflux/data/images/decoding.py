@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from photoflux.data.images.colours import reduced_rgb, to_grey, to_rgb
-from photoflux.data.images.document import Document, quiet
+from photoflux.data.images.document import Document, Picture, quiet
 from photoflux.data.images.document import TooLargeError as TooLargeError
 from photoflux.data.images.formats import recognise
 from photoflux.data.images.members import Member
@@ -132,21 +132,33 @@ def _decode_page(document: Document, page: int, shape: Shape, large: bool, hashe
     # Twice the wanted size leaves the filter enough to average.
     side = 2 * max(shape.width, shape.height)
     picture = document.picture(page, side=side, most=None if large else LARGE)
-    eight = picture.image
-    if eight.width * eight.height > LARGE:
-        eight = reduced_rgb(eight, 4 * shape.width, 4 * shape.height)
-    colour = to_rgb(picture.upright(eight))
-    phash = _perceptual_hash(colour) if hashed else 0
-    resized = colour.resize((shape.width, shape.height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(resized).transpose(2, 0, 1) if shape.channels == 3 else np.asarray(to_grey(resized))[None]
+    colour = upright_rgb(picture, shape)
+    phash = perceptual_hash(colour) if hashed else 0
     digest = document.digest.copy()
     if page:
         digest.update(f"#{page}".encode())
-    decoded = Decoded(page, np.ascontiguousarray(pixels), digest.hexdigest(), phash, picture.width, picture.height)
+    pixels = resized(colour, shape)
+    decoded = Decoded(page, pixels, digest.hexdigest(), phash, picture.width, picture.height)
     return DecodedFile([decoded], [], [(page, note) for note in picture.notes])
 
 
-def _perceptual_hash(image: Image.Image) -> int:
+def upright_rgb(picture: Picture, shape: Shape) -> Image.Image:
+    """Return a picture upright and in RGB, reduced as `decode_file` says if it is large for the shape it is for."""
+    eight = picture.image
+    if eight.width * eight.height > LARGE:
+        eight = reduced_rgb(eight, 4 * shape.width, 4 * shape.height)
+    return to_rgb(picture.upright(eight))
+
+
+def resized(colour: Image.Image, shape: Shape) -> np.ndarray:
+    """Return an RGB image resized to a shape, uint8 (C, H, W)."""
+    image = colour.resize((shape.width, shape.height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image).transpose(2, 0, 1) if shape.channels == 3 else np.asarray(to_grey(image))[None]
+    return np.ascontiguousarray(pixels)
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """Return the 64 bits of an image's perceptual hash: nearly equal images differ in few of them."""
     import imagehash
 
     return int(str(imagehash.phash(image)), 16)

@@ -26,7 +26,7 @@ from photoflux.data.images.tiffs import AS_SAMPLES, not_unpacked, with_colours
 
 _ORIENTATION = 0x0112
 # Orientations from 5 on swap width and height.
-_TURNED = 5
+TURNED = 5
 _SUBFILE_TYPE, _PHOTOMETRIC = 0x00FE, 0x0106
 # Pillow's unpackers of the high bytes of 16-bit colours: in a file of the other byte order they give the low ones.
 _OTHER_BYTES = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
@@ -127,9 +127,9 @@ class _Frames:
             # Some part of the picture has fewer sizes than its header says.
             self._image = open_first(source)
             return self.picture(page, side=None, most=most)
-        orientation = _orientation(image)
+        orientation = orientation_of(image)
         width, height = drafted_from or image.size
-        if orientation >= _TURNED:
+        if orientation >= TURNED:
             width, height = height, width
         _scale_transparency(image, source.bits)
         eight, note = _eight_bits(image, source, page, raw)
@@ -140,8 +140,8 @@ def _of_samples(image: Any, source: Source) -> Picture:
     tags = image.tag_v2
     samples = samples_of(image)._replace(inverted=tags.get(_PHOTOMETRIC) == 0)
     eight, note = picture_of_samples(source.file, tags, samples)
-    orientation = _orientation(image)
-    width, height = eight.size if orientation < _TURNED else eight.size[::-1]
+    orientation = orientation_of(image)
+    width, height = eight.size if orientation < TURNED else eight.size[::-1]
     return Picture(eight, orientation, width, height, [note] if note else [])
 
 
@@ -254,7 +254,7 @@ def _set_raw_mode(image: Any, raw: str) -> None:
     image.tile = tiles
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) to 8."""
     try:
         orientation = int(image.getexif().get(_ORIENTATION, 1))

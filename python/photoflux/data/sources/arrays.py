@@ -12,12 +12,14 @@ from PIL import Image
 
 from photoflux.data.checks import SMALLEST, OnProgress, check_image_size, check_seed
 from photoflux.data.duplicates import number_groups
+from photoflux.data.finishing import Check, finish_classes
 from photoflux.data.labels import AUTO, check_trainable, resolve_positive
-from photoflux.data.prepared import PreparedDataset
+from photoflux.data.prepared import SPLITS, PreparedDataset
 from photoflux.data.shape import Shape
-from photoflux.data.splitting import missing_parts, split_groups, split_tenth
-from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.data.splitting import FRACTIONS, missing_parts, split_groups, split_tenth
+from photoflux.data.writer import FilesWriter, ImageRecord
 from photoflux.errors import DataError
+from photoflux.system.names import quoted
 
 _BATCH = 512
 
@@ -90,6 +92,8 @@ def write_images(
     name: str,
     source: str,
     test_from: int | None = None,
+    shares: Sequence[float] = FRACTIONS,
+    check: Check = check_trainable,
     seed: int = 42,
     positive: str | None = AUTO,
     image_size: int | None = None,
@@ -111,10 +115,14 @@ def write_images(
     paths : sequence of str
         What ``files.csv`` calls each image.
     name, source, made_from
-        As in `PreparedWriter.finish`.
+        As in `FilesWriter.finish`.
     test_from : int, optional
         The images from this position on are the test part, as their publisher meant, and a tenth of the others
-        is the validation part; by default everything is split 70 / 10 / 20.
+        is the validation part; by default everything is split.
+    shares : sequence of float
+        Of the training, validation and test part, as in `split_groups`; 70 / 10 / 20 by default.
+    check : callable
+        As in `finish_classes`.
     seed : int
         Fixes the split, which is stratified; equal images stay on one side.
     positive : str or None
@@ -134,7 +142,7 @@ def write_images(
         raise DataError(f"The images of {name} are {shape.width} × {shape.height}, expected {SMALLEST} or more a side.")
     positive = resolve_positive(positive, names)
     digests: list[str] = []
-    with PreparedWriter(dest, shape) as writer:
+    with FilesWriter(dest, shape) as writer:
         for start in range(0, count, _BATCH):
             batch = np.ascontiguousarray(images[start : start + _BATCH])
             digests += [hashlib.sha256(image.data).hexdigest() for image in batch]
@@ -142,30 +150,32 @@ def write_images(
             if on_progress is not None:
                 on_progress(start + len(batch), count, "Writing images")
         groups = number_groups(np.asarray(digests))
-        split = _split(codes, groups, seed, test_from)
-        labels = codes if positive is None else (codes == list(names).index(positive)).astype(np.int32)
-        classes = list(names) if positive is None else [f"not {positive}", positive]
-        check_trainable(classes, labels, split, name)
-        return writer.finish(
+        split = _split(codes, groups, seed, test_from, shares)
+        parts = [part for part, share in zip(SPLITS, shares, strict=True) if share]
+        return finish_classes(
+            writer,
             name=name,
             source=source,
-            classes=classes,
-            positive=positive,
-            labels=labels,
+            names=names,
+            codes=codes,
             split=split,
+            positive=positive,
+            check=check,
             files=(
                 ImageRecord(path, names[code], digest, group, *original)
                 for path, code, digest, group in zip(paths, codes.tolist(), digests, groups.tolist(), strict=True)
             ),
             seed=seed,
-            warnings=missing_parts(codes, split, names),
+            warnings=missing_parts(codes, split, names, parts=parts),
             made_from=made_from,
         )
 
 
-def _split(codes: np.ndarray, groups: np.ndarray, seed: int, test_from: int | None) -> np.ndarray:
+def _split(
+    codes: np.ndarray, groups: np.ndarray, seed: int, test_from: int | None, shares: Sequence[float]
+) -> np.ndarray:
     if test_from is None:
-        return split_groups(codes, groups, seed)
+        return split_groups(codes, groups, seed, shares)
     split = np.full(len(codes), 2, dtype=np.uint8)
     split[:test_from] = split_tenth(codes[:test_from], groups[:test_from], seed)
     return split
@@ -185,10 +195,7 @@ def _resize(images: np.ndarray, shape: Shape) -> np.ndarray:
 def check_images(x: Any) -> np.ndarray:
     """Return images in memory as uint8 (N, C, H, W), or raise a `DataError` that says what they should be."""
     images = as_array("x", x)
-    if images.dtype != np.uint8:
-        raise DataError(
-            f"`x` must be uint8 with values from 0 to 255; received {images.dtype}{_how_to_convert(images)}"
-        )
+    _check_values("`x`", images)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4:
@@ -197,6 +204,26 @@ def check_images(x: Any) -> np.ndarray:
         hint = " The channels must be last: np.moveaxis(x, 1, -1)." if images.shape[1] in (1, 3) else ""
         raise DataError(f"`x` must have 1 or 3 channels, (N, H, W, C); received the shape {np.shape(x)}.{hint}")
     return images.transpose(0, 3, 1, 2)
+
+
+def check_image(name: str, x: np.ndarray) -> np.ndarray:
+    """Return one image as uint8 (H, W, C), or raise a `DataError` that says, by its name, what it should be."""
+    _check_values(quoted(name), x)
+    image = x[..., None] if x.ndim == 2 else x
+    if image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
+        first = image.ndim == 3 and image.size and image.shape[0] in (1, 3)
+        hint = " The channels must be last: np.moveaxis(x, 0, -1)." if first else ""
+        raise DataError(
+            f"{quoted(name)} must have the shape (H, W), or (H, W, C) with 1 or 3 channels; received {x.shape}.{hint}"
+        )
+    return image
+
+
+def _check_values(what: str, images: np.ndarray) -> None:
+    if images.dtype != np.uint8:
+        raise DataError(
+            f"{what} must be uint8 with values from 0 to 255; received {images.dtype}{_how_to_convert(images)}"
+        )
 
 
 def as_array(argument: str, value: Any) -> np.ndarray:

@@ -50,7 +50,7 @@ def prepare_demo(
     on_progress : callable, optional
         Called with (images done, images in all, what is being done).
     made_from : mapping, optional
-        As in `PreparedWriter.finish`.
+        As in `FilesWriter.finish`.
     """
     check_whole("`images_per_class`", images_per_class, 3, "an integer")
     seed = check_seed(seed)

@@ -23,7 +23,7 @@ from photoflux.data.reasons import explaining
 from photoflux.data.scanning import Found, Scan, scan_folder
 from photoflux.data.shape import Shape
 from photoflux.data.splitting import missing_parts, split_groups, uneven_parts
-from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.data.writer import FilesWriter, ImageRecord
 from photoflux.errors import DataError
 from photoflux.system.names import first_few, printable, quoted, user_path
 
@@ -67,7 +67,7 @@ def prepare_folder(
     resplit : bool
         Whether the images of a folder that is split already are pooled and split again; only without `scan`.
     made_from : mapping, optional
-        As in `PreparedWriter.finish`.
+        As in `FilesWriter.finish`.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def prepare_folder(
         resolve_positive(positive, folders)
     given, notes = ({}, []) if groups is None else match_groups(groups, source, [found.path for found in files])
     with (
-        PreparedWriter(dest, Shape(3, image_size, image_size)) as writer,
+        FilesWriter(dest, Shape(3, image_size, image_size)) as writer,
         explaining(source, rejected),
     ):
         read = decode_into(writer, source, files, on_progress, processes)
@@ -157,7 +157,7 @@ class Read(NamedTuple):
 
 
 def decode_into(
-    writer: PreparedWriter,
+    writer: FilesWriter,
     source: Path,
     files: list[Found],
     on_progress: OnProgress | None = None,

@@ -12,13 +12,13 @@ import numpy as np
 from photoflux.data.cache import digest_of, place_of
 from photoflux.data.checks import OnProgress
 from photoflux.data.duplicates import number_groups
-from photoflux.data.labels import PHOTO_NAMES
+from photoflux.data.labels import label_folders
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.scanning import scan_folder
 from photoflux.data.shape import Shape
-from photoflux.data.writer import ImageRecord, PreparedWriter
+from photoflux.data.writer import FilesWriter, ImageRecord
 from photoflux.errors import DataError
-from photoflux.system.names import class_name, composed, printable, quoted, user_path
+from photoflux.system.names import printable, quoted, user_path
 
 TEST = 2
 
@@ -38,7 +38,7 @@ def prepare_unsplit(
     Parameters
     ----------
     source : str, Path or tuple
-        A folder of class folders, or arrays ``(x, y)`` whose labels are positions in `classes`.
+        A folder of class folders, a registered source, or arrays ``(x, y)`` whose labels are positions in `classes`.
     classes : sequence of str
         The run's.
     positive : str or None
@@ -54,9 +54,14 @@ def prepare_unsplit(
         If there is no such folder, nothing in it can be read, a folder is no class of the run, or arrays do not fit.
     """
     from photoflux.data.sources.folder import decode_into, nothing_readable
+    from photoflux.data.sources.own import own_source
+    from photoflux.data.sources.own_reading import prepare_own_unsplit
 
     if isinstance(source, tuple | list):
         return _from_arrays(source, classes, positive, shape)
+    own = own_source(source)
+    if own is not None:
+        return prepare_own_unsplit(own, classes, positive, shape)
     root = user_path(source)
     scan = scan_folder(root, resplit=True)
     if not scan.folders:
@@ -71,7 +76,7 @@ def prepare_unsplit(
     with place_of(None, f"{root.resolve().name}-whole", lambda: key) as (path, there):
         if there is not None:
             return there
-        with PreparedWriter(path, shape) as writer:
+        with FilesWriter(path, shape) as writer:
             read = decode_into(writer, root, scan.files, on_progress)
             if not read.records:
                 raise nothing_readable(root, [*scan.rejected, *read.rejected])
@@ -93,62 +98,6 @@ def prepare_unsplit(
             )
 
 
-def label_folders(
-    source: str, folders: Sequence[str], classes: Sequence[str], positive: str | None
-) -> tuple[dict[str, int], list[str]]:
-    """Return the label of each class folder for a run, and notes of what is to be known of it.
-
-    A folder is a class if the names are equal in Unicode's composed form; or else, where only one folder comes into
-    question, if they differ in case, in blanks around them, or as Photo and Photos do.
-
-    Raises
-    ------
-    DataError
-        If the run tells several classes apart and a folder is none of them.
-    """
-    found: dict[str, str] = {}
-    notes = []
-    for name in classes if positive is None else [positive]:
-        equal = [folder for folder in folders if class_name(folder) == class_name(name)]
-        alike = [folder for folder in folders if _key(folder) == _key(name)]
-        if len(equal or alike) > 1:
-            raise DataError(
-                f"{source} has several folders for the run's class {_quoted(name)}: {_quoted(*(equal or alike))}. "
-                "Expected one; put their images into one folder."
-            )
-        found |= dict.fromkeys(equal or alike, name)
-        if alike and not equal:
-            notes.append(f"The folder {_quoted(*alike)} of {source} counts as the run's class {_quoted(name)}.")
-    others = [folder for folder in folders if folder not in found]
-    if positive is None:
-        if others:
-            raise DataError(
-                f"{source} has folders that are no class of the run: {_quoted(*others)}. The run's classes are "
-                f"{_quoted(*classes)}. Rename these folders or take them out."
-            )
-        return {folder: list(classes).index(name) for folder, name in found.items()}, notes
-    doubtful = [folder for folder in others if _key(folder) == _key(positive)]
-    if doubtful:
-        notes.append(
-            f"{_quoted(*doubtful)} of {source} counts as {_quoted(classes[0])}: {_quoted(*found)} is there too."
-        )
-    if not found:
-        notes.append(
-            f"No folder of {source} is called {_quoted(positive)}: all images count as {_quoted(classes[0])} "
-            f"({_quoted(*folders)})."
-        )
-    return {folder: int(folder in found) for folder in folders}, notes
-
-
-def _quoted(*names: str) -> str:
-    return ", ".join(map(quoted, names))
-
-
-def _key(name: str) -> str:
-    key = composed(name).strip().casefold()
-    return PHOTO_NAMES[0] if key in PHOTO_NAMES else key
-
-
 def missing_classes(classes: Sequence[str], labels: np.ndarray) -> list[str]:
     """Return a note if images are not of every class: what an average over the classes then means."""
     absent = [name for label, name in enumerate(classes) if not np.any(labels == label)]
@@ -157,10 +106,11 @@ def missing_classes(classes: Sequence[str], labels: np.ndarray) -> list[str]:
     if len(absent) == len(classes) - 1:
         (only,) = (name for name in classes if name not in absent)
         return [
-            f"All images are of the class {_quoted(only)}: the accuracy is its recall, and precision says nothing "
+            f"All images are of the class {quoted(only)}: the accuracy is its recall, and precision says nothing "
             "without images of another class."
         ]
-    return [f"There is no image of the class {_quoted(*absent)}: the balanced accuracy is the mean over the others."]
+    names = ", ".join(map(quoted, absent))
+    return [f"There is no image of the class {names}: the balanced accuracy is the mean over the others."]
 
 
 def _from_arrays(
@@ -190,7 +140,7 @@ def _from_arrays(
     with place_of(None, "arrays-whole", lambda: key) as (path, there):
         if there is not None:
             return there
-        with PreparedWriter(path, shape) as writer:
+        with FilesWriter(path, shape) as writer:
             writer.append(np.ascontiguousarray(images))
             return writer.finish(
                 name="arrays",
