@@ -60,6 +60,7 @@ from photoflux.runs.shift import Observed, Shift, evenly, in_words
 from photoflux.runs.training import fit_and_save, initial_weights
 from photoflux.runs.transfer import BackboneOptions, engine_of, input_shape, on_backbone, tuned, with_backbone
 from photoflux.serving.limits import Limits, need_libraries
+from photoflux.system import log
 from photoflux.system.names import printable, user_path
 from photoflux.thresholds.operating_point import OperatingPoint, choose
 from photoflux.verification.verify import verify
@@ -104,8 +105,9 @@ def prepare(
     ----------
     source : str, Path, PreparedDataset or tuple
         A folder of class folders; a folder with CIFAR-10 (python or binary version, archive or files) or MNIST-format
-        idx files; ``"cifar10"`` (downloaded); ``"demo"`` (generated images); a prepared dataset; or arrays ``(x, y)``
-        with x (N, H, W, C) or (N, H, W) uint8 and y integers from 0.
+        idx files; ``"cifar10"`` (downloaded); ``"demo"`` (generated images); ``"name:argument"`` of a source that was
+        registered with `register_source`; a prepared dataset; or arrays ``(x, y)`` with x (N, H, W, C) or (N, H, W)
+        uint8 and y integers from 0.
     dest : str or Path, optional
         Where the dataset goes. None: the user's cache, reused while the source has not changed.
     positive : str or None
@@ -146,7 +148,7 @@ def prepare(
         )
         note = homonym(source)
         if note is not None:
-            display.say(f"Note: {note}")
+            log.note(note)
         announce(prepared, display)
     return prepared
 
@@ -322,7 +324,7 @@ def train(
         trained = fit_and_save(
             chosen, variant, prepared, settings, folder, display, start, resume=resume, checkpoint_minutes=minutes
         )
-        return finish_fit(trained, chosen, prepared, display)
+        return finish_fit(trained, chosen, prepared)
 
 
 def _finished(folder: Path, engine: Engine, prepared: PreparedDataset, display: Display) -> Run:
@@ -331,7 +333,7 @@ def _finished(folder: Path, engine: Engine, prepared: PreparedDataset, display: 
     display.say(f"{printable(folder)} is finished; there is nothing to resume.")
     if (folder / "report.html").is_file() or run.data.fingerprint != prepared.fingerprint:
         return run
-    return finish(run, engine, prepared, display)
+    return finish(run, engine, prepared)
 
 
 def _with_labels(prepared: PreparedDataset, folders: list[str | Path], progress: bool) -> PreparedDataset:
@@ -341,7 +343,7 @@ def _with_labels(prepared: PreparedDataset, folders: list[str | Path], progress:
     with Display(progress) as display:
         labelled = with_labels(prepared, list(map(user_path, folders)), display.step)
         for note in labelled.warnings[len(prepared.warnings) :]:
-            display.say(f"Note: {note}")
+            log.note(note)
     return labelled
 
 
@@ -391,10 +393,10 @@ def evaluate(
     with Display(progress) as display:
         selection = select(run, data, part, display)
         for note in selection.notes:
-            display.say(f"Note: {note}")
+            log.note(note)
         metrics = score_selection(_engine_of(run, engine, display, device), run, selection)
         for note in metrics.notes[len(selection.notes) :]:
-            display.say(f"Note: {note}")
+            log.note(note)
         return metrics
 
 
@@ -410,7 +412,7 @@ def predict(
     """Classify images with a run.
 
     Up to 300 of the images, evenly from all, are compared with those that the run was trained on; where they are unlike
-    these, a note on stderr says in which respects.
+    these, a warning of the logger "photoflux" says in which respects.
 
     Parameters
     ----------
@@ -453,7 +455,7 @@ def predict(
                 display.say(ignored)
             predictions, found = predict_files(lambda: _model_of(run, engine, display, device), run, files, display)
         for line in in_words(found):
-            display.say(f"Note: {line}")
+            log.note(line)
         if on_shifts is not None:
             on_shifts(found)
         return predictions
@@ -783,7 +785,7 @@ def import_keras(
     place = claimed_new(file.title) if out is None else claimed(user_path(out))
     with place as folder, KerasEngine() as engine, Display(progress) as display:
         display.say(f"Opening {printable(file.path)} with Keras")
-        return finish(import_run(file, engine, folder), engine, file.prepared, display)
+        return finish(import_run(file, engine, folder), engine, file.prepared)
 
 
 def summary(

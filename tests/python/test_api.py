@@ -265,14 +265,14 @@ def test_ctrl_c_ends_the_fit_and_keeps_the_run(engine, arrays, tmp_path):
     assert photoflux.evaluate(run, progress=False).images > 0
 
 
-def test_auto_falls_back_and_flux_never_does(keras, arrays, tmp_path, monkeypatch, capsys):
+def test_auto_falls_back_and_flux_never_does(keras, arrays, tmp_path, monkeypatch, caplog):
     def no_julia(say):
         raise problem("no_julia", "There is no Julia.")
 
     monkeypatch.setattr("photoflux.engines.flux.bridge.start", no_julia)
     run = photoflux.train("dense_l2", arrays, epochs=1, out=tmp_path / "r")
     assert run.engine == "keras"
-    assert "Flux is not available, so Keras trains instead" in capsys.readouterr().err
+    assert "Flux is not available, so Keras trains instead" in caplog.text
     assert json.loads((run.path / "run.json").read_text())["engine"] == "keras"
     with pytest.raises(EngineError, match=r"julialang\.org/downloads"):
         photoflux.train("dense_l2", arrays, engine="flux", epochs=1, progress=False)

@@ -12,6 +12,7 @@ import typer
 
 from photoflux.errors import PhotoFluxError, SettingError
 from photoflux.system import names
+from photoflux.system.log import on_stderr
 from photoflux.system.signals import Ended, unwinding
 from photoflux.system.terminal import result, say
 
@@ -35,7 +36,7 @@ def command(name: str, *aliases: str) -> Callable[[Callable[P, int]], Callable[P
         @wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
-                with unwinding():
+                with on_stderr(), unwinding():
                     code = function(*args, **kwargs)
             except Exception as error:
                 if kwargs.get("debug"):

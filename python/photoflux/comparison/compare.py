@@ -32,6 +32,7 @@ from photoflux.runs.folder import claimed_new, claimed_out
 from photoflux.runs.progress import Display, announce
 from photoflux.runs.strength import strength_of
 from photoflux.runs.transfer import BackboneOptions, input_shape, on_backbone, tuned, with_backbone
+from photoflux.system import log
 from photoflux.system.names import printable, reason, user_path
 
 ALL = "all"
@@ -169,7 +170,7 @@ def compare(
         _check_same_parts(split_by_size.values())
         note = homonym(data)
         if note is not None:
-            display.say(f"Note: {note}")
+            log.note(note)
         _announce(split, numbers, display)
         second_by_size = {
             size: None if holdout is None else second_folder(holdout, prepared, display)
@@ -239,10 +240,7 @@ def compare(
     try:
         write_comparison(found)
     except Exception as error:  # a page is not worth the fits
-        with Display(progress) as display:
-            display.say(
-                f"Note: no report was made: {reason(error)} `photoflux report {printable(folder)}` tries again."
-            )
+        log.note(f"no report was made: {reason(error)} `photoflux report {printable(folder)}` tries again.")
     return found
 
 
@@ -339,7 +337,7 @@ def _announce(split: Sequence[PreparedDataset], seeds: Sequence[int], display: D
     for seed, prepared in zip(seeds[1:], split[1:], strict=True):
         for warning in prepared.warnings:
             if warning not in said:
-                display.say(f"Note, seed {seed}: {warning}")
+                log.warn(f"Note, seed {seed}: {warning}")
         said |= set(prepared.warnings)
 
 

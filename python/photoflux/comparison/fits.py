@@ -28,6 +28,7 @@ from photoflux.runs.progress import Display
 from photoflux.runs.run import Run, load_run
 from photoflux.runs.scoring import logits_of
 from photoflux.runs.training import fit_and_save
+from photoflux.system import log
 from photoflux.system.names import printable
 from photoflux.system.signals import Ended
 
@@ -107,7 +108,7 @@ def fit_all(fits: Sequence[Fit], folder: Path, display: Display) -> Iterator[tup
             if was_interrupted(run):
                 _stop(number + 1, fits, folder, display, ended)
         if unscored_parts(run, fit.data):
-            run = _scored(fit, run, FitDisplay(display, advance))
+            run = _scored(fit, run)
         if there[fit.name] is None:
             display.say(line_of(fit, run))
         _score(fit, run, folder)
@@ -119,7 +120,7 @@ def _stop(kept: int, fits: Sequence[Fit], folder: Path, display: Display, ended:
     raise ended
 
 
-def _scored(fit: Fit, run: Run, display: Display) -> Run:
+def _scored(fit: Fit, run: Run) -> Run:
     """Score a run that is complete but for its scores, which could not be computed when it was trained.
 
     Raises
@@ -127,7 +128,7 @@ def _scored(fit: Fit, run: Run, display: Display) -> Run:
     RunError
         If that fails again.
     """
-    run = finish(run, fit.engine, fit.data, display)
+    run = finish(run, fit.engine, fit.data)
     if was_interrupted(run):
         raise KeyboardInterrupt
     if unscored_parts(run, fit.data):
@@ -152,9 +153,9 @@ def _fitted(fit: Fit, path: Path, display: Display) -> Run:
             if resume:
                 display.say(f"{fit.name} goes on from {where_it_is(path)}.")
             trained = fit_and_save(fit.engine, fit.variant, fit.data, fit.settings, path, display, resume=resume)
-            return finish_fit(trained, fit.engine, fit.data, display)
+            return finish_fit(trained, fit.engine, fit.data)
     except DivergedError as error:
-        display.say(f"{fit.name}: {error}")
+        log.warn(f"{fit.name}: {error}")
         return load_run(path)
 
 

@@ -15,6 +15,7 @@ from photoflux.data.sources.unsplit import missing_classes, prepare_unsplit
 from photoflux.errors import DataError
 from photoflux.runs.progress import Display, announce
 from photoflux.runs.seen import NOTHING, already_seen, seen_in, united
+from photoflux.system import log
 from photoflux.system.names import printable
 
 
@@ -72,10 +73,10 @@ def second_folder(source: str | Path, split: Sequence[PreparedDataset], display:
             "on, so it gives no new evidence. Give images from other sources."
         )
     if len(chosen) < len(whole):
-        display.say(
-            f"Note: {len(whole) - len(chosen)} of {len(whole)} images of the second folder are left out: the fits "
+        log.note(
+            f"{len(whole) - len(chosen)} of {len(whole)} images of the second folder are left out: the fits "
             "train or validate on them."
         )
     for note in missing_classes(first.classes, prepared.labels[chosen]):
-        display.say(f"Note: {note}")
+        log.note(note)
     return Holdout(prepared, chosen)

@@ -15,10 +15,9 @@ from typing import Any
 
 from photoflux.data.prepared import FORMAT, PreparedDataset, open_prepared
 from photoflux.errors import DataError
-from photoflux.system import atomic
+from photoflux.system import atomic, log
 from photoflux.system.claims import claim
 from photoflux.system.names import user_path
-from photoflux.system.terminal import say
 
 ENVIRONMENT = "PHOTOFLUX_CACHE"
 
@@ -147,4 +146,4 @@ def _opened(path: Path) -> PreparedDataset | None:
 
 
 def _say_waiting(holder: str) -> None:
-    say(f"The same data is being prepared by {holder}. Waiting until it is done …")
+    log.warn(f"The same data is being prepared by {holder}. Waiting until it is done …")

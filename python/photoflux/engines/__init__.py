@@ -7,6 +7,7 @@ from collections.abc import Callable
 from photoflux.engines.base import Engine
 from photoflux.engines.device import Device
 from photoflux.errors import EngineError, FluxError, SettingError, unknown_name
+from photoflux.system import log
 
 ENGINES = ("auto", "flux", "keras")
 
@@ -19,7 +20,7 @@ def get_engine(name: str, say: Callable[[str], None], device: Device | None = No
     name : str
         ``"flux"``, ``"keras"``, or ``"auto"``: Flux, or Keras where there is no Julia and none can be installed.
     say : callable
-        Takes lines for the user: what is starting, and which engine was taken instead and why.
+        Takes lines for the user: what is starting.
     device : Device, optional
         The GPU on which Flux computes; there is no other engine then. None: the CPU.
 
@@ -52,7 +53,7 @@ def get_engine(name: str, say: Callable[[str], None], device: Device | None = No
     if name == "auto":
         if no_keras is not None:
             raise EngineError(f"No engine is available. Flux: {no_flux} Keras: {no_keras}")
-        say(f"Flux is not available, so Keras trains instead. {no_flux}")
+        log.warn(f"Flux is not available, so Keras trains instead. {no_flux}")
     elif no_keras is not None:
         raise EngineError(no_keras)
     return KerasEngine()

@@ -22,9 +22,8 @@ import numpy as np
 from photoflux.data.cache import cache_folder, unwritable_cache
 from photoflux.data.shape import Shape
 from photoflux.features.network import Network
-from photoflux.system import atomic
+from photoflux.system import atomic, log
 from photoflux.system.claims import claim
-from photoflux.system.terminal import say
 
 _KEY = 32  # bytes of a SHA-256
 
@@ -145,4 +144,4 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def say_waiting(holder: str) -> None:
     """Say for whom this process waits."""
-    say(f"Features of the same backbone are being computed by {holder}. Waiting until they are done …")
+    log.warn(f"Features of the same backbone are being computed by {holder}. Waiting until they are done …")

@@ -18,10 +18,10 @@ from photoflux.data.images.members import Member
 from photoflux.errors import ClusterError, PhotoFluxError
 from photoflux.filtering.scoring import Scored
 from photoflux.filtering.station import Answer, Loader, Order, Unpacked, readable, release, score
-from photoflux.runs.progress import Display
 from photoflux.runs.reference import NAME as REFERENCE
 from photoflux.runs.run import Run
 from photoflux.runs.transfer import TUNED
+from photoflux.system import log
 from photoflux.system.cluster import connect, submit
 from photoflux.system.names import printable
 from photoflux.system.version import __version__
@@ -72,8 +72,6 @@ class ClusterScorer:
         A run of two classes.
     load : Loader
         Loads it on a worker.
-    display : Display
-        Shows what happens.
 
     Raises
     ------
@@ -81,8 +79,8 @@ class ClusterScorer:
         If the cluster cannot be used.
     """
 
-    def __init__(self, address: str, run: Run, load: Loader, display: Display) -> None:
-        self._address, self._display = address, display
+    def __init__(self, address: str, run: Run, load: Loader) -> None:
+        self._address = address
         self._client = connect(address)
         files = {name: (run.path / name).read_bytes() for name in _FILES if (run.path / name).is_file()}
         self._order = Order(secrets.token_hex(8), __version__, files, load)
@@ -213,7 +211,7 @@ class ClusterScorer:
                 return
             workers = self._told(self._client.nthreads)
             if not workers and not self._alone:
-                self._display.say(f"The dask scheduler at {self._address} has no worker left; waiting for one.")
+                log.warn(f"The dask scheduler at {self._address} has no worker left; waiting for one.")
             self._alone = not workers
 
     def _one_by_one(self, batch: _Batch) -> list[Scored]:

@@ -27,6 +27,7 @@ from photoflux.runs.folder import claimed_out
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
 from photoflux.runs.shift import Observed, in_words
+from photoflux.system import log
 from photoflux.system.names import printable
 from photoflux.system.signals import received
 from photoflux.thresholds.band import uncertain_band
@@ -73,7 +74,7 @@ def decision_of(run: Run, recall: float | None, threshold: float | None, display
     try:
         low, high = _band(run, promise, value, confidence, display)
     except (DataError, RunError) as error:
-        display.say(f"Note: no scores are taken for uncertain, as the run's validation images are not here: {error}")
+        log.note(f"no scores are taken for uncertain, as the run's validation images are not here: {error}")
         low = high = score
     if score not in (low, high):  # it was chosen on other scores than those of now
         low = high = score
@@ -127,7 +128,7 @@ def filter_pile(
         scorer_of = partial(_scorer_here, run, workers)
         if dask is not None:
             assert load_there is not None
-            cluster = ClusterScorer(dask, run, load_there, display)
+            cluster = ClusterScorer(dask, run, load_there)
             stack.callback(cluster.end)
             scorer_of = partial(_scorer_there, cluster)
         stack.enter_context(claimed_out(out, _unwritable))
@@ -158,7 +159,7 @@ def _filter(
 ) -> Filtered:
     complete = False
     with ExitStack() as stack:
-        look = _Look(job, load, display, stack)
+        look = _Look(job, load, stack)
         scorer = scorer_of(look)
         try:
             job.begin()
@@ -185,8 +186,8 @@ def _filter(
 class _Look:
     """Looks at the first images of the pile, and says if they are unlike those that the run was trained on."""
 
-    def __init__(self, job: Job, load: Callable[[], Model], display: Display, stack: ExitStack) -> None:
-        self._job, self._load, self._display, self._stack = job, load, display, stack
+    def __init__(self, job: Job, load: Callable[[], Model], stack: ExitStack) -> None:
+        self._job, self._load, self._stack = job, load, stack
         self._observed: Observed | None = None
         self._told = job.ledger.meta("shifts") is not None
 
@@ -226,7 +227,7 @@ class _Look:
         found = self._observed.shifts()
         self._job.keep_shifts([shift.as_dict() for shift in found])
         for line in in_words(found):
-            self._display.say(line)
+            log.warn(line)
 
 
 def _check_out(out: Path) -> None:

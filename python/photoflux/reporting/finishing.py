@@ -24,7 +24,7 @@ from photoflux.runs.run import LOGITS, Run
 from photoflux.runs.scoring import logits_of, metrics_of, own_logits
 from photoflux.runs.seen import scored_positions
 from photoflux.runs.training import Trained
-from photoflux.system import atomic
+from photoflux.system import atomic, log
 from photoflux.system.names import printable, reason
 from photoflux.thresholds.calibration import Calibration
 
@@ -37,14 +37,13 @@ FAILED = " could not be made: "
 class _Finisher:
     """Makes one thing after the other; what fails becomes a note of the run."""
 
-    def __init__(self, run: Run, display: Display) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
         self.notes = [note for note in run.notes if note not in (INTERRUPTED, ENDED)]
         self.changed = self.notes != run.notes
         self.interrupted = False
         self.ended: SystemExit | None = None
         self.scored: tuple[Model, PreparedDataset, dict[str, np.ndarray]] | None = None  # and the logits of its parts
-        self._display = display
 
     def interrupt(self, error: KeyboardInterrupt | SystemExit) -> None:
         """Make nothing more, and note why."""
@@ -74,7 +73,7 @@ class _Finisher:
         """Keep a note, and print it."""
         self.notes.append(text)
         self.changed = True
-        self._display.say(f"Note: {text} `photoflux report {printable(self.run.path)}` tries again.")
+        log.note(f"{text} `photoflux report {printable(self.run.path)}` tries again.")
 
     def save(self, metrics: bool) -> Run:
         """Write down what was found, as far as that can be done, and return the run."""
@@ -87,7 +86,7 @@ class _Finisher:
             except KeyboardInterrupt:
                 self.interrupted = True
             except Exception as error:
-                self._display.say(f"Note: {reason(error)}")
+                log.note(f"{reason(error)}")
                 break
         return dataclasses.replace(self.run, notes=self.notes)
 
@@ -96,7 +95,6 @@ def finish(
     run: Run,
     engine: Engine,
     prepared: PreparedDataset | None,
-    display: Display,
     interruption: KeyboardInterrupt | SystemExit | None = None,
 ) -> Run:
     """Score validation and test, keep their logits, draw and report a run that is in its place.
@@ -111,7 +109,7 @@ def finish(
     SystemExit
         If the process was told to end; the notes are written before.
     """
-    finisher = _Finisher(run, display)
+    finisher = _Finisher(run)
     if interruption is not None:
         finisher.interrupt(interruption)
     scored = (
@@ -128,7 +126,7 @@ def finish(
     return run
 
 
-def finish_fit(trained: Trained, engine: Engine, prepared: PreparedDataset, display: Display) -> Run:
+def finish_fit(trained: Trained, engine: Engine, prepared: PreparedDataset) -> Run:
     """Do for a fit what `finish` does for a run, and then raise what ended it.
 
     Raises
@@ -136,7 +134,7 @@ def finish_fit(trained: Trained, engine: Engine, prepared: PreparedDataset, disp
     DivergedError
         If the loss became NaN or infinite.
     """
-    run = finish(trained.run, engine, prepared, display, trained.interruption)
+    run = finish(trained.run, engine, prepared, trained.interruption)
     if trained.failure is not None:
         raise trained.failure
     return run
@@ -147,7 +145,7 @@ def complete(run: Run, engine: Callable[[], Engine], display: Display) -> Run:
 
     `engine` is called, and returns the engine, only if there is something to score.
     """
-    finisher = _Finisher(run, display)
+    finisher = _Finisher(run)
     scored = False
     prepared = _data_of(run, display)
     if prepared is not None:

@@ -17,7 +17,7 @@ from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
 from photoflux.runs.scoring import own_logits
 from photoflux.runs.seen import scored_positions
-from photoflux.system.terminal import say
+from photoflux.system import log
 
 PARTS = ("validation", "test")
 
@@ -121,7 +121,7 @@ def _dataset(run: Run, tr: Translator, missing: list[str]) -> tuple[PreparedData
             prepared = dataset_of(run, display)
         return prepared, prepared.files()
     except DataError as error:
-        say(f"Note: {error}")
+        log.note(str(error))
         changed = isinstance(error, DatasetChangedError)
     missing.append(
         tr.sentence(

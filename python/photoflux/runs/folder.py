@@ -17,10 +17,9 @@ from typing import Any
 from photoflux.data.labelled import LABELS
 from photoflux.errors import RunError
 from photoflux.runs.run import COLUMNS, Run
-from photoflux.system import atomic
+from photoflux.system import atomic, log
 from photoflux.system.claims import Busy, claim
 from photoflux.system.names import as_json, file_stem
-from photoflux.system.terminal import say
 
 CHECKPOINTS = "checkpoints"  # in a run's folder while it is unfinished
 AMEND_SECONDS = 5.0  # another process that changes the same run needs less
@@ -142,7 +141,7 @@ def writing(path: Path, *, rescue: bool = False) -> Iterator[Path]:
             if isinstance(error, OSError):
                 raise unwritable(path, error, advice if kept else "") from error
             if kept:
-                say(advice)
+                log.warn(advice)
             raise
         finally:
             atomic.remove(temporary)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from photoflux.data.litter import ignored_in_words
 from photoflux.data.reasons import by_kind
 from photoflux.model.history import BatchProgress, EpochRow
+from photoflux.system import log
 from photoflux.system.names import printable, shown
 from photoflux.system.terminal import say
 
@@ -62,8 +63,8 @@ class Display:
         self._close()
 
     def say(self, text: str) -> None:
-        """Print a line, above a bar that is running."""
-        if not self._visible:
+        """Say what is done: to who listens to it with `logging`, else as a line, above a bar that is running."""
+        if log.inform(text) or not self._visible:
             return
         if self._bar is not None:
             with suppress(OSError, ValueError):
@@ -160,12 +161,11 @@ def announce(prepared: PreparedDataset, display: Display, shown: int = 5, *, war
     if ignored is not None:
         display.say(ignored)
     for warning in prepared.warnings if warnings else ():
-        display.say(f"Note: {warning}")
+        log.note(warning)
     rejected = prepared.rejected
     if rejected:
         count = "1 file was" if len(rejected) == 1 else f"{len(rejected)} files were"
-        display.say(f"{count} left out, all listed in {printable(prepared.path / 'rejected.csv')}:")
         # Each kind has a line, so that a broken image is seen among a hundred other files.
         few = [f"  {printable(file)}: {printable(reason)}" for file, reason in rejected]
-        for line in few if len(few) <= shown else by_kind(rejected):
-            display.say(line)
+        first = f"{count} left out, all listed in {printable(prepared.path / 'rejected.csv')}:"
+        log.warn("\n".join([first, *(few if len(few) <= shown else by_kind(rejected))]))

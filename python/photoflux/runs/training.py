@@ -31,6 +31,7 @@ from photoflux.runs.progress import Display
 from photoflux.runs.run import Run, load_run
 from photoflux.runs.seen import fitted, notes_of, seen_with, write_seen
 from photoflux.runs.transfer import backbone_entry, backbone_of, input_shape
+from photoflux.system import log
 from photoflux.system.names import reason, user_path
 from photoflux.system.signals import ENDING, Asked, asking
 
@@ -103,7 +104,7 @@ def fit_and_save(
     seen = fitted(prepared, None if initial is None else seen_with(initial))
     notes = notes_of(seen, prepared)
     for note in notes:
-        display.say(f"Note: {note}")
+        log.note(note)
 
     latest: BatchProgress | None = None
 
@@ -120,7 +121,7 @@ def fit_and_save(
 
     def on_note(note: str) -> None:
         notes.append(note)
-        display.say(f"Note: {note}")
+        log.note(note)
 
     with asking() as asked:
         with writing(folder, rescue=True) as temporary, begun(folder, engine.name, variant, prepared) as place:
@@ -186,7 +187,7 @@ def fit_and_save(
             write_description(temporary, run)
         if fit.ended == "interrupted":
             can = " It can be resumed." if checkpoint_files(folder) else ""
-            display.say(f"{_by_what(asked)}: the run so far is kept.{can} Note: {notes[-1]}")
+            log.warn(f"{_by_what(asked)}: the run so far is kept.{can} Note: {notes[-1]}")
     try:
         asked.hand_on()
     except (KeyboardInterrupt, SystemExit) as error:

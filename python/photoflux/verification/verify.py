@@ -17,6 +17,7 @@ from photoflux.errors import BackboneError, EngineError, SettingError
 from photoflux.features import features_dataset, open_backbone
 from photoflux.model.variants import Variant, several_variants, variants
 from photoflux.runs.progress import Display
+from photoflux.system import log
 from photoflux.verification.backbone import IMAGES, backbone_check, networks_of
 from photoflux.verification.proof import Prover
 from photoflux.verification.verification import Verification, made
@@ -95,7 +96,7 @@ def verify(
                 if named:
                     raise
                 chosen = [v for v in chosen if v.backbone != backbone]
-                display.say(f"Note: the variants on {backbone} are left out. {error}")
+                log.note(f"the variants on {backbone} are left out. {error}")
         proofs = []
         for number, v in enumerate(chosen, 1):
             title = f"{v.name} ({number} of {len(chosen)})"

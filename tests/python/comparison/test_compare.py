@@ -115,12 +115,12 @@ def test_it_is_read_as_it_was_written(found):
         photoflux.load_comparison(found.path / "runs")
 
 
-def test_what_was_left_out_is_said(keras, tmp_path, capsys):
+def test_what_was_left_out_is_said(keras, tmp_path, caplog):
     source = write_demo_folder(tmp_path / "scans", images_per_class=12)
     (source / "Photo" / "broken.jpg").write_bytes(b"no image")
     options = {"variants": "dense_l2,dense_dropout", "seeds": 1, "epochs": 1, "image_size": 8, "progress": True}
     found = compared(source, tmp_path / "c", **options)
-    assert "broken.jpg" in capsys.readouterr().err
+    assert "broken.jpg" in caplog.text
     assert found.data["rejected"] == 1
 
 

@@ -19,7 +19,7 @@ from photoflux.errors import DataError, RunError
 
 
 def test_a_folder_that_is_called_as_a_named_source_is_mentioned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ):
     monkeypatch.chdir(tmp_path)
     assert homonym("demo") is homonym("cifar10") is homonym(Path("demo")) is None
@@ -29,11 +29,11 @@ def test_a_folder_that_is_called_as_a_named_source_is_mentioned(
         "cifar10 means the CIFAR-10 that is downloaded; for your folder of that name write ./cifar10."
     )
     assert len(photoflux.prepare("demo", tmp_path / "set", image_size=8)) > 50
-    assert "Note: demo means the generated demo images; for your folder of that name write ./demo." in (
-        capsys.readouterr().err
-    )
+    said = "Note: demo means the generated demo images; for your folder of that name write ./demo."
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [said]
+    caplog.clear()
     assert len(photoflux.prepare("./demo", tmp_path / "set", image_size=8)) == 50
-    assert "demo means" not in capsys.readouterr().err
+    assert caplog.records == []
 
 
 def pack(path: Path, *names: str) -> Path:

@@ -119,14 +119,14 @@ def test_many_kinds():
     assert len(lines) == 7
 
 
-def test_an_image_is_not_crowded_out_of_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_image_is_not_crowded_out_of_what_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     source = write_demo_folder(tmp_path / "scans", images_per_class=5)
     for number in range(40):
         (source / "Photo" / f"{number}.xmp").write_text("<x:xmpmeta/>")
         (source / "Photo" / f"{number}.json").write_text("{}")
     (source / "Text" / "scan.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     photoflux.prepare(source, tmp_path / "set", image_size=8)
-    said = capsys.readouterr().err.splitlines()
+    said = caplog.messages[0].splitlines()
     assert said[0].startswith("81 files were left out, all listed in ")
     assert said[1].startswith("  1 × broken PNG") and "Text/scan.png" in said[1]
     assert len(said) == 4

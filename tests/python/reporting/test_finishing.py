@@ -119,7 +119,7 @@ FAULTS = {
     ids=["any", "disk", "memory"],
 )
 def test_what_fails_after_the_last_epoch_is_a_note_and_is_made_again(
-    fake, data, tmp_path, monkeypatch, capsys, fault, error
+    fake, data, tmp_path, monkeypatch, caplog, fault, error
 ):
     place, what, missing = FAULTS[fault]
     monkeypatch.setattr(place, failing(error))
@@ -128,7 +128,7 @@ def test_what_fails_after_the_last_epoch_is_a_note_and_is_made_again(
     assert check_whole(tmp_path / "r").notes == run.notes
     (note,) = run.notes
     assert note.startswith(f"{what} could not be made: ") and "\n" not in note
-    assert f"Note: {note}" in capsys.readouterr().err
+    assert f"Note: {note}" in caplog.text
     assert note in str(run)
 
     monkeypatch.undo()
@@ -204,12 +204,12 @@ def test_a_signal_while_the_run_is_saved_waits(fake, data, tmp_path, monkeypatch
     costs="scores and history; the weights are moved to the cache, and the error says where",
 )
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError()])
-def test_weights_that_cannot_be_put_in_their_place_are_kept(fake, data, tmp_path, monkeypatch, capsys, error):
+def test_weights_that_cannot_be_put_in_their_place_are_kept(fake, data, tmp_path, monkeypatch, caplog, error):
     monkeypatch.setenv("PHOTOFLUX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(training, "write_description", failing(error))
     with pytest.raises(RunError if isinstance(error, OSError) else type(error)) as caught:
         train(data, tmp_path / "r")
-    said = str(caught.value) + capsys.readouterr().err
+    said = str(caught.value) + caplog.text
     assert "The weights are kept in" in said
     (kept,) = (tmp_path / "cache" / "rescued").glob("r-*/weights.safetensors")
     assert str(kept) in said

@@ -249,7 +249,7 @@ def test_a_new_run_keeps_what_it_was_trained_on(run):
     assert (run.path / NAME).stat().st_size < 1e6
 
 
-def test_pages_are_said_to_be_unlike_and_new_images_of_the_kind_are_not(run, folders, capsys):
+def test_pages_are_said_to_be_unlike_and_new_images_of_the_kind_are_not(run, folders, caplog):
     found = []
     predictions = photoflux.predict(run, folders / "pages", on_shifts=found.extend)
     assert len(predictions) == 40
@@ -258,15 +258,16 @@ def test_pages_are_said_to_be_unlike_and_new_images_of_the_kind_are_not(run, fol
     size = next(shift for shift in found if shift.respect == "size")
     assert size.measure == 1
     assert size.value == pytest.approx(0.51)
-    said = capsys.readouterr().err
+    said = caplog.text
     assert "Note: These images are unlike those that the run was trained on, in" in said
     for shift in found:
         assert f"Note: {shift.text}" in said
         assert json.loads(json.dumps(shift.as_dict()))["respect"] == shift.respect
     found.clear()
+    caplog.clear()
     photoflux.predict(run, folders / "new", on_shifts=found.extend)
     assert found == []
-    assert "unlike" not in capsys.readouterr().err
+    assert "unlike" not in caplog.text
 
 
 def test_an_array_is_compared_by_its_pixels(run):
@@ -278,7 +279,7 @@ def test_an_array_is_compared_by_its_pixels(run):
     assert not respects & {"size", "shape"}
 
 
-def test_an_evaluation_of_other_data_says_it_and_one_of_the_runs_own_never_does(run, folders, tmp_path, capsys):
+def test_an_evaluation_of_other_data_says_it_and_one_of_the_runs_own_never_does(run, folders, tmp_path, caplog):
     own = photoflux.evaluate(run, part="all", progress=False)
     assert own.shifts == []
     (tmp_path / "other").mkdir()
@@ -286,19 +287,19 @@ def test_an_evaluation_of_other_data_says_it_and_one_of_the_runs_own_never_does(
     other = photoflux.evaluate(run, tmp_path / "other")
     assert {"size", "shape"} <= {shift["respect"] for shift in other.shifts}
     assert sum("unlike those that the run was trained on" in note for note in other.notes) == 1
-    assert "Note: These images are unlike" in capsys.readouterr().err
+    assert "Note: These images are unlike" in caplog.text
     new = photoflux.evaluate(run, folders / "new", progress=False)
     assert new.shifts == []
     assert not any("unlike" in note for note in new.notes)
 
 
-def test_a_run_of_an_earlier_photoflux_predicts_as_before(run, folders, tmp_path, capsys):
+def test_a_run_of_an_earlier_photoflux_predicts_as_before(run, folders, tmp_path, caplog):
     older = shutil.copytree(run.path, tmp_path / "older")
     (older / NAME).unlink()
     found = []
     predictions = photoflux.predict(older, folders / "pages", on_shifts=found.extend)
     assert len(predictions) == 40 and found == []
-    assert "unlike" not in capsys.readouterr().err
+    assert "unlike" not in caplog.text
 
 
 def test_the_words_name_every_respect():

@@ -14,8 +14,8 @@ from pathlib import Path
 from photoflux.data.cache import advice_for
 from photoflux.data.checks import OnProgress
 from photoflux.errors import DataError
+from photoflux.system import log
 from photoflux.system.claims import claim
-from photoflux.system.terminal import say
 
 _BLOCK = 1 << 18
 _TIMEOUT = 30
@@ -68,7 +68,7 @@ def download(url: str, path: Path, *, md5: str, instead: str, on_progress: OnPro
 
 
 def _say_waiting(holder: str) -> None:
-    say(f"The same file is being downloaded by {holder}. Waiting until it is done …")
+    log.warn(f"The same file is being downloaded by {holder}. Waiting until it is done …")
 
 
 def file_md5(path: Path) -> str:

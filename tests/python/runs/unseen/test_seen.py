@@ -33,7 +33,7 @@ def test_the_file_names_every_image_once_by_file_and_by_pixels(scans, tmp_path):
     assert seen.unknown == "" and not seen.left_out
 
 
-def test_images_added_after_training_do_not_bring_trained_ones_into_the_score(scans, tmp_path, capsys):
+def test_images_added_after_training_do_not_bring_trained_ones_into_the_score(scans, tmp_path, caplog):
     """Three scans a class were added; of a new split's 18 test images 10 had been trained on."""
     run = trained(scans, tmp_path / "run")
     prepared = photoflux.prepare(run.data.path, progress=False)
@@ -43,7 +43,7 @@ def test_images_added_after_training_do_not_bring_trained_ones_into_the_score(sc
     found = photoflux.evaluate(run, scans)
     seen = len(prepared.indices("train")) + len(prepared.indices("validation"))
     assert (found.images, found.left_out, found.part) == (90 - seen, seen, "all")
-    assert f"Note: {seen} of 90 images were left out: the model has seen them" in capsys.readouterr().err
+    assert f"Note: {seen} of 90 images were left out: the model has seen them" in caplog.text
     assert score(run, scans, part="all").as_dict() == found.as_dict()
     with pytest.raises(SettingError, match="scans has no test part: it was not split for this run"):
         score(run, scans, part="test")
@@ -156,13 +156,13 @@ def test_look_alikes_are_not_taken_for_each_other():
     assert looks_like(near, known).tolist() == [False, True, True, False]
 
 
-def test_what_the_first_weights_had_seen_is_left_out_of_the_scores(scans, tmp_path, capsys):
+def test_what_the_first_weights_had_seen_is_left_out_of_the_scores(scans, tmp_path, caplog):
     """`--initial` of a run with another seed: 12 of 18 test images had been trained on."""
     first = trained(scans, tmp_path / "first", seed=1)
     second = trained(scans, tmp_path / "second", seed=2, initial=first, progress=True)
     page = html.unescape(photoflux.report(second).read_text(encoding="utf-8"))
     before, after = (photoflux.prepare(run.data.path, progress=False) for run in (first, second))
-    said = capsys.readouterr().err
+    said = caplog.text
     for part, seen in (("test", ("train", "validation")), ("validation", ("train",))):
         left_out = paths_of(after, part) & set().union(*(paths_of(before, name) for name in seen))
         images = len(after.indices(part))
@@ -205,7 +205,7 @@ def test_the_threshold_of_a_fit_from_other_weights_is_chosen_on_images_that_they
     assert not any("the guarantee does not hold" in note for note in found.notes)
 
 
-def test_weights_of_unknown_origin_are_said_to_be_that(scans, others, tmp_path, capsys):
+def test_weights_of_unknown_origin_are_said_to_be_that(scans, others, tmp_path, caplog):
     first = trained(scans, tmp_path / "first")
     bare = tmp_path / "bare.safetensors"
     shutil.copy(first.weights, bare)
@@ -213,7 +213,7 @@ def test_weights_of_unknown_origin_are_said_to_be_that(scans, others, tmp_path, 
     assert "It is not known which images the initial weights" in str(run)
     found = photoflux.evaluate(run, others)
     assert found.images == 45 and found.left_out == 0
-    assert "Note: It is not known which images the model has seen" in capsys.readouterr().err
+    assert "Note: It is not known which images the model has seen" in caplog.text
     assert any("bare.safetensors" in note for note in found.notes)
     # It is inherited.
     assert seen_by(trained(scans, tmp_path / "next", initial=run)).unknown == seen_by(run).unknown != ""
