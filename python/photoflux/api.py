@@ -467,6 +467,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     engine: str | None = None,
+    device: str = "cpu",
     workers: int | None = None,
     max_bytes: int = Limits.max_bytes,
     max_images: int = Limits.max_images,
@@ -491,6 +492,8 @@ def serve(
         0 to 65535; 0: any that is free.
     engine : str, optional
         As in `evaluate`.
+    device : str
+        As in `train`.
     workers : int, optional
         Processes that decode, 1 or more; None: one for each usable core.
     max_bytes : int
@@ -521,6 +524,7 @@ def serve(
 
     limits = Limits(max_bytes, max_images, queue, timeout)
     workers = cores() if workers is None else check_whole("`workers`", workers, 1)
+    device_of(device)  # refused before anything is read
     need_libraries()
     # They import libraries of an extra.
     from photoflux.serving.service import serve as serve_run
@@ -528,7 +532,13 @@ def serve(
     run = run if isinstance(run, Run) else load_run(run)
     with Display(progress) as display:
         serve_run(
-            run, lambda: _model_of(run, engine, display), host, port, workers, limits, on_ready or (lambda url: None)
+            run,
+            lambda: _model_of(run, engine, display, device),
+            host,
+            port,
+            workers,
+            limits,
+            on_ready or (lambda url: None),
         )
 
 
@@ -543,6 +553,7 @@ def filter(
     workers: int | None = None,
     watch: bool = False,
     engine: str | None = None,
+    device: str = "cpu",
     dask: str | None = None,
     progress: bool = True,
 ) -> Filtered:
@@ -573,6 +584,8 @@ def filter(
         Whether to go on with files that arrive, until Ctrl-C.
     engine : str, optional
         As in `evaluate`.
+    device : str
+        As in `train`; with `dask`, of each worker.
     dask : str, optional
         The address of the scheduler of a dask.distributed cluster, whose workers score then. They must have this
         PhotoFlux, and the pile at the same paths. The results are the same.
@@ -593,13 +606,14 @@ def filter(
     from photoflux.filtering.filter import filter_pile
     from photoflux.filtering.station import loaded
 
+    device_of(device)  # refused before anything is read
     run = run if isinstance(run, Run) else load_run(run)
     with Display(progress) as display:
         return filter_pile(
             run,
             [pile] if isinstance(pile, str | Path) else list(pile),
             user_path(out),
-            lambda: _model_of(run, engine, display),
+            lambda: _model_of(run, engine, display, device),
             recall=recall,
             threshold=threshold,
             how=how,
@@ -607,7 +621,7 @@ def filter(
             watch=watch,
             display=display,
             dask=dask,
-            load_there=partial(loaded, engine=engine),
+            load_there=partial(loaded, engine=engine, device=device),
         )
 
 

@@ -70,6 +70,7 @@ def filter(
     workers: Annotated[int | None, typer.Option(help="Processes that decode. (default: one for each core)")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on with files that arrive, until Ctrl-C.")] = False,
     engine: EngineName = None,
+    device: DeviceName = "cpu",
     dask: Dask = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -88,6 +89,7 @@ def filter(
         workers=workers,
         watch=watch,
         engine=engine,
+        device=device,
         dask=dask,
     )
     emit(as_json, found.as_dict(), str(found))
@@ -144,6 +146,7 @@ def serve(
     queue: Annotated[int, typer.Option(help="Images that may wait; beyond them: 503.")] = Limits.queue,
     timeout: Annotated[float, typer.Option(help="Seconds for a request.")] = Limits.timeout,
     engine: EngineName = None,
+    device: DeviceName = "cpu",
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -153,6 +156,7 @@ def serve(
         host=host,
         port=port,
         engine=engine,
+        device=device,
         workers=workers,
         max_bytes=max_bytes,
         max_images=max_images,

@@ -113,6 +113,7 @@ def compare(
     backbone_mean: BackboneMean = None,
     backbone_scale: BackboneScale = None,
     engine: Annotated[str, typer.Option(help="auto, flux or keras.")] = "auto",
+    device: DeviceName = "cpu",
     out: Annotated[
         Path | None, typer.Option(help="The comparison's folder: finished fits in it are kept. (default: under runs/)")
     ] = None,
@@ -144,6 +145,7 @@ def compare(
         backbone_mean=numbers_of("backbone_mean", backbone_mean),
         backbone_scale=numbers_of("backbone_scale", backbone_scale),
         engine=engine,
+        device=device,
         out=out,
         dask=dask,
     )

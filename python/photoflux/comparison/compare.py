@@ -21,6 +21,7 @@ from photoflux.data.preparation import Source, homonym, kind_of
 from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines import get_engine
+from photoflux.engines.device import device_of
 from photoflux.errors import DataError, RunError, SettingError
 from photoflux.features import Backbone
 from photoflux.model.layers import layers
@@ -60,6 +61,7 @@ def compare(
     backbone_mean: float | Sequence[float] | None = None,
     backbone_scale: float | Sequence[float] | None = None,
     engine: str = "auto",
+    device: str = "cpu",
     out: str | Path | None = None,
     dask: str | None = None,
     progress: bool = True,
@@ -96,8 +98,8 @@ def compare(
         any of the fits trains or validates on are left out and counted; a class may be missing.
     backbone, precision, views, backbone_mean, backbone_scale
         Of the transfer variants, as in `photoflux.train`.
-    engine : str
-        As in `photoflux.train`.
+    engine, device : str
+        As in `photoflux.train`; with `dask`, of each worker.
     out : str or Path, optional
         The comparison's folder; None: a new one under ``runs/``.
     dask : str, optional
@@ -134,11 +136,12 @@ def compare(
         "backbone_mean": numbers_text(backbone_mean),
         "backbone_scale": numbers_text(backbone_scale),
         "engine": None if engine == "auto" else engine,
+        "device": None if device == "cpu" else device,
         "out": out,
     }
     if not isinstance(variants, str | Path | Variant):
         variants = list(variants)
-    compared, numbers = _compared(variants), _seeds(seeds)
+    compared, numbers, place = _compared(variants), _seeds(seeds), device_of(device)
     asked = BackboneOptions(backbone, precision, views, backbone_mean, backbone_scale)
     network = asked.open(compared, None)
     compared = [on_backbone(variant, network) for variant in compared]
@@ -186,7 +189,7 @@ def compare(
             f"Comparing {len(compared)} variants × {len(numbers)} seeds on {split[0].name} in {printable(folder)}; the "
             f"runs take {4e-9 * len(numbers) * sum(weights):.1f} GB there."
         )
-        chosen_engine = get_engine(engine, display.say)
+        chosen_engine = get_engine(engine, display.say, place)
         fits = []
         for number, seed in enumerate(numbers):
             for variant, size in zip(compared, sizes, strict=True):
@@ -197,7 +200,7 @@ def compare(
                     variant, _ = tuned(fitting, variant, prepared, own)
                 fits.append(Fit(variant, own, prepared, fitting, second_by_size[size]))
         if dask is not None:
-            fit_on_cluster(fits, folder, dask, display)
+            fit_on_cluster(fits, folder, dask, display, device)
         done = list(fit_all(fits, folder, display))
         display.say("Measuring and resampling")
         measured = [

@@ -175,6 +175,7 @@ def kept_run(fit: Fit, path: Path) -> Run | None:
         ("variant", run.variant, fit.variant),
         *of_settings,
         ("engine", run.engine, fit.engine.name),
+        ("device", _device(run.versions), _device(fit.engine.versions())),
         ("data", run.data.fingerprint, fit.data.fingerprint),
     ):
         if found != expected:
@@ -183,6 +184,11 @@ def kept_run(fit: Fit, path: Path) -> Run | None:
                 f"{expected}. Choose another folder with `out`, or remove this one."
             )
     return run
+
+
+def _device(versions: dict[str, str]) -> str:
+    """Return the device that the versions of an engine name."""
+    return versions.get("device", "cpu").partition(" ")[0]
 
 
 def _scores_file(fit: Fit, folder: Path) -> Path:

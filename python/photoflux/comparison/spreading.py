@@ -15,6 +15,7 @@ from photoflux.comparison.holdout import Holdout
 from photoflux.data.prepared import PreparedDataset, open_prepared
 from photoflux.engines import get_engine
 from photoflux.engines.base import Engine
+from photoflux.engines.device import device_of
 from photoflux.errors import ClusterError, DataError, PhotoFluxError
 from photoflux.features import backbone_from
 from photoflux.model.settings import Settings
@@ -38,12 +39,13 @@ class Task:
     settings: Settings
     data: tuple[Path, str]  # folder and fingerprint
     engine: str
+    device: str
     backbone: dict[str, Any] | None
     views: int
     holdout: tuple[Path, str, np.ndarray] | None  # and the positions of the images that are scored
 
 
-def task_of(fit: Fit) -> Task:
+def task_of(fit: Fit, device: str = "cpu") -> Task:
     """Return what a worker is told of a fit."""
     second, engine = fit.holdout, fit.engine
     transfer = engine if isinstance(engine, TransferEngine) else None
@@ -52,6 +54,7 @@ def task_of(fit: Fit) -> Task:
         fit.settings,
         _place_of(fit.data),
         engine.name,
+        device,
         None if transfer is None else transfer.backbone.as_dict(),
         0 if transfer is None else transfer.views,
         None if second is None else (*_place_of(second.prepared), second.chosen),
@@ -71,7 +74,7 @@ def _fit(folder: Path, _: int, task: Task) -> dict[str, bytes]:
     data, second = _opened(*task.data), task.holdout
     holdout = None if second is None else Holdout(_opened(*second[:2]), second[2])
     with atomic.scratch("fit", folder) as place, Display(False) as display:
-        engine = _engine(task.engine)
+        engine = _engine(task.engine, task.device)
         if task.backbone is not None:
             engine = TransferEngine(engine, backbone_from(task.backbone), display, task.views)
         (place / _RUNS).mkdir()
@@ -80,8 +83,8 @@ def _fit(folder: Path, _: int, task: Task) -> dict[str, bytes]:
 
 
 @cache
-def _engine(name: str) -> Engine:
-    return get_engine(name, lambda _: None)
+def _engine(name: str, device: str) -> Engine:
+    return get_engine(name, lambda _: None, device_of(device))
 
 
 def _opened(path: Path, fingerprint: str) -> PreparedDataset:
@@ -97,7 +100,7 @@ def _opened(path: Path, fingerprint: str) -> PreparedDataset:
     return found
 
 
-def fit_on_cluster(fits: Sequence[Fit], folder: Path, address: str, display: Display) -> None:
+def fit_on_cluster(fits: Sequence[Fit], folder: Path, address: str, display: Display, device: str = "cpu") -> None:
     """Have the fits that are not in a comparison's folder made by a cluster; each is put there when it is done.
 
     Raises
@@ -115,7 +118,7 @@ def fit_on_cluster(fits: Sequence[Fit], folder: Path, address: str, display: Dis
     client = connect(address)
     as_completed: Callable[..., Any] = distributed.as_completed
     try:
-        futures = {submit(client, fit_there, task_of(fit)): fit for fit in missing}
+        futures = {submit(client, fit_there, task_of(fit, device)): fit for fit in missing}
         try:
             with client.as_current():
                 for done, future in enumerate(as_completed(futures)):

@@ -19,6 +19,7 @@ from photoflux.data.images.helpers import Source
 from photoflux.data.images.members import Member
 from photoflux.engines import get_engine
 from photoflux.engines.base import Model
+from photoflux.engines.device import device_of
 from photoflux.errors import ClusterError
 from photoflux.filtering.scoring import LocalScorer, Scored
 from photoflux.runs.progress import Display
@@ -86,9 +87,9 @@ class Answer(NamedTuple):
     machine: str
 
 
-def loaded(run: Run, engine: str | None) -> tuple[Model, str]:
+def loaded(run: Run, engine: str | None, device: str = "cpu") -> tuple[Model, str]:
     """Return the model of a run on a worker, and the name of its engine; see `photoflux.engines.get_engine`."""
-    found = get_engine(engine or "auto", lambda _: None)
+    found = get_engine(engine or "auto", lambda _: None, device_of(device))
     with Display(False) as display:
         return engine_of(found, run, display).load(run.variant, run.weights, run.shape, len(run.classes)), found.name
 
