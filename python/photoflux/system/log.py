@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from photoflux.system.names import shown
 from photoflux.system.terminal import say
@@ -20,7 +20,9 @@ _logger = logging.getLogger(NAME)
 
 def warn(text: str) -> None:
     """Say what a user should know, whether progress is shown or not."""
-    _logger.warning("%s", shown(text))
+    # Where stderr is closed, `logging` itself fails when it says there what has failed.
+    with suppress(OSError, ValueError):
+        _logger.warning("%s", shown(text))
 
 
 def note(text: str) -> None:
@@ -32,7 +34,8 @@ def inform(text: str) -> bool:
     """Say what is being done, if somebody listens; return whether somebody does."""
     if not _logger.isEnabledFor(logging.INFO):
         return False
-    _logger.info("%s", shown(text))
+    with suppress(OSError, ValueError):
+        _logger.info("%s", shown(text))
     return True
 
 
