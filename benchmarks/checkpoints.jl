@@ -3,7 +3,7 @@
 #
 #   julia --threads=auto benchmarks/checkpoints.jl
 using PhotoFlux, Printf
-using PhotoFlux: CHECKPOINT_SHARE, CPUDevice, Callback, Checkpoints, FitState, KerasAdam, Optimisers, checked_settings, checkpoint_files, fit,
+using PhotoFlux: CHECKPOINT_SHARE, CPUDevice, Checkpoints, FitState, Hooks, KerasAdam, Optimisers, UserFunction, checked_settings, checkpoint_files, fit,
     should_stop!, write_checkpoint!
 
 const SHAPES = ("baseline" => (180, 180, 3), "dropout_early_stopping" => (180, 180, 3), "mlp" => (32, 32, 3), "dense_dropout" => (28, 28, 1),
@@ -44,7 +44,7 @@ function fitted(v, data, epochs, folder)
     end
     settings = checked_settings(data; epochs, batch_size=32, v.learning_rate, seed=1, balance="none", on_nonfinite="stop")
     began = time()
-    fit(v, data, settings, nothing, checkpoints, Callback(_ -> (look(); false)), Callback(Returns(nothing)), Callback(println), CPUDevice())
+    fit(v, data, settings, nothing, checkpoints, UserFunction(_ -> (look(); false)), UserFunction(Returns(nothing)), UserFunction(println), CPUDevice(), UserFunction(Returns(false)), Hooks())
     seconds = time() - began
     look()
     return (; seconds, taken, written)

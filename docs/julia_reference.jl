@@ -10,6 +10,7 @@ const PAGE = joinpath(@__DIR__, "reference", "julia.md")
 # What is exported, by what it is for.
 const SECTIONS = (
     "Training and using a model" => (:train, :evaluate, :predict, :Run, :save_run, :load_run),
+    "Callbacks" => (:on_train_begin, :on_epoch_begin, :on_batch_end, :on_epoch_end, :on_train_end, :stop!),
     "Variants" => (:variants, :variant, :Variant),
     "Data" => (:open_dataset, :PreparedDataset, :indices),
     "Penalties and the optimiser" => (:NoPenalty, :L1, :L2, :ElasticNet, :KerasAdam),

@@ -242,6 +242,8 @@ function read_checkpoint(path)
 end
 
 function check_same_fit(path, described, fit)
+    # Checkpoints from before there were schedules say nothing of one.
+    described = merge(Dict{String,Any}("schedule" => "constant"), described)
     rows = [(name, string(get(described, name, "–")), get(fit, name, "–")) for name in sort!(collect(union(keys(described), keys(fit))))]
     filter!(((_, found, given),) -> found != given, rows)
     isempty(rows) && return nothing
@@ -280,7 +282,7 @@ function check_state(values, arrays, state::FitState, @nospecialize(model), @nos
     parse.(UInt64, values["dropout"]; base=16)
     expect(whole(values["halvings"]), "number of halvings")
     expect(length(values["steps"]) == length(leaves) && all(n -> n isa Integer && 0 <= n <= typemax(Int), values["steps"]), "step of Adam")
-    expect(values["ended"] in (nothing, "epochs", "early_stopping", "diverged"), "end")
+    expect(values["ended"] in (nothing, "epochs", "early_stopping", "stopped", "diverged"), "end")
     expect(all(note -> note isa AbstractString, values["notes"]), "list of notes")
     kinds = ["w", "m", "v"]
     values["batch"] == 0 || push!(kinds, "good")

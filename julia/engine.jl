@@ -2,7 +2,7 @@
 # compile code in each new process.
 
 """
-    engine_fit(spec, folder, weights, settings, initial, on_batch, on_epoch, on_note, stopped)
+    engine_fit(spec, folder, weights, settings, initial, on_batch, on_epoch, on_note, stopped, on_hook, every_batch)
 
 Fit a variant and write the weights; those of a fit that diverged too.
 
@@ -14,17 +14,20 @@ Fit a variant and write the weights; those of a fit that diverged too.
 - `on_batch`, `on_epoch`, `on_note`: called with the values after a batch, of `BATCH_FIELDS`, with those of a row of the history, and with a
   note of the run.
 - `stopped`: as for `train`.
+- `on_hook`, `every_batch::Bool`: what a [`Relay`](@ref) tells, after each batch too; `nothing`: there are no callbacks.
 
 # Returns
 - `Tuple{Int,String}`: the kept epoch, and how the fit ended.
 """
-function engine_fit(spec::String, folder::String, weights::String, settings::String, initial, on_batch, on_epoch, on_note, stopped)
-    @nospecialize initial on_batch on_epoch on_note stopped
-    batch_done, epoch_done = Callback(on_batch), Callback(on_epoch)
+function engine_fit(spec::String, folder::String, weights::String, settings::String, initial, on_batch, on_epoch, on_note, stopped, on_hook,
+    every_batch::Bool)
+    @nospecialize initial on_batch on_epoch on_note stopped on_hook
+    batch_done, epoch_done = UserFunction(on_batch), UserFunction(on_epoch)
     save(run) = write_weights(weights, run.model, layers(run); metadata=weights_metadata(run))
     run = try
         dispatch_barrier(train, variant_from_json(spec), open_dataset(folder); settings_from_json(settings)..., initial,
-            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...), on_note=Callback(on_note), stopped=Callback(stopped))
+            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...), on_note=UserFunction(on_note), stopped=UserFunction(stopped),
+            callbacks=relays(on_hook, every_batch))
     catch err
         err isa DivergedError && save(err.run)
         rethrow()
@@ -33,13 +36,15 @@ function engine_fit(spec::String, folder::String, weights::String, settings::Str
     return run.kept_epoch, string(run.ended)
 end
 
+relays(@nospecialize(on_hook), every_batch) = on_hook === nothing ? Relay[] : [Relay(UserFunction(on_hook), every_batch)]
+
 """
-    engine_fine_tune(spec, folder, head, source, settings, unfreeze, weights, backbone, on_batch, on_epoch, on_note, on_images, stopped)
+    engine_fine_tune(spec, folder, head, source, settings, unfreeze, weights, backbone, on_batch, on_epoch, on_note, on_images, stopped, on_hook, every_batch)
 
 Fine-tune a backbone and the head on it, and write both; those of a fit that diverged too.
 
 # Arguments
-- `spec::String`, `folder::String`, `settings::String`, `on_batch`, `on_epoch`, `on_note`: as for [`engine_fit`](@ref); the dataset of the images.
+- `spec::String`, `folder::String`, `settings::String`, `on_batch`, `on_epoch`, `on_note`, `on_hook`, `every_batch`: as for [`engine_fit`](@ref); the dataset of the images.
 - `head::String`, `source::String`: the weights files of the fitted head and of the backbone.
 - `unfreeze::Int`: how many blocks are trained.
 - `weights::String`, `backbone::String`: the files to write.
@@ -49,9 +54,9 @@ Fine-tune a backbone and the head on it, and write both; those of a fit that div
 - `Tuple{Int,String}`: the kept epoch, and how the fit ended.
 """
 function engine_fine_tune(spec::String, folder::String, head::String, source::String, settings::String, unfreeze::Int,
-    weights::String, backbone::String, on_batch, on_epoch, on_note, on_images, stopped)
-    @nospecialize on_batch on_epoch on_note on_images stopped
-    batch_done, epoch_done = Callback(on_batch), Callback(on_epoch)
+    weights::String, backbone::String, on_batch, on_epoch, on_note, on_images, stopped, on_hook, every_batch::Bool)
+    @nospecialize on_batch on_epoch on_note on_images stopped on_hook
+    batch_done, epoch_done = UserFunction(on_batch), UserFunction(on_epoch)
     data = open_dataset(folder)
     chain = load_backbone(source; image_size=image_shape(data)[1:2])
     function save(run)
@@ -60,8 +65,8 @@ function engine_fine_tune(spec::String, folder::String, head::String, source::St
     end
     tuned = try
         dispatch_barrier(fine_tune, variant_from_json(spec), head, chain, data; settings_from_json(settings)..., unfreeze,
-            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...), on_note=Callback(on_note),
-            on_images, stopped=Callback(stopped), scratch=dirname(weights))
+            on_batch=so_far -> batch_done(so_far[BATCH_FIELDS]...), on_epoch=row -> epoch_done(row...), on_note=UserFunction(on_note),
+            on_images, stopped=UserFunction(stopped), callbacks=relays(on_hook, every_batch), scratch=dirname(weights))
     catch err
         err isa DivergedError && save(err.run)
         rethrow()

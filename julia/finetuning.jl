@@ -21,7 +21,7 @@ the total validation loss, head and backbone stay as they were. The images are n
 - `data`: a [`PreparedDataset`](@ref) of images, or a folder for [`open_dataset`](@ref).
 - `unfreeze::Integer`: how many of the last blocks are trained, 1 or more; the last convolution always is.
 - `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`, `on_nonfinite`, `checkpoints`, `resume`, `checkpoint_minutes`, `on_batch`, `on_epoch`,
-  `on_note`, `stopped`: as for `train`; `balance` cannot be `"augment"`. Of a fit that is resumed, what the frozen blocks make of the images is computed again.
+  `on_note`, `stopped`, `callbacks`, `schedule`, `max_time`: as for `train`; `balance` cannot be `"augment"`. Of a fit that is resumed, what the frozen blocks make of the images is computed again.
 - `on_images`: called with (images done, images in all) while the frozen blocks are computed; fine-tuning ends there if it returns `true`.
 - `scratch::AbstractString`: a folder on a disk, for what the frozen blocks make of the images; it is removed again.
 
@@ -61,10 +61,14 @@ function fine_tune(
     on_epoch=Returns(nothing),
     on_note=log_note,
     stopped=Returns(false),
+    callbacks=(),
+    schedule="constant",
+    max_time::Union{Nothing,Real}=nothing,
     on_images=Returns(false),
     scratch::AbstractString=tempdir(),
 )
-    settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance, on_nonfinite)
+    settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance, on_nonfinite, schedule)
+    hooks = checked_hooks(callbacks, schedule, max_time)
     kept = Checkpoints(something(checkpoints, ""); resume, minutes=checkpoint_minutes)
     takes_features(v) || throw(ArgumentError("Only a variant on a backbone can be fine-tuned; received \"$(v.name)\"."))
     holds_features(data) && throw(ArgumentError("Fine-tuning needs images, and $(data.name) holds a backbone's features."))
@@ -75,13 +79,13 @@ function fine_tune(
     blocks = count(name -> startswith(string(name), "block"), keys(chain))
     1 <= unfreeze <= blocks || throw(ArgumentError("`unfreeze` must be 1 to $blocks, the backbone's blocks; received: $unfreeze."))
     run = mktempdir(scratch) do folder
-        tune!(chain, v, data, settings, head, Int(unfreeze), kept, Callback(on_batch), Callback(on_epoch), Callback(on_note), Callback(on_images), Callback(stopped), folder)
+        tune!(chain, v, data, settings, head, Int(unfreeze), kept, UserFunction(on_batch), UserFunction(on_epoch), UserFunction(on_note), UserFunction(on_images), UserFunction(stopped), hooks, folder)
     end
     return (; run, backbone=chain)
 end
 
 # Trains the backbone's own arrays in its last blocks, and returns the run of the head.
-function tune!(@nospecialize(backbone::Chain), v, data, settings, head, unfreeze, checkpoints, on_batch, on_epoch, on_note, on_images, stopped, folder)
+function tune!(@nospecialize(backbone::Chain), v, data, settings, head, unfreeze, checkpoints, on_batch, on_epoch, on_note, on_images, stopped, hooks, folder)
     K, frozen = length(data.classes), count(name -> startswith(string(name), "block"), keys(backbone)) - unfreeze
     list = layers(v, (1, 1, length(backbone[:top].bias)), K)
     head_model = build_model(list; rng=derived_rng(settings.seed, "weights"))
@@ -95,7 +99,7 @@ function tune!(@nospecialize(backbone::Chain), v, data, settings, head, unfreeze
     model = Chain(; tail, pairs(head_model.layers)...)
     slow = (; settings..., learning_rate=settings.learning_rate * RATE_OF_TUNING)
     run = dispatch_barrier(fit!, model, list, loss_of(v.loss, K), v, activations.data, slow, head, checkpoints, on_batch, on_epoch, on_note;
-        seen, rows=findall(<=(1), data.split), unfreeze, stopped)::Run
+        seen, rows=findall(<=(1), data.split), unfreeze, stopped, hooks)::Run
     return run_of(head_model, run.history, run.kept_epoch, run.ended, run.initial, run.notes)
 end
 

@@ -40,8 +40,8 @@ end
     images = rand(Xoshiro(1), UInt8, 2LANES, 8, 3, 8)
     features = rand(Xoshiro(1), Float32, 1, 1, 4, 8)
     split = UInt8[0, 0, 0, 0, 1, 1, 2, 2]
-    settings(balance, checkpoints, resume=false) = JSON.json((; epochs=1, batch_size=3, learning_rate=0.001, seed=1, balance, on_nonfinite="stop",
-        checkpoints, resume, checkpoint_minutes=0.0))
+    settings(balance, checkpoints, resume=false; more...) = JSON.json((; epochs=1, batch_size=3, learning_rate=0.001, seed=1, balance, on_nonfinite="stop",
+        schedule="constant", checkpoints, resume, checkpoint_minutes=0.0, more...))
     nothing_done(values...) = false
     @compile_workload begin
         chosen = [variant.(("l2", "dropout", "dense_l2", "dense_dropout", "mlp"))...; variant("mlp"; loss="squared_error")]
@@ -52,8 +52,8 @@ end
             write_prepared(folder, x, labels, split, string.(1:classes))
             spec, weights = JSON.json(as_dict(v)), joinpath(folder, "weights.safetensors")
             balance, kept = takes_features(v) ? "none" : "augment", joinpath(folder, CHECKPOINTS)
-            engine_fit(spec, folder, weights, settings(balance, kept), nothing, nothing_done, nothing_done, nothing_done, nothing_done)
-            engine_fit(spec, folder, weights, settings(balance, kept, true), nothing, nothing_done, nothing_done, nothing_done, nothing_done)
+            engine_fit(spec, folder, weights, settings(balance, kept), nothing, nothing_done, nothing_done, nothing_done, nothing_done, nothing, false)
+            engine_fit(spec, folder, weights, settings(balance, kept, true; max_time=1e9), nothing, nothing_done, nothing_done, nothing_done, nothing_done, nothing, false)
             z = zeros(Float32, outputs(classes), 8)
             model = engine_load(spec, weights, classes, size(x)[1:3]...)
             GC.@preserve z x engine_logits!(Int(pointer(z)), model, Int(pointer(x)), size(x)..., 3, 1)

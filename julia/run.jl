@@ -11,11 +11,11 @@ What [`train`](@ref) returns.
 - `history::Vector{NamedTuple}`: a row per finished epoch: `epoch`, `seconds`, and `train_…` and `validation_…` `loss`,
   `penalty`, `total`, `accuracy`.
 - `kept_epoch::Int`: the epoch whose weights the model has; 0 if none was finished.
-- `ended::Symbol`: `:epochs`, `:early_stopping` or `:interrupted`; of a run that Python wrote, also `:diverged`, or
+- `ended::Symbol`: `:epochs`, `:early_stopping`, `:stopped` (by a callback or `max_time`) or `:interrupted`; of a run that Python wrote, also `:diverged`, or
   `:adopted`: imported from Keras.
 - `input::NTuple{3,Int}`: width, height and channels of its images; of a fit to features without their images 1, 1 and how many.
 - `classes::Vector{String}`
-- `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`, `on_nonfinite`; and if it was not trained on the CPU
+- `settings::NamedTuple`: `epochs`, `batch_size`, `learning_rate`, `seed`, `balance`, `on_nonfinite`, `schedule`; and if it was not trained on the CPU
   `device` and `tf32`.
 - `data::NamedTuple`: `name` and `fingerprint` of the prepared dataset, and what else is known of it: `path`, `seed` of its
   split, `images`, `positive`, `groups`, `made_from`.
@@ -46,7 +46,8 @@ layers(run::Run) = layers(run.variant, head_input(run.input, run.backbone), leng
 
 function Base.show(io::IO, ::MIME"text/plain", run::Run)
     print(io, "Run of \"", run.variant.name, "\" on ", run.data.name, ": ", length(run.history), " epochs")
-    run.ended in (:epochs, :adopted) || print(io, " (ended by ", replace(string(run.ended), '_' => ' '), ")")
+    by = run.ended === :stopped ? "a callback" : replace(string(run.ended), '_' => ' ')
+    run.ended in (:epochs, :adopted) || print(io, " (ended by ", by, ")")
     run.initial === nothing || print(io, ", from ", something(run.initial.path, "a run in memory"))
     run.backbone === nothing || print(io, "\n  on ", run.backbone.entry["features"], " features by ", run.backbone.entry["name"])
     if run.kept_epoch > 0

@@ -31,7 +31,7 @@ function save_run(folder::AbstractString, run::Run)
         "format" => 1,
         "engine" => "flux",
         "variant" => as_dict(run.variant),
-        "settings" => Dict(pair for pair in pairs(run.settings) if !(first(pair) in (:device, :tf32)) && pair != (:on_nonfinite => "stop")),
+        "settings" => Dict(pair for pair in pairs(run.settings) if !(first(pair) in (:device, :tf32)) && !(pair in (:on_nonfinite => "stop", :schedule => "constant"))),
         "data" => merge(run.data, (; run.classes, channels=c, height=h, width=w)),
         "versions" => Dict("photoflux" => string(pkgversion(PhotoFlux)), "julia" => string(VERSION),
             "flux" => string(pkgversion(Flux)), device_entry(run.settings)...),
@@ -122,7 +122,7 @@ function run_of(folder, d)
     backbone = entry === nothing ? nothing : dispatch_barrier(backbone_from, folder, entry, input)::RunBackbone
     list = layers(v, head_input(input, backbone), length(data["classes"]))
     model = load_model(joinpath(folder, "weights.safetensors"), list)
-    settings = (; on_nonfinite="stop", (Symbol(k) => value for (k, value) in settings)..., device_from(d)...)
+    settings = (; on_nonfinite="stop", schedule="constant", (Symbol(k) => value for (k, value) in settings)..., device_from(d)...)
     names = (; name=String(data["name"]), fingerprint=String(data["fingerprint"]), dispatch_barrier(about_of, data)...)
     history = read_history(joinpath(folder, "history.csv"))
     origin = get(d, "initial", nothing)

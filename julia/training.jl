@@ -1,7 +1,7 @@
 # The training loop: epochs, batches, early stopping and checkpoints.
 
 """
-    train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance, initial, on_nonfinite = "stop", checkpoints, resume = false, device, …)
+    train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance, initial, on_nonfinite = "stop", schedule = "constant", callbacks, max_time, checkpoints, resume = false, device, …)
 
 Train a variant's model on the training part of a prepared dataset.
 
@@ -38,6 +38,11 @@ which are computed once, at the start; the [`Run`](@ref) has the backbone, and t
   fit ends there if it returns `true`.
 - `on_epoch`: called with each row of the history; of a fit that is resumed first with those that there are.
 - `stopped`: asked after every batch of a validation; the fit ends there if it returns `true`.
+- `callbacks`: a list of values of your own types, which are told of the fit, may end it and change its learning rate; see [`on_batch_end`](@ref).
+- `schedule`: what the learning rate is multiplied with before each batch: `"constant"`, `"step"`, `"cosine"` or `"one_cycle"`
+  ([`PhotoFlux.schedule_factor`](@ref)); or a function of the share of all batches of all `epochs` that are done, from 0 to below 1. Its name is in the
+  run's `settings`; that of a function is `"own"`, and it must be the same one where a fit is resumed.
+- `max_time::Real`: seconds after which the fit ends, at the first batch that is over then; of a fit that is resumed with the parts before.
 
 # Returns
 - [`Run`](@ref)
@@ -79,12 +84,16 @@ function train(
     on_epoch=Returns(nothing),
     on_note=log_note,
     stopped=Returns(false),
+    callbacks=(),
+    schedule="constant",
+    max_time::Union{Nothing,Real}=nothing,
 )
-    settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance, on_nonfinite)
+    settings = checked_settings(data; epochs, batch_size, learning_rate, seed, balance, on_nonfinite, schedule)
     check_kind(v, data, balance)
     kept, device = Checkpoints(something(checkpoints, ""); resume, minutes=checkpoint_minutes), open_device(device)
-    callbacks = Callback(on_batch), Callback(on_epoch), Callback(on_note)
-    return fit(v, data, with_device(settings, device, tf32), initial, kept, callbacks..., device, Callback(stopped))
+    told = UserFunction(on_batch), UserFunction(on_epoch), UserFunction(on_note)
+    hooks = checked_hooks(callbacks, schedule, max_time)
+    return fit(v, data, with_device(settings, device, tf32), initial, kept, told..., device, UserFunction(stopped), hooks)
 end
 
 log_note(text) = @warn text
@@ -92,7 +101,7 @@ log_note(text) = @warn text
 # The settings of a fit to this data, in the types that a run has; an error where they cannot be used.
 const ON_NONFINITE = ("stop", "halve")
 
-function checked_settings(data; epochs, batch_size, learning_rate, seed, balance, on_nonfinite)
+function checked_settings(data; epochs, batch_size, learning_rate, seed, balance, on_nonfinite, schedule="constant")
     require_whole("epochs", 1, epochs)
     require_whole("batch_size", 1, batch_size)
     require_positive("learning_rate", learning_rate)
@@ -103,7 +112,7 @@ function checked_settings(data; epochs, batch_size, learning_rate, seed, balance
     end
     return (; epochs=Int(epochs), batch_size=Int(batch_size), learning_rate=Float64(shortest(Float32(learning_rate))),
         seed=typemin(Int) <= seed <= typemax(Int) ? Int(seed) : BigInt(seed), balance=String(balance),
-        on_nonfinite=String(on_nonfinite))
+        on_nonfinite=String(on_nonfinite), schedule=schedule_name(schedule))
 end
 
 # With where it is trained, unless that is the CPU.
@@ -124,15 +133,8 @@ function check_kind(v, data, balance)
     end
 end
 
-# Gives users' functions one type, so that a fit is compiled once for all of them, with the package.
-struct Callback
-    f::Any
-end
-
-(callback::Callback)(arguments...) = callback.f(arguments...)
-
 # The types of model and loss are known in `fit!` only, which is therefore compiled for them.
-function fit(v, data, settings, initial, checkpoints, on_batch::Callback, on_epoch::Callback, on_note::Callback, device, stopped)
+function fit(v, data, settings, initial, checkpoints, on_batch::UserFunction, on_epoch::UserFunction, on_note::UserFunction, device, stopped, hooks)
     K, seen, input, backbone, rows = length(data.classes), Seen(data, seen_before(initial)), image_shape(data), nothing, 1:length(data)
     if takes_features(v) && !holds_features(data)
         backbone = RunBackbone(v.backbone, input)
@@ -142,7 +144,7 @@ function fit(v, data, settings, initial, checkpoints, on_batch::Callback, on_epo
     end
     list = layers(v, image_shape(data), K)
     model = build_model(list; rng=derived_rng(settings.seed, "weights"))
-    arguments, keywords = (list, loss_of(v.loss, K), v, data, settings), (; seen, input, backbone, rows=collect(Int, rows), stopped)
+    arguments, keywords = (list, loss_of(v.loss, K), v, data, settings), (; seen, input, backbone, rows=collect(Int, rows), stopped, hooks)
     device isa CPUDevice && return dispatch_barrier(fit!, model, arguments..., initial, checkpoints, on_batch, on_epoch, on_note; keywords...)::Run
     return dispatch_barrier(fit_on, device, model, arguments, initial, checkpoints, on_batch, on_epoch, on_note; keywords...)::Run
 end
@@ -159,29 +161,31 @@ end
 # `seen`, `input` and `backbone` are those of the run, `rows` the numbers of the data's images in the dataset. With `unfreeze` above 0, blocks
 # that are fine-tuned, the weights of the start are the best until an epoch has better ones. `stopped` is asked between two batches of a validation.
 function fit!(model, list, loss, v, data, settings, initial, checkpoints, on_batch, on_epoch, on_note;
-    seen, input=first(list).shape, backbone=nothing, rows=collect(1:length(data)), unfreeze=0, stopped=Callback(Returns(false)))
+    seen, input=first(list).shape, backbone=nothing, rows=collect(1:length(data)), unfreeze=0, stopped=UserFunction(Returns(false)), hooks=Hooks())
     origin = start_from!(model, list, initial, data)
     penalties = kernel_penalties(list)
     optimiser = Optimisers.setup(KerasAdam(settings.learning_rate), model)
     state = FitState(model, settings.learning_rate, v.patience)
     buffers = buffers_of(model, data, settings)
+    loop = Loop(v, settings, model, state, optimiser, hooks, isempty(hooks.callbacks) ? 0 : batches_of(data, settings))
     description = fit_description(v, settings, data, origin; unfreeze)
     save(; only=false) = write_checkpoint!(checkpoints, state, description, model, optimiser, on_note; only)
     finished(kept_epoch, ended) = Run(v, on_host(model), state.history, kept_epoch, ended, input, data.classes, settings,
         (; data.name, data.fingerprint, data.about...), origin, seen, backbone, state.notes)
 
-    interrupt = Callback(() -> stopped() === true && throw(InterruptException()))
+    interrupt = UserFunction(() -> stopped() === true && throw(InterruptException()))
     validate() = evaluate_images(model, data, v, :validation, indices(data, :validation), settings.batch_size, interrupt)
 
     resume!(checkpoints, state, description, model, optimiser, on_note)
     disable_sigint(() -> foreach(on_epoch, state.history))
     try
+        disable_sigint(() -> train_begins!(loop, checkpoints.resume))
         if unfreeze > 0 && state.stopping !== nothing && state.stopping.best_weights === nothing
             start = validate()
             disable_sigint(() -> should_stop!(state.stopping, 0, start.total, model))
         end
         while state.ended === nothing
-            training = train_epoch!(model, optimiser, loss, penalties, data, state, settings, on_batch, buffers, () -> is_due(checkpoints, model, false) && save())
+            training = train_epoch!(model, optimiser, loss, penalties, data, state, settings, on_batch, buffers, loop, () -> is_due(checkpoints, model, false) && save())
             if training === :interrupted
                 state.ended = :interrupted
                 break
@@ -195,6 +199,7 @@ function fit!(model, list, loss, v, data, settings, initial, checkpoints, on_bat
                 if isfinite(lost)
                     end_epoch!(state, model, training, total, settings.epochs)
                     on_epoch(last(state.history))
+                    epoch_ended!(loop, on_note)
                     is_due(checkpoints, model, true) && save()
                 else
                     source, largest = source_of_failure(model, training.batch), largest_weights(model, optimiser)
@@ -217,9 +222,19 @@ function fit!(model, list, loss, v, data, settings, initial, checkpoints, on_bat
     (; stopping, history) = state
     if stopping !== nothing && stopping.best_weights !== nothing
         restore_weights!(model, stopping.best_weights)
-        return finished(stopping.best_epoch, state.ended)
     end
-    return finished(length(history), state.ended)
+    train_ended!(loop)
+    return finished(stopping === nothing || stopping.best_weights === nothing ? length(history) : stopping.best_epoch, state.ended)
+end
+
+# Ctrl-C does not take the run of a fit that has ended.
+function train_ended!(loop)
+    try
+        disable_sigint(() -> tell!(loop, on_train_end))
+    catch err
+        is_interrupt(err) || rethrow()
+    end
+    return nothing
 end
 
 function end_epoch!(state::FitState, model, training, validation, epochs)
@@ -279,8 +294,8 @@ history_row(epoch, seconds, training, validation) = (;
 )
 
 # Goes on with the epoch where the state says. Returns the epoch's means over images and its last batch, or :interrupted. A loss that is not
-# finite ends it. keep() is called between two batches.
-function train_epoch!(model, optimiser, loss, penalties, data, state, settings, on_batch, buffers, keep)
+# finite ends it, and a callback may. keep() is called between two batches.
+function train_epoch!(model, optimiser, loss, penalties, data, state, settings, on_batch, buffers, loop, keep)
     (; seed, batch_size, balance, epochs) = settings
     (; epoch, sums) = state
     items = epoch_items(data, seed, epoch, balance)
@@ -289,8 +304,10 @@ function train_epoch!(model, optimiser, loss, penalties, data, state, settings, 
     start_dropout!(model, seed, epoch)
     sums.batch == 0 || resume_dropout!(model, state.dropout)
     batches, rest = cld(length(items), batch_size), items[(sums.batch * batch_size + 1):end]
+    disable_sigint(() -> epoch_begins!(loop, batches))
     ended = each_batch(data, rest, batch_size; seed, epoch, buffers) do chosen, x, waited
         labels = [data.labels[item.index] for item in chosen]
+        follow_schedule!(loop)
         step = train_step!(model, optimiser, loss, penalties, x, targets(labels, K), factors[labels .+ 1], buffers)
         n = length(chosen)
         sums.batch += 1
@@ -302,14 +319,18 @@ function train_epoch!(model, optimiser, loss, penalties, data, state, settings, 
         isfinite(sums.loss + sums.penalty) || return (; sums.batch, loss=sums.loss + sums.penalty, penalty=NaN, accuracy=NaN)
         so_far = (; epoch, epochs, sums.batch, batches, images=n, waited, loss=(sums.loss + sums.penalty) / sums.images,
             accuracy=sums.hits / sums.images)
+        asked = batch_ended!(loop, so_far)
         on_batch(so_far) === true && return :interrupted
+        asked && return :stopped
         sums.batch < batches && keep()
         return nothing
     end
-    ended === nothing || return ended
-    return (; batch=batches, loss=sums.loss / sums.images, penalty=sums.penalty / sums.images,
+    ended in (nothing, :stopped) || return ended
+    return (; sums.batch, loss=sums.loss / sums.images, penalty=sums.penalty / sums.images,
         accuracy=sums.hits / sums.images)
 end
+
+batches_of(data, (; seed, balance, batch_size)) = cld(length(epoch_items(data, seed, 1, balance)), batch_size)
 
 count_hits(logits, labels) = count(decisions(logits) .== labels)
 

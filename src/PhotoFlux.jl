@@ -29,6 +29,7 @@ export variant, variants, Variant
 export PreparedDataset, open_dataset, indices
 export NoPenalty, L1, L2, ElasticNet, KerasAdam
 export load_backbone, backbone_features, fine_tune, save_backbone
+export on_train_begin, on_epoch_begin, on_batch_end, on_epoch_end, on_train_end, stop!
 export layers, build_model, read_weights, write_weights, load_weights!
 
 # The source is in `julia/`; Julia 1.10 looks for the entry here and knows no `entryfile`.
@@ -65,6 +66,7 @@ include("../julia/run.jl")
 include("../julia/fit_state.jl")
 include("../julia/checkpoints.jl")
 include("../julia/divergence.jl")
+include("../julia/callbacks.jl")
 include("../julia/adam_step.jl")
 include("../julia/training.jl")
 include("../julia/runs.jl")

@@ -25,6 +25,7 @@ from photoflux.api import (
 from photoflux.comparison.comparison import Comparison
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.sources.own import register_source
+from photoflux.engines.callbacks import Callback, RunningFit
 from photoflux.errors import DataError, DivergedError, EngineError, PhotoFluxError, RunError, ServingError, SettingError
 from photoflux.filtering.decision import Filtered
 from photoflux.filtering.status import Status
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from photoflux.data.prepared_writer import PreparedWriter
 
 __all__ = [
+    "Callback",
     "Comparison",
     "DataError",
     "DivergedError",
@@ -57,6 +59,7 @@ __all__ = [
     "Reviewed",
     "Run",
     "RunError",
+    "RunningFit",
     "ServingError",
     "SettingError",
     "Status",

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +23,13 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.data.walking import is_file
 from photoflux.engines import get_engine
 from photoflux.engines.base import Checkpoints, Engine, Model
+from photoflux.engines.callbacks import hooks_of
 from photoflux.engines.device import device_of
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import SettingError
 from photoflux.filtering.decision import Filtered
 from photoflux.filtering.status import Status, status_of
-from photoflux.model.settings import chosen_variant, settings_of
+from photoflux.model.settings import chosen_variant, seconds_of, settings_of
 from photoflux.model.summary import Summary
 from photoflux.model.summary import summary as summary_of_variant
 from photoflux.model.variants import Variant, variants
@@ -181,6 +183,9 @@ def train(
     unfreeze: int = 0,
     add_labels: str | Path | Sequence[str | Path] = (),
     on_nonfinite: str = "stop",
+    schedule: str = "constant",
+    max_time: float | str | None = None,
+    callbacks: Sequence[Any] = (),
     out: str | Path | None = None,
     resume: bool = False,
     checkpoint_minutes: float = Checkpoints.minutes,
@@ -246,6 +251,16 @@ def train(
     on_nonfinite : str
         What a loss that is NaN or infinite does: ``"stop"``, an error; ``"halve"``: the fit goes on from the end of the
         last good epoch with half the learning rate, three times at most, and a note of the run says so.
+    schedule : str
+        What the learning rate is multiplied with before each batch: ``"constant"``, 1; ``"step"``, 0.1 after each third
+        of the epochs; ``"cosine"``, ½(1 + cos πp), p the share of all batches that are done; ``"one_cycle"``, up from
+        1/25 to 1 over the first 30 %, then down to 4e-6. With Flux only.
+    max_time : float or str, optional
+        Seconds, or such as ``"90s"``, ``"30m"``, ``"1h30m"``: the fit ends at the first batch that is over then, as if
+        a callback had asked for it; of a fit that is resumed with the time of the parts before. With Flux only.
+    callbacks : sequence of Callback
+        What is told of the fit, may end it and change its learning rate; see `Callback`. With `unfreeze` it is told of
+        two fits, one after the other. With Flux only.
     out : str or Path, optional
         The run's folder; None: a new one under ``runs/``. An earlier run there is replaced at the end.
     resume : bool
@@ -281,7 +296,8 @@ def train(
     options = BackboneOptions(backbone, precision, views, backbone_mean, backbone_scale, unfreeze)
     network = options.open([variant], image_size)
     variant = on_backbone(variant, network)
-    settings = settings_of(variant, epochs, batch_size, learning_rate, seed, balance, on_nonfinite)
+    settings = settings_of(variant, epochs, batch_size, learning_rate, seed, balance, on_nonfinite, schedule)
+    hooks = hooks_of(callbacks, seconds_of(max_time))
     minutes = check_minutes(checkpoint_minutes)
     start = None if initial is None else initial_weights(initial)
     with ExitStack() as stack:
@@ -322,7 +338,16 @@ def train(
             "of disk space"
         )
         trained = fit_and_save(
-            chosen, variant, prepared, settings, folder, display, start, resume=resume, checkpoint_minutes=minutes
+            chosen,
+            variant,
+            prepared,
+            settings,
+            folder,
+            display,
+            start,
+            resume=resume,
+            checkpoint_minutes=minutes,
+            hooks=hooks,
         )
         return finish_fit(trained, chosen, prepared)
 

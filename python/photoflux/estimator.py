@@ -19,6 +19,7 @@ from photoflux.data.shape import Shape
 from photoflux.data.sources.arrays import as_array, check_images, write_images
 from photoflux.engines import get_engine
 from photoflux.engines.base import Engine, Model
+from photoflux.engines.callbacks import hooks_of
 from photoflux.engines.device import device_of
 from photoflux.errors import DataError, SettingError
 from photoflux.model.settings import chosen_variant, settings_of
@@ -48,6 +49,10 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         As in `photoflux.train`.
     epochs, batch_size, learning_rate, l1, l2, loss, balance : optional
         As in `photoflux.train`; the variant's own unless given.
+    schedule : str
+        As in `photoflux.train`.
+    callbacks : sequence of Callback
+        As in `photoflux.train`; scikit-learn's `clone` copies them, so that each fit of a search has its own.
     validation_fraction : float
         The share of the images, above 0 and below 1, on which the losses of the history and early stopping are
         computed; equal images stay on one side. Nothing is trained on them.
@@ -86,6 +91,8 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         l2: float | None = None,
         loss: str | None = None,
         balance: str | None = None,
+        schedule: str = "constant",
+        callbacks: Sequence[Any] = (),
         validation_fraction: float = 0.1,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
@@ -94,6 +101,7 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.engine, self.device = engine, device
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.l1, self.l2, self.loss, self.balance = l1, l2, loss, balance
+        self.schedule, self.callbacks = schedule, callbacks
         self.validation_fraction = validation_fraction
         self.random_state = random_state
         self.verbose = verbose
@@ -130,12 +138,15 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     "or `photoflux.train`."
                 )
             seed = self._seed()
-            settings = settings_of(chosen, self.epochs, self.batch_size, self.learning_rate, seed, self.balance, "stop")
+            settings = settings_of(
+                chosen, self.epochs, self.batch_size, self.learning_rate, seed, self.balance, schedule=self.schedule
+            )
+            hooks = hooks_of(self.callbacks)
             self._folder = self._new_folder()
             prepared = _prepare(self._folder / "data", images, codes, classes, self._share(), seed)
         with Display(self.verbose) as display:
             engine = get_engine(self.engine, display.say, device_of(self.device))
-            trained = fit_and_save(engine, chosen, prepared, settings, self._place, display)
+            trained = fit_and_save(engine, chosen, prepared, settings, self._place, display, hooks=hooks)
         if trained.interruption is not None:
             raise trained.interruption
         if trained.failure is not None:

@@ -58,7 +58,7 @@ def test_a_class_says_what_it_has(name: str):
         assert documented(said["Attributes"], fields) == fields
     elif not issubclass(cls, Exception) or "__init__" in vars(cls):
         arguments = taken(cls)
-        assert documented(said["Parameters"], arguments) == arguments
+        assert documented(said.get("Parameters", ""), arguments) == arguments
 
 
 @pytest.mark.parametrize("name", CLASSES)

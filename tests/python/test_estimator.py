@@ -112,6 +112,25 @@ def test_what_cannot_be_fitted(x: np.ndarray, y: list[float], message: str):
         PhotoFluxClassifier().fit(x, y)
 
 
+def test_each_copy_has_callbacks_of_its_own(flux: object):
+    class Count(photoflux.Callback):
+        def __init__(self) -> None:
+            self.rates: list[float] = []
+
+        def on_batch_end(self, fit: photoflux.RunningFit) -> None:
+            self.rates.append(fit.learning_rate)
+
+    images, labels = bars(40)
+    model = PhotoFluxClassifier(
+        "dense_l2", engine="flux", schedule="step", callbacks=[Count()], **QUICK | {"epochs": 3}
+    )
+    copy = clone(model)
+    copy.fit(images, labels)
+    # 36 images, 16 a batch.
+    assert copy.callbacks[0].rates == pytest.approx([0.01] * 3 + [0.001] * 3 + [0.0001] * 3)
+    assert model.callbacks[0].rates == [] and len(copy.history_) == 3
+
+
 def test_parameters_are_checked_when_it_is_fitted():
     images, labels = bars(20)
     for wrong in (
@@ -120,6 +139,8 @@ def test_parameters_are_checked_when_it_is_fitted():
         {"epochs": 0},
         {"variant": "transfer"},
         {"device": "gpu"},
+        {"schedule": "linear"},
+        {"callbacks": [3]},
     ):
         with pytest.raises(SettingError, match=next(iter(wrong)) if "transfer" not in wrong.values() else "backbone"):
             PhotoFluxClassifier(**wrong).fit(images, labels)

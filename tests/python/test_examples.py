@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import photoflux
 from julias import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -42,7 +44,17 @@ def test_the_own_source_is_written_and_trained(flux: object, tmp_path: Path):
     assert accuracy is not None and float(accuracy[1]) > 0.7
 
 
+def test_the_callback_logs_every_epoch_and_ends_the_fit(flux: object, tmp_path: Path):
+    printed = ran(tmp_path, sys.executable, str(EXAMPLES / "callback.py"))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    run = photoflux.load_run(tmp_path / "runs" / "logged")
+    assert [line["epoch"] for line in lines] == [row.epoch for row in run.history]
+    assert [line["validation"] for line in lines] == [row.validation_total for row in run.history]
+    assert run.ended == "stopped" and run.history[-1].validation_accuracy > 0.85
+    assert "by the callback JsonLines (on_epoch_end)" in printed
+
+
 def test_every_example_is_run_here():
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {
-        "grid_search.py", "my_variants.toml", "own_source.py",
+        "callback.py", "grid_search.py", "my_variants.toml", "own_source.py",
     }  # fmt: skip

@@ -111,6 +111,12 @@ def train(
     on_nonfinite: Annotated[
         str, typer.Option(help="A loss that is NaN or infinite: stop, or halve the learning rate, at most three times.")
     ] = "stop",
+    schedule: Annotated[
+        str, typer.Option(help="Of the learning rate: constant, step, cosine or one_cycle.")
+    ] = "constant",
+    max_time: Annotated[
+        str | None, typer.Option(help="The fit ends at the first batch after this time: 90s, 30m, 1h30m, or seconds.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. (default: a new one under runs/)")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the unfinished run in OUT, or the newest of these under runs/.")
@@ -150,6 +156,8 @@ def train(
         unfreeze=unfreeze,
         add_labels=add_labels or (),
         on_nonfinite=on_nonfinite,
+        schedule=schedule,
+        max_time=max_time,
         out=out,
         resume=resume,
         checkpoint_minutes=checkpoint_minutes,

@@ -11,6 +11,7 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
+from photoflux.engines.callbacks import NO_HOOKS, Hooks
 from photoflux.errors import SettingError
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.settings import Settings
@@ -28,12 +29,12 @@ class Fit:
     kept_epoch : int
         The epoch (from 1) whose weights are in the file; 0 if none was finished.
     ended : str
-        ``"epochs"``, ``"early_stopping"`` or ``"interrupted"``.
+        ``"epochs"``, ``"early_stopping"``, ``"stopped"`` (by a callback or `Hooks.max_time`) or ``"interrupted"``.
     """
 
     history: list[EpochRow]
     kept_epoch: int
-    ended: Literal["epochs", "early_stopping", "interrupted"]
+    ended: Literal["epochs", "early_stopping", "stopped", "interrupted"]
 
 
 OnBatch = Callable[[BatchProgress], bool]
@@ -115,6 +116,7 @@ class Engine(Protocol):
         on_epoch: OnEpoch | None = None,
         on_note: OnNote | None = None,
         checkpoints: Checkpoints | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> Fit:
         """Fit a variant to the training part and write the kept weights to the file `weights`.
 
@@ -128,7 +130,8 @@ class Engine(Protocol):
         moment. Early stopping and "best weights restored" follow the variant's patience.
 
         `on_epoch` gets each row of the history, of a fit that is resumed first those that there are; `on_note` gets
-        what a user should know of the fit. Without `checkpoints` none are written.
+        what a user should know of the fit. Without `checkpoints` none are written. What `hooks` ask for ends the fit
+        too: after the epoch in which it is, which is cut there, validated, and has its row.
 
         Raises
         ------
@@ -137,7 +140,7 @@ class Engine(Protocol):
             can be read, or they are of a fit with other settings, of which a table shows the difference.
         SettingError
             If the dataset holds images and the variant takes features, or the other way round, `balance` asks for
-            augmented copies of features, or a feature is NaN or infinite.
+            augmented copies of features, or a feature is NaN or infinite; or the engine has no schedules or hooks.
         DivergedError
             If the loss becomes NaN or infinite, and `settings` say to stop or the learning rate was halved three
             times; `weights` then holds the last good ones.

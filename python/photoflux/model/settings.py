@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from photoflux.data.checks import check_seed, check_whole
-from photoflux.errors import unknown_name
+from photoflux.errors import SettingError, unknown_name
 from photoflux.model.variants import BALANCES, Variant, check_learning_rate, variant
 
 ON_NONFINITE = ("stop", "halve")
+SCHEDULES = ("constant", "step", "cosine", "one_cycle")
+OWN_SCHEDULE = "own"  # of a run of Julia's, with a function of the user's
+# What is not written where it is the default, because there were runs before it.
+_LATER = {"on_nonfinite": "stop", "schedule": "constant"}
+_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class Settings:
     on_nonfinite : str
         What a loss that is NaN or infinite does: ``"stop"``, an error; or ``"halve"``: the fit goes on from the end of
         the last good epoch with half the learning rate and new moments of Adam, three times at most.
+    schedule : str
+        What the learning rate is multiplied with before each batch: ``"constant"``, ``"step"``, ``"cosine"`` or
+        ``"one_cycle"``; of a run of Julia's also ``"own"``.
     """
 
     epochs: int
@@ -42,11 +52,11 @@ class Settings:
     seed: int = 42
     balance: str = "none"
     on_nonfinite: str = "stop"
+    schedule: str = "constant"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON-ready values; `on_nonfinite` only where it is not the default."""
-        values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if (name, value) != ("on_nonfinite", "stop")}
+        """Return plain JSON-ready values; `on_nonfinite` and `schedule` only where they are not the default."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if _LATER.get(name) != value}
 
 
 def chosen_variant(name: str | Path | Variant, l1: float | None, l2: float | None, loss: str | None) -> Variant:
@@ -69,6 +79,7 @@ def settings_of(
     seed: int,
     balance: str | None,
     on_nonfinite: str = "stop",
+    schedule: str = "constant",
 ) -> Settings:
     """Return the settings of a fit, the variant's own where None was given.
 
@@ -82,6 +93,8 @@ def settings_of(
         raise unknown_name("balance", balance, BALANCES)
     if on_nonfinite not in ON_NONFINITE:
         raise unknown_name("on_nonfinite", on_nonfinite, ON_NONFINITE)
+    if schedule not in SCHEDULES:
+        raise unknown_name("schedule", schedule, SCHEDULES)
     return Settings(
         epochs=check_whole("`epochs`", variant.epochs if epochs is None else epochs, 1),
         batch_size=check_whole("`batch_size`", variant.batch_size if batch_size is None else batch_size, 1),
@@ -89,4 +102,34 @@ def settings_of(
         seed=check_seed(seed),
         balance=balance,
         on_nonfinite=on_nonfinite,
+        schedule=schedule,
     )
+
+
+def seconds_of(max_time: float | str | None) -> float | None:
+    """Return a time budget in seconds: a number, or a text such as ``"90s"``, ``"30m"``, ``"2h"`` or ``"1h30m"``.
+
+    Raises
+    ------
+    SettingError
+        If it is no time, or not above 0.
+
+    Examples
+    --------
+    >>> seconds_of("1h30m"), seconds_of("90"), seconds_of(0.5), seconds_of(None)
+    (5400.0, 90.0, 0.5, None)
+    """
+    if max_time is None:
+        return None
+    if isinstance(max_time, str):
+        found = _TIME.fullmatch(max_time.strip())
+        parts = found.groups() if found else ()
+        seconds = sum(float(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    else:
+        seconds = float(max_time) if isinstance(max_time, int | float) and not isinstance(max_time, bool) else 0.0
+    if not 0 < seconds < math.inf:
+        raise SettingError(
+            "`max_time` must be a time above 0, in seconds or as '90s', '30m', '2h' or '1h30m'; received: "
+            f"{max_time!r}."
+        )
+    return seconds

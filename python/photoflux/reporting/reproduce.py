@@ -12,7 +12,7 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.errors import SettingError
-from photoflux.model.settings import Settings, chosen_variant
+from photoflux.model.settings import OWN_SCHEDULE, Settings, chosen_variant
 from photoflux.model.variants import Variant, variants
 from photoflux.reporting.i18n import Translator
 from photoflux.runs.run import Run
@@ -27,6 +27,8 @@ def why_not(run: Run, tr: Translator) -> str | None:
         return tr("No command reproduces it: it does not say where its prepared dataset is.")
     if _variant_options(run.variant) is None:
         return tr("No command reproduces it: its variant is not of the table.")
+    if run.settings.schedule == OWN_SCHEDULE:
+        return tr("No command reproduces it: its learning-rate schedule is a function of Julia's.")
     if run.initial is not None and run.initial["path"] is None:
         return tr("No command reproduces it: it started from weights that were in memory only.")
     return None

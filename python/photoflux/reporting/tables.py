@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from photoflux.data.prepared import SPLITS, PreparedDataset
+from photoflux.model.settings import Settings
 from photoflux.model.summary import Summary, penalty_text
 from photoflux.model.variants import LOSSES
 from photoflux.reporting.i18n import Translator
@@ -128,13 +129,20 @@ def settings(run: Run, tr: Translator) -> list[tuple[str, str]]:
         rows.append((tr("backbone"), _backbone(run.backbone, tr)))
     if run.ended != "adopted":
         rows += [
-            (tr("optimiser"), tr.sentence("Adam, learning rate {rate}", rate=chosen.learning_rate)),
+            (tr("optimiser"), _optimiser(chosen, tr)),
             (tr("batch size"), tr.number(chosen.batch_size, ",")),
             (tr("maximum number of epochs"), tr.number(chosen.epochs, ",")),
             (tr("class balancing"), tr(BALANCE[chosen.balance])),
             (tr("seed"), str(chosen.seed)),
         ]
     return [*rows, (tr("initial weights"), _origin(run, tr))]
+
+
+def _optimiser(chosen: Settings, tr: Translator) -> str:
+    if chosen.schedule == "constant":
+        return tr.sentence("Adam, learning rate {rate}", rate=chosen.learning_rate)
+    template = "Adam, learning rate {rate} times the schedule “{schedule}”"
+    return tr.sentence(template, rate=chosen.learning_rate, schedule=chosen.schedule)
 
 
 def _backbone(backbone: Mapping[str, Any], tr: Translator) -> str:

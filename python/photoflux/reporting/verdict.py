@@ -115,6 +115,8 @@ def _ending(run: Run, tr: Translator) -> list[str]:
     template = {
         "early_stopping": "It stopped early, after {done} of at most {of} epochs, when the total validation loss had "
         "not fallen for {patience} epochs; the weights of epoch {kept} are kept.",
+        "stopped": "It was stopped after {done} of at most {of} epochs, by a callback or its time budget; the weights "
+        "of epoch {kept} are kept.",
         "interrupted": "It was interrupted after {done} of {of} epochs; the weights of epoch {kept} are kept.",
         "diverged": "The loss became infinite or NaN after {done} of {of} epochs; the weights of epoch {kept} "
         "are kept.",

@@ -13,7 +13,7 @@ from photoflux.data.shape import Shape
 from photoflux.errors import RunError, SettingError
 from photoflux.model.history import EpochRow
 from photoflux.model.layers import outputs_of
-from photoflux.model.settings import Settings, settings_of
+from photoflux.model.settings import OWN_SCHEDULE, Settings, settings_of
 from photoflux.model.summary import Summary, summary_of
 from photoflux.model.variants import Variant
 from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
@@ -29,7 +29,7 @@ FORMAT = 1
 LOGITS = "logits.safetensors"
 # Words and tables of ``run.json``, with what must be there.
 _ENGINES = ("flux", "keras")
-_ENDS = ("epochs", "early_stopping", "interrupted", "diverged", "adopted")
+_ENDS = ("epochs", "early_stopping", "stopped", "interrupted", "diverged", "adopted")
 _INITIAL = {"path": str | None, "fingerprint": str}
 _PROMISES = ("recall", "precision")
 _THRESHOLD = {
@@ -61,7 +61,7 @@ class Run:
     variant : Variant
         The variant, with the penalty and loss that were used.
     settings : Settings
-        Epochs, batch size, learning rate, seed, balance.
+        Epochs, batch size, learning rate, seed, balance, schedule.
     data : RunData
         The prepared dataset: its name, place, classes, the shape of its images, and what it was prepared from.
     history : list of EpochRow
@@ -69,7 +69,8 @@ class Run:
     kept_epoch : int
         The epoch whose weights were kept; 0 if none was finished.
     ended : str
-        ``"epochs"``, ``"early_stopping"``, ``"interrupted"``, ``"diverged"``, or ``"adopted"`` (imported from Keras).
+        ``"epochs"``, ``"early_stopping"``, ``"stopped"`` (by a callback or `max_time`), ``"interrupted"``,
+        ``"diverged"``, or ``"adopted"`` (imported from Keras).
     seconds : float
         How long the fit took.
     metrics : RunMetrics
@@ -185,7 +186,10 @@ class Run:
         }
 
     def __str__(self) -> str:
-        words = {"early_stopping": ", stopped early", "interrupted": ", interrupted", "diverged": ", diverged"}
+        words = {
+            "early_stopping": ", stopped early", "stopped": ", stopped by a callback", "interrupted": ", interrupted",
+            "diverged": ", diverged",
+        }  # fmt: skip
         head = f"Run {printable(self.path)}: {self.variant.name} on {printable(self.data.name)}, "
         head += f"engine {self.engine}, "
         head += "imported" if self.ended == "adopted" else f"{len(self.history)} epochs{words.get(self.ended, '')}"
@@ -276,7 +280,10 @@ def _check(run: Run) -> None:
     for part in (run, run.data, run.settings, *run.metrics.by_part().values()):
         check_fields(part)
     # An imported run says 0: nobody knows.
-    settings_of(run.variant, **asdict(run.settings) | ({"epochs": 1} if run.ended == "adopted" else {}))
+    unchecked: dict[str, Any] = {"epochs": 1} if run.ended == "adopted" else {}
+    if run.settings.schedule == OWN_SCHEDULE:
+        unchecked["schedule"] = "constant"
+    settings_of(run.variant, **asdict(run.settings) | unchecked)
     check_table(run.initial, _INITIAL, "initial")
     check_table(run.data.made_from, MADE_FROM, "made_from")
     check_table(run.backbone, _BACKBONE, "backbone")

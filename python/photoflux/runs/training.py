@@ -11,6 +11,7 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import Checkpoints, Engine, Fit
+from photoflux.engines.callbacks import NO_HOOKS, Hooks
 from photoflux.errors import DivergedError, RunError
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.settings import Settings
@@ -86,6 +87,7 @@ def fit_and_save(
     *,
     resume: bool = False,
     checkpoint_minutes: float = Checkpoints.minutes,
+    hooks: Hooks = NO_HOOKS,
 ) -> Trained:
     """Fit, from the weights in the file `initial` if given, and write the run atomically.
 
@@ -148,6 +150,7 @@ def fit_and_save(
                     on_epoch=on_epoch,
                     on_note=on_note,
                     checkpoints=checkpoints,
+                    hooks=hooks,
                 )
             except DivergedError as error:
                 failure = DivergedError(str(error).replace(str(temporary), str(folder)))

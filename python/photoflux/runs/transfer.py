@@ -15,6 +15,7 @@ from photoflux.data.checks import check_whole
 from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
 from photoflux.engines.base import Checkpoints, Engine, Fit, Model, OnBatch, OnEpoch, OnNote
+from photoflux.engines.callbacks import NO_HOOKS, Hooks
 from photoflux.engines.flux.engine import FluxEngine
 from photoflux.errors import SettingError
 from photoflux.features import Backbone, backbone_from, features_dataset, open_backbone
@@ -183,6 +184,7 @@ class TransferEngine:
         on_epoch: OnEpoch | None = None,
         on_note: OnNote | None = None,
         checkpoints: Checkpoints | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> Fit:
         """Fit a variant; see `photoflux.engines.base.Engine.fit`."""
         data = self.features(prepared, self.views, settings.seed) if variant.takes_features else prepared
@@ -196,10 +198,17 @@ class TransferEngine:
             on_epoch=on_epoch,
             on_note=on_note,
             checkpoints=_in(checkpoints, "."),
+            hooks=hooks,
         )
-        if not self.unfreeze or fit.ended == "interrupted":
+        if not self.unfreeze or fit.ended in ("interrupted", "stopped"):
             return fit
-        return self._fine_tune(fit, variant, prepared, settings, weights, on_batch, on_epoch, on_note, checkpoints)
+        if hooks.max_time is not None:
+            # What the head's fit has left of it; the first batch ends a fit that has none.
+            left = hooks.max_time - sum(row.seconds for row in fit.history)
+            hooks = dataclasses.replace(hooks, max_time=max(left, 1e-3))
+        return self._fine_tune(
+            fit, variant, prepared, settings, weights, on_batch, on_epoch, on_note, checkpoints, hooks
+        )
 
     def _fine_tune(
         self,
@@ -212,6 +221,7 @@ class TransferEngine:
         on_epoch: OnEpoch | None,
         on_note: OnNote | None,
         checkpoints: Checkpoints | None,
+        hooks: Hooks,
     ) -> Fit:
         """Train the last blocks and a fitted head on; the epochs are counted on from those of the head's fit."""
         engine, network, before = self.engine, self.backbone.networks[0], len(fit.history)
@@ -249,6 +259,7 @@ class TransferEngine:
                 on_images=images_done,
                 on_note=on_note,
                 checkpoints=_in(checkpoints, TUNING),
+                hooks=hooks,
             )
         finally:
             if tuned.is_file():

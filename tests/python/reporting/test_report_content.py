@@ -75,6 +75,7 @@ VERDICTS = [
         "It stopped early, after 4 of at most 30 epochs, when the total validation loss had not",
     ),
     ([0.9, 0.5], {"ended": "interrupted"}, "It was interrupted after 2 of 30 epochs; the weights of epoch 2 are kept."),
+    ([0.9, 0.5], {"ended": "stopped"}, "It was stopped after 2 of at most 30 epochs, by a callback or its time budget"),
     ([0.9, 0.5], {"ended": "diverged"}, "The loss became infinite or NaN after 2 of 30 epochs"),
     ([0.9, 0.5], {"ended": "epochs"}, "It was trained for all 2 epochs"),
     ([0.9, 0.5], {}, "At epoch 2 the accuracy is 60.0\u202f% in training and 60.0\u202f% in validation: a gap of +0.0"),
@@ -143,6 +144,7 @@ SETTINGS = [
     {"l1": 0.25},
     {"l2": 0.0},
     {"loss": "squared_error", "seed": 7},
+    {"schedule": "one_cycle"},
 ]
 
 
@@ -155,6 +157,7 @@ def test_the_command_makes_the_same_fit(run, scans, monkeypatch, given, name, pl
     recipe = chosen_variant(name, given.get("l1"), given.get("l2"), given.get("loss"))
     own = {key: given.get(key) for key in ("epochs", "batch_size", "learning_rate")}
     settings = settings_of(recipe, **own, seed=given.get("seed", 42), balance=given.get("balance", "none"))
+    settings = dataclasses.replace(settings, schedule=given.get("schedule", "constant"))
     initial = place and {"path": place, "fingerprint": "f"}
     made = dataclasses.replace(run, variant=recipe, settings=settings, initial=initial)
     assert why_not(made, ENGLISH) is None
@@ -170,9 +173,8 @@ def test_the_command_makes_the_same_fit(run, scans, monkeypatch, given, name, pl
     monkeypatch.setattr(cli.api, "train", train)
     CliRunner().invoke(cli.app, words)
     assert chosen_variant(*(received[key] for key in ("variant", "l1", "l2", "loss"))) == recipe
-    fitted = settings_of(
-        recipe, *(received[key] for key in ("epochs", "batch_size", "learning_rate", "seed", "balance"))
-    )
+    taken = ("epochs", "batch_size", "learning_rate", "seed", "balance", "on_nonfinite", "schedule")
+    fitted = settings_of(recipe, *(received[key] for key in taken))
     assert fitted == settings
     assert received["engine"] == run.engine
     assert Path(received["data"]) == scans.path

@@ -105,6 +105,29 @@ def test_fine_tuning_that_was_ended_goes_on_to_the_same_bytes(tiny, flux, prepar
     assert not (out / "checkpoints").exists()
 
 
+def test_callbacks_are_told_of_both_fits_and_may_end_the_first(tiny, flux, prepared, tmp_path):
+    class Told(photoflux.Callback):
+        def __init__(self, last=0):
+            self.seen, self.last = [], last
+
+        def on_train_begin(self, fit):
+            self.seen.append(fit.learning_rate)
+
+        def on_epoch_end(self, fit):
+            self.seen.append((fit.epoch, len(fit.history)))
+            if len(self.seen) - 1 == self.last:
+                fit.stop()
+
+    told = Told()
+    run = train(prepared, tmp_path / "both", epochs=2, callbacks=[told], max_time="10h")
+    assert told.seen == [0.01, (1, 1), (2, 2), pytest.approx(0.001), (1, 1), (2, 2)] and len(run.history) == 4
+    # A head that was stopped is not fine-tuned.
+    run = train(prepared, tmp_path / "head", epochs=2, callbacks=[Told(1)])
+    assert run.ended == "stopped" and len(run.history) == 1 and "unfrozen" not in run.backbone
+    run = train(prepared, tmp_path / "time", epochs=2, max_time=1e-6)
+    assert run.ended == "stopped" and len(run.history) == 1
+
+
 def test_the_last_good_weights_where_fine_tuning_diverges(tiny, flux, prepared, tmp_path):
     with pytest.raises(DivergedError):
         train(prepared, tmp_path / "run", learning_rate=1e37, epochs=1)

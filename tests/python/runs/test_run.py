@@ -11,6 +11,8 @@ from photoflux import RunError, load_run, variant
 from photoflux.data.shape import Shape
 from photoflux.model.history import EpochRow
 from photoflux.model.settings import Settings
+from photoflux.reporting.i18n import translator
+from photoflux.reporting.reproduce import why_not
 from photoflux.runs.description import RunData, RunMetrics
 from photoflux.runs.folder import write_description, writing
 from photoflux.runs.run import Run
@@ -38,6 +40,20 @@ def test_there_and_back(tmp_path):
     assert read.created
     assert (tmp_path / "r" / "history.csv").read_text().splitlines()[0].startswith("epoch,seconds,train_loss,train_pen")
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
+
+
+def test_a_run_of_julias_with_a_schedule_of_the_users_own(tmp_path):
+    write(tmp_path / "r")
+    path = tmp_path / "r" / "run.json"
+    values = json.loads(path.read_text())
+    values["settings"]["schedule"], values["ended"] = "own", "stopped"
+    path.write_text(json.dumps(values))
+    run = load_run(tmp_path / "r")
+    assert (run.settings.schedule, run.ended) == ("own", "stopped")
+    assert why_not(run, translator("en")) is not None
+    path.write_text(json.dumps(values | {"settings": values["settings"] | {"schedule": "mine"}}))
+    with pytest.raises(RunError, match="`schedule` must be one of constant"):
+        load_run(tmp_path / "r")
 
 
 def test_what_cannot_be_read_says_why(tmp_path):

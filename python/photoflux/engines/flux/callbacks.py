@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from photoflux.engines.base import Fit, OnBatch, OnEpoch, OnNote
+from photoflux.engines.callbacks import Caller, Hooks, RunningFit
 from photoflux.model.history import BatchProgress, EpochRow
+from photoflux.model.settings import Settings
+from photoflux.model.variants import Variant
 from photoflux.system.signals import asked
 
 
@@ -19,9 +22,15 @@ class Callbacks:
         on_epoch: OnEpoch | None,
         on_note: OnNote | None,
         on_images: Callable[[int, int], bool] | None = None,
+        *,
+        hooks: Hooks,
+        variant: Variant,
+        settings: Settings,
     ) -> None:
         self._on_batch, self._on_epoch, self._on_note, self._on_images = on_batch, on_epoch, on_note, on_images
         self._history: list[EpochRow] = []
+        self._caller = Caller(hooks.callbacks, RunningFit(variant, settings, self._history))
+        self.has_hooks, self.every_batch = bool(hooks.callbacks), self._caller.every_batch
         self._raised: BaseException | None = None
 
     def batch(self, *values: Any) -> bool:
@@ -36,6 +45,17 @@ class Callbacks:
     def note(self, note: str) -> None:
         """Take a note of the run."""
         self._told(self._on_note, lambda: (note,))
+
+    def hook(self, *values: Any) -> tuple[float, str]:
+        """Call the user's own callbacks; see `Caller.call`."""
+        answer = 0.0, ""
+
+        def call() -> None:
+            nonlocal answer
+            answer = self._caller.call(*values)
+
+        self._told(call, tuple)
+        return answer
 
     def images(self, done: int, total: int) -> bool:
         """Return whether fine-tuning is to end before its first batch."""

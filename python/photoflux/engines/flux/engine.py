@@ -26,6 +26,7 @@ from photoflux.engines.base import (
     check_images_of,
     check_inputs,
 )
+from photoflux.engines.callbacks import NO_HOOKS, Hooks
 from photoflux.engines.device import Device
 from photoflux.engines.flux import bridge
 from photoflux.engines.flux.callbacks import Callbacks
@@ -82,10 +83,11 @@ class FluxEngine:
         on_epoch: OnEpoch | None = None,
         on_note: OnNote | None = None,
         checkpoints: Checkpoints | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> Fit:
         """Fit a variant; see `photoflux.engines.base.Engine.fit`."""
         check_dataset(variant, prepared, settings.balance)
-        told = Callbacks(on_batch, on_epoch, on_note)
+        told = Callbacks(on_batch, on_epoch, on_note, hooks=hooks, variant=variant, settings=settings)
         julia, kept = self.julia, [] if checkpoints is None else [checkpoints.folder]
         places = plain_paths(prepared.path, weights, *kept, *(() if initial is None else (initial,)))
         with places as (data, target, *start), _translated(julia, weights, prepared):
@@ -94,12 +96,14 @@ class FluxEngine:
                 json.dumps(variant.as_dict()),
                 data,
                 target,
-                _keywords(settings, checkpoints, folder, self._settings),
+                _keywords(settings, checkpoints, folder, hooks, self._settings),
                 start[0] if start else None,
                 julia.called(told.batch),
                 julia.called(told.epoch),
                 julia.called(told.note),
                 julia.called(told.stopped),
+                julia.called(told.hook) if told.has_hooks else None,
+                told.every_batch,
             )
         return told.fit(int(kept_epoch), str(ended))
 
@@ -118,6 +122,7 @@ class FluxEngine:
         on_images: Callable[[int, int], bool] | None = None,
         on_note: OnNote | None = None,
         checkpoints: Checkpoints | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> Fit:
         """Train the last blocks of a backbone and the head that was fitted to its features.
 
@@ -137,7 +142,7 @@ class FluxEngine:
             The folded weights file to write.
         unfreeze : int
             How many of the last blocks are trained, 1 to all of them.
-        on_batch, on_epoch, on_note, checkpoints
+        on_batch, on_epoch, on_note, checkpoints, hooks
             As in `fit`; what the frozen blocks make of the images is computed again where a fit is resumed.
         on_images : callable, optional
             Called with (images done, images in all) while the frozen blocks are computed; if it returns True, nothing
@@ -157,7 +162,7 @@ class FluxEngine:
         """
         if self._device is not None:
             raise SettingError("`unfreeze` trains a backbone on the CPU only: leave `device` out, or `unfreeze`.")
-        told = Callbacks(on_batch, on_epoch, on_note, on_images)
+        told = Callbacks(on_batch, on_epoch, on_note, on_images, hooks=hooks, variant=variant, settings=settings)
         julia, kept = self.julia, [] if checkpoints is None else [checkpoints.folder]
         places = plain_paths(prepared.path, weights, backbone, tuned, *kept)
         with places as (data, head, source, target, *folder), _translated(julia, weights, prepared):
@@ -166,7 +171,7 @@ class FluxEngine:
                 data,
                 head,
                 source,
-                _keywords(settings, checkpoints, folder[0] if folder else None, {}),
+                _keywords(settings, checkpoints, folder[0] if folder else None, hooks, {}),
                 unfreeze,
                 head,
                 target,
@@ -175,6 +180,8 @@ class FluxEngine:
                 julia.called(told.note),
                 julia.called(told.images),
                 julia.called(told.stopped),
+                julia.called(told.hook) if told.has_hooks else None,
+                told.every_batch,
             )
         return told.fit(int(kept_epoch), str(ended))
 
@@ -344,7 +351,7 @@ class FluxBackbone:
 
 
 def _keywords(
-    settings: Settings, checkpoints: Checkpoints | None, folder: str | None, placed: Mapping[str, Any]
+    settings: Settings, checkpoints: Checkpoints | None, folder: str | None, hooks: Hooks, placed: Mapping[str, Any]
 ) -> str:
     """Return the keywords of a fit in Julia as JSON; `folder` is that of the checkpoints as Julia can read it."""
     kept = {
@@ -352,7 +359,8 @@ def _keywords(
         "resume": checkpoints is not None and checkpoints.resume,
         "checkpoint_minutes": float(checkpoints.minutes if checkpoints is not None else Checkpoints.minutes),
     }
-    return json.dumps(asdict(settings) | kept | dict(placed))
+    budget = {} if hooks.max_time is None else {"max_time": hooks.max_time}
+    return json.dumps(asdict(settings) | kept | budget | dict(placed))
 
 
 @contextmanager

@@ -51,7 +51,9 @@ def description_of(
     described = {
         f"variant {name}": _text(value) for name, value in variant.as_dict().items() if name not in _NOT_COMPARED
     }
-    described |= {name.replace("_", " "): _text(value) for name, value in asdict(settings).items()}
+    # There is no schedule with Keras.
+    compared = {name: value for name, value in asdict(settings).items() if name != "schedule"}
+    described |= {name.replace("_", " "): _text(value) for name, value in compared.items()}
     return described | {
         "engine": "keras",
         "images": str(len(prepared)),

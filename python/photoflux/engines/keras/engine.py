@@ -26,6 +26,7 @@ from photoflux.engines.base import (
     check_images,
     check_inputs,
 )
+from photoflux.engines.callbacks import NO_HOOKS, Hooks, check_not_given
 from photoflux.engines.keras.worker import Message, Worker
 from photoflux.engines.proof import Augmentation, TraceRequest
 from photoflux.errors import EngineError, SettingError, unknown_name
@@ -100,12 +101,14 @@ class KerasEngine:
         on_epoch: OnEpoch | None = None,
         on_note: OnNote | None = None,
         checkpoints: Checkpoints | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> Fit:
         """Fit a variant and write the kept weights, as `photoflux.engines.base.Engine.fit` says.
 
         Ctrl-C, and `on_batch` returning True, end the fit after the batch that is being computed. A variant with a
         patience then keeps its best epoch's weights too, if one was finished.
         """
+        check_not_given(self.name, settings, hooks)
         check_dataset(variant, prepared, settings.balance)
         history: list[EpochRow] = []
 
