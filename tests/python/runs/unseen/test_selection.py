@@ -14,6 +14,7 @@ import photoflux
 from photoflux import DataError
 from photoflux.cli import app
 from photoflux.data.cache import cache_folder
+from photoflux.data.sources import own
 from still import CLASSES, copies, paths_of, score, trained
 
 
@@ -191,3 +192,25 @@ def test_the_command_line_says_what_was_left_out(scans, others, tmp_path):
     shutil.copytree(scans / "Photo", tmp_path / "only" / "Photo")
     done = CliRunner().invoke(app, ["evaluate", str(run.path), "--data", str(tmp_path / "only")])
     assert "not Photo         no images" in done.stdout
+
+
+def test_a_registered_source_is_known_again_and_another_is_scored_whole(tmp_path, scans, monkeypatch):
+    monkeypatch.setattr(own, "_registered", {})
+    images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), np.uint8)
+
+    @photoflux.register_source("noise")
+    def noise(argument, writer):
+        for number, image in enumerate(images[: int(argument)]):
+            writer.add(image, ("dark", "light")[number % 2])
+
+    run = trained("noise:40", tmp_path / "run")
+    assert run.data.made_from["path"] == "noise:40"
+    assert score(run, "noise:40").as_dict() == score(run).as_dict()
+    seen = sum(len(photoflux.prepare(run.data.path).indices(part)) for part in ("train", "validation"))
+    found = score(run, "noise:60")
+    assert (found.part, found.images, found.left_out) == ("all", 60 - seen, seen)
+    # What somebody else's run names is not read for that.
+    shutil.rmtree(cache_folder())
+    with pytest.raises(DataError, match="because a file names it: give 'noise:40' as the data"):
+        score(run)
+    assert score(run, "noise:40").images == 8
