@@ -7,10 +7,12 @@ using PhotoFlux
 
 const PAGE = joinpath(@__DIR__, "reference", "julia.md")
 
-# What is exported, by what it is for.
+# What is not exported and is spoken of nevertheless.
+const INNER = (:Fit, :schedule_factor)
+# What is exported, and the inner names, by what it is for.
 const SECTIONS = (
     "Training and using a model" => (:train, :evaluate, :predict, :Run, :save_run, :load_run),
-    "Callbacks" => (:on_train_begin, :on_epoch_begin, :on_batch_end, :on_epoch_end, :on_train_end, :stop!),
+    "Callbacks" => (:on_train_begin, :on_epoch_begin, :on_batch_end, :on_epoch_end, :on_train_end, :stop!, :Fit, :schedule_factor),
     "Variants" => (:variants, :variant, :Variant),
     "Data" => (:open_dataset, :PreparedDataset, :indices),
     "Penalties and the optimiser" => (:NoPenalty, :L1, :L2, :ElasticNet, :KerasAdam),
@@ -26,7 +28,7 @@ const HEAD = """
 What `using PhotoFlux` brings, with the text that `?name` shows. [Julia without Python](../julia.md) has a session.
 """
 
-exported() = filter(!=(:PhotoFlux), names(PhotoFlux))
+documented() = [filter(!=(:PhotoFlux), names(PhotoFlux)); INNER...]
 
 docstring(name) = [join(text for text in doc.text if text isa String) for doc in docs_of(name)]
 docs_of(name) = (multi = Base.Docs.meta(PhotoFlux)[Base.Docs.Binding(PhotoFlux, name)]; [multi.docs[sig] for sig in multi.order])
@@ -54,13 +56,14 @@ end
 
 function reference(link)
     name = match(r"`([^`]*)`", link)[1]
-    return Symbol(name) in exported() ? "[`$name`](#$(anchor(name)))" : "`$name`"
+    bare = chopprefix(name, "PhotoFlux.")
+    return Symbol(bare) in documented() ? "[`$name`](#$(anchor(bare)))" : "`$name`"
 end
 
 function page()
     listed = [name for (_, members) in SECTIONS for name in members]
-    missed = symdiff(listed, exported())
-    isempty(missed) || error("SECTIONS and what PhotoFlux exports differ in $(join(missed, ", "))")
+    missed = symdiff(listed, documented())
+    isempty(missed) || error("SECTIONS and what PhotoFlux exports, with INNER, differ in $(join(missed, ", "))")
     parts = String[HEAD]
     for (title, members) in SECTIONS
         push!(parts, "## $title\n")
