@@ -174,7 +174,10 @@ end
             @test Dict(pairs(load_run(save_run(joinpath(root, "run"), whole)).settings)) == Dict(pairs(whole.settings))
         end
     end
-    # As before there were any.
+    # As before there were any: a checkpoint, and a run.
+    earlier = Dict{String,Any}("epochs" => "3")
+    @test PhotoFlux.check_same_fit("c", earlier, Dict("epochs" => "3", "schedule" => "constant")) === nothing
+    @test_throws r"schedule +constant +cosine" PhotoFlux.check_same_fit("c", earlier, Dict("epochs" => "3", "schedule" => "cosine"))
     mktempdir() do root
         save_run(joinpath(root, "run"), quick(; epochs=1))
         @test !occursin("schedule", read(joinpath(root, "run", "run.json"), String))
