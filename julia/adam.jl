@@ -56,7 +56,7 @@ Make the proximal steps of the kernels with a [`Proximal`](@ref) penalty, after 
 function proximal_steps!(model, optimiser, penalties)
     for (name, p) in penalties
         p isa Proximal || continue
-        w, leaf = model[name].weight, optimiser.layers[name].weight
+        w, leaf = kernel_at(model, name).weight, kernel_at(optimiser, name).weight
         _, v, t = leaf.state
         α, ϵ = step_size(leaf.rule, eltype(w), t), eltype(w)(leaf.rule.epsilon)
         w .= shrunk.(Ref(p), w, α, sqrt.(v) .+ ϵ)

@@ -72,7 +72,9 @@ function zygote_gradient(model, loss, penalties, x, y, w)
     value = data_loss(loss, logits, y, w)
     gradient = only(back(like(z, data_loss_gradient(loss, logits, y, w))))
     for (name, p) in penalties
-        add_gradient!(gradient.layers[name].weight, p, model[name].weight)
+        of_layer = kernel_at(gradient, name)
+        of_layer === nothing && throw(ArgumentError("The layer `$name` has a penalty and does not reach the logits."))
+        add_gradient!(of_layer.weight, p, kernel_at(model, name).weight)
     end
     return (; loss=value, penalty=penalty_value(penalties, model), logits), gradient
 end

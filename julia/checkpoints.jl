@@ -107,11 +107,16 @@ function state_arrays(state::FitState, @nospecialize(model), @nospecialize(optim
         m, v, _ = leaf.state
         push!(pairs, "w.$name" => in_memory(w), "m.$name" => in_memory(m), "v.$name" => in_memory(v))
     end
-    put(kind, kept) = append!(pairs, ("$kind.$name" => in_memory(w) for ((name, _), w) in zip(leaves, kept)))
+    append!(pairs, ("w.$name" => in_memory(array) for (name, array) in zip(statistics_names(model), statistics(model))))
+    put(kind, kept) = append!(pairs, ("$kind.$name" => in_memory(w) for (name, w) in zip(fitted_names(leaves, model), kept)))
     state.sums.batch == 0 || put("good", state.good)
     best_is_apart(state) && put("best", state.stopping.best_weights)
     return pairs
 end
+
+# In the order of `fitted_arrays`.
+fitted_names(leaves, @nospecialize(model)) = append!(String[], first.(leaves), statistics_names(model))
+statistics_names(@nospecialize(model)) = ["statistics.$i" for i in eachindex(statistics(model))]
 
 function best_is_apart((; stopping, history)::FitState)
     return stopping !== nothing && stopping.best_weights !== nothing && stopping.best_epoch != length(history)
@@ -170,6 +175,7 @@ function fit_description(v::Variant, settings, data, initial; more...)
     taken = ("epochs", "batch_size", "learning_rate", "balance", "made_for", "image_size")
     described = Dict{String,String}("variant $name" => plain_text(value) for (name, value) in as_dict(v) if !(name in taken))
     foreach(pair -> described[replace(string(first(pair)), '_' => ' ')] = plain_text(last(pair)), [collect(pairs(settings)); collect(pairs(more))])
+    haskey(described, "variant chain") && (described["variant chain"] = bytes2hex(sha256(described["variant chain"]))[1:16])
     described["engine"] = "flux"
     described["images"] = string(length(data))
     described["classes"] = join(data.classes, ", ")
@@ -271,7 +277,7 @@ const HISTORY_COLUMNS = ["seconds", "train_loss", "train_penalty", "train_total"
 function check_state(values, arrays, state::FitState, @nospecialize(model), @nospecialize(optimiser))
     expect(holds, what) = holds || throw(ArgumentError("its $what is not that of a fit"))
     whole(n, least=0) = n isa Integer && !(n isa Bool) && least <= n <= typemax(Int32)
-    leaves, weights = adam_leaves(optimiser), Flux.trainables(model)
+    leaves = adam_leaves(optimiser)
     history, columns, best = values["history"], values["columns"], values["best"]
     expect(all(name -> values[name] isa AbstractVector, ("history", "columns", "dropout", "steps", "notes")), "list")
     expect(all(whole, (values["batch"], values["images"], values["hits"])) && whole(values["epoch"], 1), "position")
@@ -291,7 +297,8 @@ function check_state(values, arrays, state::FitState, @nospecialize(model), @nos
         from_bits(best["total"])
         best["epoch"] == length(history) || push!(kinds, "best")
     end
-    for ((name, _), w) in zip(leaves, weights), kind in kinds
+    for (name, w) in zip(fitted_names(leaves, model), fitted_arrays(model)), kind in kinds
+        kind in ("m", "v") && startswith(name, "statistics.") && continue
         array = get(arrays, "$kind.$name", nothing)
         expect(array !== nothing && size(array) == size(w), "array $kind.$name")
     end
@@ -300,12 +307,11 @@ end
 function set_state!(state::FitState, values, arrays, @nospecialize(model), @nospecialize(optimiser))
     leaves = adam_leaves(optimiser)
     function put(kind, targets)
-        for ((name, _), target) in zip(leaves, targets)
+        for (name, target) in zip(fitted_names(leaves, model), targets)
             copyto!(target, arrays["$kind.$name"])
         end
     end
-    weights = Flux.trainables(model)
-    put("w", weights)
+    put("w", fitted_arrays(model))
     put("m", (leaf.state[1] for (_, leaf) in leaves))
     put("v", (leaf.state[2] for (_, leaf) in leaves))
     state.learning_rate = from_bits(values["learning_rate"])

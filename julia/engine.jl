@@ -76,6 +76,48 @@ function engine_fine_tune(spec::String, folder::String, head::String, source::St
 end
 
 """
+    engine_network(path, name, width, height, channels, classes)
+
+Run a Julia file of the user's, and return the network that a function of it makes as data, see [`describe`](@ref), in JSON.
+
+# Arguments
+- `path::String`: the file; `name::String`: the function, which is called with (width, height, channels) and how many classes there are, and
+  returns a chain from such images to logits.
+- `width::Int`, `height::Int`, `channels::Int`, `classes::Int`
+
+# Throws
+- `ArgumentError`: the file cannot be run or has no such function, or what it returns is not a network that can be written as data.
+"""
+function engine_network(path::String, name::String, width::Int, height::Int, channels::Int, classes::Int)
+    scope = Module(:network)
+    Core.eval(scope, :(using PhotoFlux))
+    chain = users_own(path) do
+        Base.include(scope, path)
+        isdefined(scope, Symbol(name)) || throw(ArgumentError("it has no function `$name`"))
+        Base.invokelatest(Core.eval(scope, Symbol(name)), (width, height, channels), classes)
+    end
+    chain isa Chain || throw(ArgumentError("`$name` of $path must return a Flux.Chain; it returned a $(typeof(chain))."))
+    input = (width, height, channels)
+    list = layers(dispatch_barrier(network_variant, chain, input)::Variant, input, classes)
+    dispatch_barrier(check_network, build_model(list), list)
+    return json_text(list.network)
+end
+
+# f(), with what a user's file throws in words.
+function users_own(f, path)
+    try
+        return f()
+    catch err
+        is_interrupt(err) && rethrow()
+        cause = err isa LoadError ? err.error : err
+        where_ = err isa LoadError ? " line $(err.line)," : ""
+        said = first(split(sprint(showerror, cause), '\n'))
+        hint = occursin("Package Flux not found", said) ? " Write `using PhotoFlux.Flux` there." : ""
+        throw(ArgumentError("$path,$where_ cannot be used: $said.$hint"))
+    end
+end
+
+"""
     engine_diverged_text(err, names)
 
 Return what is said of a [`DivergedError`](@ref), with the images of its batch by the names of their files, one a line.

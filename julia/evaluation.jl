@@ -18,7 +18,7 @@ end
 # `between` is called after each batch.
 function batched_logits(model::Chain, images, numbers, batch_size, between=Returns(nothing))
     batch_size >= 1 || throw(ArgumentError("`batch_size` must be 1 or more; received: $batch_size."))
-    chain = without_dropout(model)
+    chain = inference(model)
     parts = is_on_device(chain) ? device_logits(chain, images, numbers, batch_size) : with_buffers() do buffers
         # The arrays of a batch point into the buffers.
         GC.@preserve buffers images map(Iterators.partition(numbers, batch_size)) do batch
@@ -28,8 +28,12 @@ function batched_logits(model::Chain, images, numbers, batch_size, between=Retur
             z
         end
     end
-    return isempty(parts) ? zeros(Float32, size(model[:output].weight, 1), 0) : reduce(hcat, parts)::Matrix{Float32}
+    return isempty(parts) ? zeros(Float32, output_count(model, images), 0) : reduce(hcat, parts)::Matrix{Float32}
 end
+
+# How many logits it gives; of a network that does not end with a Dense layer by asking it.
+output_count(model, images) = last(model.layers) isa Dense ? size(last(model.layers).weight, 1) :
+    size(inference(model)(fill!(similar(first(Flux.trainables(model)), size(images)[1:3]..., 1), 0)), 1)
 
 # The layers' own calls are not needed by our models, and compiled only where they are.
 logits_of(chain, x, buffers) =
@@ -102,9 +106,8 @@ end
 function evaluate_images(model, data, v, part, chosen, batch_size, between=Returns(nothing))
     isempty(chosen) && throw(ArgumentError("The part :$part of $(data.name) has no images."))
     K = length(data.classes)
-    if size(model[:output].weight, 1) != outputs(K)
-        throw(DimensionMismatch("$(data.name) has $K classes; the model has $(size(model[:output].weight, 1)) outputs."))
-    end
+    given = output_count(model, data.images)
+    given == outputs(K) || throw(DimensionMismatch("$(data.name) has $K classes; the model has $given outputs."))
     z = batched_logits(model, data.images, chosen, batch_size, between)
     labels = data.labels[chosen]
     confusion = zeros(Int, K, K)

@@ -31,9 +31,12 @@ end
 
 should_stop!(::Nothing, epoch, total, model) = false
 
-copy_weights!(::Nothing, model) = deepcopy(Flux.trainables(model))
-copy_weights!(kept, model) = (foreach(copyto!, kept, Flux.trainables(model)); kept)
-restore_weights!(model, kept) = foreach(copyto!, Flux.trainables(model), kept)
+# The arrays that a fit changes: those with a gradient, and the statistics of norms.
+fitted_arrays(model) = append!(AbstractArray[], Flux.trainables(model), statistics(model))
+
+copy_weights!(::Nothing, model) = deepcopy(fitted_arrays(model))
+copy_weights!(kept, model) = (foreach(copyto!, kept, fitted_arrays(model)); kept)
+restore_weights!(model, kept) = foreach(copyto!, fitted_arrays(model), kept)
 
 # `epoch` is the one that is being trained, `began` when that began, less by what it had taken before it was resumed. `dropout`: the states
 # of the layers' generators after the last batch. `good`: the weights of the end of the epoch before.

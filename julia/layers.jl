@@ -36,7 +36,7 @@ Return the layers of a variant, first to last. Models, weights files and penalti
 - `classes::Int`: 2 or more; 2 means one logit (the log-odds of the second class), more a logit a class.
 
 # Returns
-- `Vector{Layer}`, see [`PhotoFlux.Layer`](@ref).
+- `Vector{Layer}`, see [`PhotoFlux.Layer`](@ref); of a network of your own [`PhotoFlux.NetworkLayers`](@ref).
 
 # Throws
 - `ArgumentError`: a size or a number of classes that is too small, or an unknown variant.
@@ -58,6 +58,9 @@ function layers(v::Variant, input::NTuple{3,Integer}, classes::Integer)
         throw(ArgumentError("`input` must be (width ≥ 2, height ≥ 2, channels ≥ 1); received: $input."))
     end
     classes >= 2 || throw(ArgumentError("`classes` must be 2 or more; received: $classes."))
+    if v.architecture == NETWORK
+        return NetworkLayers(v.chain, Int.(input), outputs(classes), get(v.penalty, "kernels", NoPenalty()))
+    end
     first_layer = takes_features(v) ? (; name=:standardise, kind="standardisation") : (; name=:rescale, kind="rescaling")
     list = [Layer(; first_layer..., shape=input)]
     if v.architecture == "photo_cnn"
@@ -111,6 +114,9 @@ end
 Return the names of the layers that have a kernel and a bias, first to last.
 """
 kernels(list::Vector{Layer}) = [layer.name for layer in list if !isempty(layer.weight)]
+
+# Width, height and channels of an image, or of features.
+input_of(list::Vector{Layer}) = first(list).shape
 
 """
     standardisations(layers)

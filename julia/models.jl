@@ -113,21 +113,38 @@ end
 
 has_kernel(layer) = layer isa Union{Convolution,Dense}
 
+# The layer of a penalised kernel in a model, or what a gradient or the state of Adam has in its place: by the name of a layer of the chain,
+# or by the fields that lead to it, joined by points.
+function kernel_at(tree, name::Symbol)
+    text = string(name)
+    return occursin('.', text) ? foldl(getproperty, Symbol.(split(text, '.')); init=tree) : tree.layers[name]
+end
+
 """
     penalty_value(penalties, model)
 
 Return the sum of the penalties of a model's kernels, the term that is added to the data loss.
 """
-penalty_value(penalties, model::Chain) = sum((p(model[name].weight) for (name, p) in penalties); init=0.0f0)
+penalty_value(penalties, model::Chain) = sum((p(kernel_at(model, name).weight) for (name, p) in penalties); init=0.0f0)
 
 """
-    without_dropout(model)
+    inference(model)
 
-Return a chain of the same layers, sharing their weights, with the dropout layers left out.
+Return a chain of the same layers, sharing their weights, without dropout and with the statistics of its norms as they are.
 
-So dropout is off whatever mode the model was left in, and the model is not changed.
+So it is applied as it must be whatever mode the model was left in, and the model is not changed.
 """
-function without_dropout(model::Chain)
+function inference(model::Chain)
+    model.layers isa NamedTuple || return Chain(map(resting, filter(layer -> !(layer isa Dropout), model.layers)))
     names = filter(name -> !(model[name] isa Dropout), keys(model))
-    return Chain(; (name => model[name] for name in names)...)
+    return Chain(; (name => resting(model[name]) for name in names)...)
 end
+
+resting(layer) = layer
+resting(::Dropout) = identity
+resting(layer::Chain) = Chain(map(resting, layer.layers))
+resting(layer::Flux.Parallel) = Flux.Parallel(layer.connection, map(resting, layer.layers))
+resting(layer::Flux.SkipConnection) = Flux.SkipConnection(resting(layer.layers), layer.connection)
+resting(layer::Flux.BatchNorm) = layer.active === nothing ? layer : with_mode(Flux.BatchNorm, layer)
+resting(layer::Flux.InstanceNorm) = layer.active === nothing ? layer : with_mode(Flux.InstanceNorm, layer)
+with_mode(type, layer) = type((name === :active ? nothing : getfield(layer, name) for name in fieldnames(type))...)

@@ -37,3 +37,57 @@ unpooled(x::AbstractArray{T}, dy, chosen) where {T} = unpool!(Array{T}(undef, si
 
 # Of a view and the like; arrays on a device have kernels of their own.
 pooled(x::AbstractArray{T,4}) where {T} = pooled(convert(Array{T,4}, x))
+
+"""
+    ExactPool(layer)
+
+A layer of Flux that takes the largest number of each window, with the gradient of [`maxpool2`](@ref): it goes to the first largest.
+
+# Arguments
+- `layer`: a `MaxPool`, `AdaptiveMaxPool` or `GlobalMaxPool`.
+"""
+struct ExactPool{L}
+    layer::L
+end
+
+(pool::ExactPool)(x) = largest_in_windows(x, windows_of(pool.layer, x))
+Base.show(io::IO, pool::ExactPool) = print(io, pool.layer)
+
+windows_of(layer::Flux.MaxPool, x) = NNlib.PoolDims(x, layer.k; padding=layer.pad, stride=layer.stride)
+windows_of(::Flux.GlobalMaxPool, x) = NNlib.PoolDims(x, size(x)[1:2])
+
+function windows_of(layer::Flux.AdaptiveMaxPool, x)
+    stride = size(x)[1:2] .÷ layer.out
+    return NNlib.PoolDims(x, size(x)[1:2] .- (layer.out .- 1) .* stride; stride)
+end
+
+largest_in_windows(x, windows) = NNlib.maxpool(x, windows)
+
+ChainRulesCore.@non_differentiable windows_of(::Any, ::Any)
+
+function ChainRulesCore.rrule(::typeof(largest_in_windows), x, windows)
+    y = largest_in_windows(x, windows)
+    largest_pullback(Δ) = (ChainRulesCore.NoTangent(), window_gradient(x, y, ChainRulesCore.unthunk(Δ), windows), ChainRulesCore.NoTangent())
+    return y, largest_pullback
+end
+
+# A device's library goes to one largest element; NNlib on a CPU would take one that is near it.
+window_gradient(x, y, dy, windows) = NNlib.∇maxpool(dy, y, x, windows)
+
+function window_gradient(x::Array{T,4}, y, dy, windows) where {T}
+    dx, (width, height) = zeros(T, size(x)), NNlib.kernel_size(windows)
+    (left, _, top, _), (across, down) = NNlib.padding(windows), NNlib.stride(windows)
+    foreach_job(size(x, 3) * size(x, 4)) do job, _
+        c, n = mod1(job, size(x, 3)), cld(job, size(x, 3))
+        for j in axes(y, 2), i in axes(y, 1)
+            u₀, v₀ = (i - 1) * across - left, (j - 1) * down - top
+            us, vs = max(u₀ + 1, 1):min(u₀ + width, size(x, 1)), max(v₀ + 1, 1):min(v₀ + height, size(x, 2))
+            u, v = first(us), first(vs)
+            @inbounds for q in vs, p in us
+                x[p, q, c, n] > x[u, v, c, n] && ((u, v) = (p, q))
+            end
+            @inbounds dx[u, v, c, n] += dy[i, j, c, n]
+        end
+    end
+    return dx
+end

@@ -77,7 +77,7 @@ function weights_metadata(run::Run)
         "variant" => run.variant.name,
         "architecture" => run.variant.architecture,
         "classes" => string(length(run.classes)),
-        "input" => join(reverse(first(layers(run)).shape), ','),
+        "input" => join(reverse(input_of(layers(run))), ','),
     )
 end
 

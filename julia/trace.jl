@@ -24,7 +24,7 @@ function trace(v::Variant, weights::AbstractString, images, labels, classes; lea
     input = size(images)[1:3]
     list = layers(v, input, classes)
     model = on_device(device, load_model(weights, list))
-    no_dropout = without_dropout(model)
+    no_dropout = inference(model)
     optimiser = Optimisers.setup(KerasAdam(learning_rate), no_dropout)
     penalties = kernel_penalties(list)
     named(prefix, pairs) = ["$prefix/$name" => copy(array) for (name, array) in pairs]

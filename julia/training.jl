@@ -2,8 +2,9 @@
 
 """
     train(variant, data; epochs, batch_size, learning_rate, seed = 42, balance, initial, on_nonfinite = "stop", schedule = "constant", callbacks, max_time, checkpoints, resume = false, device, …)
+    train(chain, data; name = "chain", penalty = NoPenalty(), patience, loss = "cross_entropy", …)
 
-Train a variant's model on the training part of a prepared dataset.
+Train a variant's model, or a network of your own, on the training part of a prepared dataset.
 
 Initial weights, batch order, dropout and augmentation are fixed by `seed`. The last, short batch of an epoch is used.
 Where the variant stops early, the best epoch's weights are restored, also when the epochs run out first.
@@ -13,8 +14,14 @@ A variant on a backbone (`"transfer"`, …) is fitted to the features that its b
 which are computed once, at the start; the [`Run`](@ref) has the backbone, and takes images. Its penalties are those of the table, or of
 `variant("transfer"; l2=0.003)`; Python chooses the L2 coefficient by cross-validation.
 
+A network of your own is a `Chain` of Flux's layers from images, `W×H×C×N` of 0 to 255, to logits, one for two classes, else one a class. It is
+copied, and the fit starts from its weights. It goes through PhotoFlux's kernels where all its layers have them, else through NNlib, Zygote and
+Optimisers; [`PhotoFlux.describe`](@ref) says which layers there are. The run's `variant` has the network as data: trained by that, it starts
+from weights that the seed gives.
+
 # Arguments
 - `variant`: a name of the table, or a [`Variant`](@ref).
+- `chain::Chain`; `name`, `penalty` (of the kernels of its `Dense` layers and convolutions), `patience`, `loss`: as of a [`Variant`](@ref).
 - `data`: a [`PreparedDataset`](@ref), or a folder for [`open_dataset`](@ref); for a variant on a backbone of images, or of features.
 - `epochs::Integer`, `batch_size::Integer`, `learning_rate::Real`: the variant's own unless given.
 - `seed::Integer`: any integer, of any number of digits.
@@ -49,7 +56,7 @@ which are computed once, at the start; the [`Run`](@ref) has the backbone, and t
 
 # Throws
 - `ArgumentError`: a value that cannot be used; checkpoints that are of a fit with other settings, or of an unfinished one that is not to resume.
-- `DimensionMismatch`: `initial` has weights of other shapes; both are listed.
+- `DimensionMismatch`: `initial` has weights of other shapes; both are listed. Or the network does not give the logits that it must.
 - [`DivergedError`](@ref): the loss became NaN or infinite.
 
 # Examples
@@ -57,12 +64,19 @@ which are computed once, at the start; the [`Run`](@ref) has the backbone, and t
 run = train("l2", "prepared/"; epochs = 5, on_epoch = println)
 evaluate(run, "prepared/").accuracy
 run = train(variant("transfer"; backbone = "efficientnet-lite0"), "prepared/")
+run = train(Chain(PhotoFlux.Rescale(1 / 255), Conv((3, 3), 3 => 8, relu; stride = 2), BatchNorm(8), GlobalMeanPool(), Flux.flatten, Dense(8 => 1)), "prepared/")
 ```
 """
 train(name::AbstractString, data; kwargs...) = train(variant(name), data; kwargs...)
 
-function train(v::Variant, folder::AbstractString; seed::Integer=42, kwargs...)
+function train(v::Union{Variant,Chain}, folder::AbstractString; seed::Integer=42, kwargs...)
     return train(v, open_dataset(folder; seed); seed, kwargs...)
+end
+
+function train(chain::Chain, data::PreparedDataset; name::AbstractString="chain", penalty::Penalty=NoPenalty(), patience=nothing,
+    loss::AbstractString="cross_entropy", kwargs...)
+    haskey(kwargs, :initial) && throw(ArgumentError("A chain starts from its own weights. Give `initial` with its variant, `network_variant(chain, input)`."))
+    return train(network_variant(chain, image_shape(data); name, penalty, patience, loss), data; initial=chain, kwargs...)
 end
 
 function train(
@@ -73,7 +87,7 @@ function train(
     learning_rate::Real=v.learning_rate,
     seed::Integer=42,
     balance::AbstractString=v.balance,
-    initial::Union{Nothing,Run,AbstractString}=nothing,
+    initial::Union{Nothing,Run,AbstractString,Chain}=nothing,
     on_nonfinite::AbstractString="stop",
     checkpoints::Union{Nothing,AbstractString}=nothing,
     resume::Bool=false,
@@ -122,6 +136,15 @@ function with_device(settings, device, tf32)
     return settings
 end
 
+# Refuses a network of a user's own that cannot be fitted to the data.
+function check_own(model, list, data, settings)
+    check_network(model, list)
+    rest = mod(length(epoch_items(data, settings.seed, 1, settings.balance)), settings.batch_size)
+    rest == 1 && !isempty(statistics(model)) && throw(ArgumentError("The last batch of an epoch would have one image, and the variance that " *
+        "BatchNorm measures needs two. Take another `batch_size` than $(settings.batch_size)."))
+    return nothing
+end
+
 # Refuses features where a variant takes images, and changed copies of images where it takes features.
 function check_kind(v, data, balance)
     if !takes_features(v) && holds_features(data)
@@ -144,6 +167,7 @@ function fit(v, data, settings, initial, checkpoints, on_batch::UserFunction, on
     end
     list = layers(v, image_shape(data), K)
     model = build_model(list; rng=derived_rng(settings.seed, "weights"))
+    list isa NetworkLayers && dispatch_barrier(check_own, model, list, data, settings)
     arguments, keywords = (list, loss_of(v.loss, K), v, data, settings), (; seen, input, backbone, rows=collect(Int, rows), stopped, hooks)
     device isa CPUDevice && return dispatch_barrier(fit!, model, arguments..., initial, checkpoints, on_batch, on_epoch, on_note; keywords...)::Run
     return dispatch_barrier(fit_on, device, model, arguments, initial, checkpoints, on_batch, on_epoch, on_note; keywords...)::Run
@@ -254,10 +278,17 @@ end
 is_interrupt(err) = err isa InterruptException || err isa TaskFailedException && is_interrupt(err.task.result)
 
 seen_before(run::Run) = run.seen
+seen_before(::Chain) = nothing
 
 # Copies the initial weights into the model, or without any measures what they standardise by; returns the `initial` of the run.
 function start_from!(model, list, ::Nothing, data)
     foreach(name -> measure!(model[name], data.images, indices(data, :train)), standardisations(list))
+    return nothing
+end
+
+# A chain's own weights are no earlier run's.
+function start_from!(model, list, chain::Chain, data)
+    load_weights!(model, network_arrays(chain), list; source="the weights of the chain")
     return nothing
 end
 
@@ -334,20 +365,24 @@ batches_of(data, (; seed, balance, batch_size)) = cld(length(epoch_items(data, s
 
 count_hits(logits, labels) = count(decisions(logits) .== labels)
 
+# The dropout layers with the numbers by which their generators are derived: of the chain's own layers their places, then those inside layers.
+function dropouts(model)
+    found, inside = Pair{Int,Dropout}[], Dropout[]
+    for (number, layer) in enumerate(model.layers)
+        layer isa Dropout ? push!(found, number => layer) : foreach_layer((_, inner) -> inner isa Dropout && push!(inside, inner), layer)
+    end
+    return append!(found, (length(model.layers) + i => layer for (i, layer) in enumerate(inside)))
+end
+
 # Dropout is on whatever mode the layers were left in, and draws from its own generator of this epoch.
 function start_dropout!(model, seed, epoch)
-    for (number, name) in enumerate(keys(model))
-        layer = model[name]
-        layer isa Dropout || continue
+    for (number, layer) in dropouts(model)
         layer.active = true
         copy!(layer.rng, derived_rng(seed, "dropout", epoch, number))
     end
 end
 
 # How far the generators have come in their epoch.
-dropout_states(model) = UInt64[model[name].rng.state for name in keys(model) if model[name] isa Dropout]
+dropout_states(model) = UInt64[layer.rng.state for (_, layer) in dropouts(model)]
 
-function resume_dropout!(model, states)
-    dropping = filter(name -> model[name] isa Dropout, keys(model))
-    foreach((name, word) -> model[name].rng.state = word, dropping, states)
-end
+resume_dropout!(model, states) = foreach(((_, layer), word) -> layer.rng.state = word, dropouts(model), states)

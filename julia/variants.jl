@@ -1,15 +1,17 @@
 """
     Variant(; name, architecture, hidden, penalty, dropout, patience, epochs = 20, batch_size = 32, image_size = 180,
             learning_rate = 0.001, loss = "cross_entropy", made_for = "", backbone, proximal = false,
-            balance = "none")
+            balance = "none", chain)
 
 What is trained, by name: architecture, penalty, dropout, early stopping, optimiser and loss. See [`variant`](@ref) for those of the table.
 
 # Fields
 - `name::String`: of letters, digits, `_` and `-`.
-- `architecture::String`: `"photo_cnn"`, `"dense"`, or `"transfer"`: Dense layers on a backbone's features, standardised.
+- `architecture::String`: `"photo_cnn"`, `"dense"`, `"transfer"`: Dense layers on a backbone's features, standardised; or `"chain"`: a network
+  of your own, see [`network_variant`](@ref).
 - `hidden::Vector{Int}`: units of the hidden Dense layers.
-- `penalty::Dict{String,Penalty}`: by group of kernels, `"conv"`, `"hidden"`, `"output"`; a group left out has none.
+- `penalty::Dict{String,Penalty}`: by group of kernels, `"conv"`, `"hidden"`, `"output"`, of a network of your own `"kernels"`; a
+  group left out has none.
 - `dropout::Dict{String,Float32}`: rate after the pooling (`"pool"`) and after every hidden Dense layer (`"hidden"`).
 - `patience::Union{Nothing,Int}`: epochs without a better total validation loss before a fit stops; `nothing`: never.
 - `epochs::Int`, `batch_size::Int`, `image_size::Int`: defaults of a fit.
@@ -19,6 +21,7 @@ What is trained, by name: architecture, penalty, dropout, early stopping, optimi
 - `backbone::Union{Nothing,String}`: what makes features of images; of the architecture `"transfer"` alone, which must have it.
 - `proximal::Bool`: whether L1 is a proximal step after each step of Adam, which gives exact zeros ([`PhotoFlux.Proximal`](@ref)).
 - `balance::String`: how classes of different sizes are balanced unless [`train`](@ref) is told otherwise.
+- `chain::Union{Nothing,Dict{String,Any}}`: the network of the architecture `"chain"`, as data ([`PhotoFlux.describe`](@ref)).
 
 # Throws
 - `ArgumentError`: a value that cannot be used, such as a group that the architecture does not have.
@@ -45,9 +48,10 @@ Base.@kwdef struct Variant
     backbone::Union{Nothing,String} = nothing
     proximal::Bool = false
     balance::String = "none"
+    chain::Union{Nothing,Dict{String,Any}} = nothing
 
     function Variant(name, architecture, hidden, penalty, dropout, patience, epochs, batch_size, image_size, learning_rate,
-        loss, made_for, backbone, proximal, balance)
+        loss, made_for, backbone, proximal, balance, chain)
         require(name isa AbstractString && occursin(r"^[\w-]+\z", name), "name", "letters, digits, _ and -", name)
         haskey(GROUPS_OF, architecture) || throw(unknown_name("architecture", architecture, sort!(collect(keys(GROUPS_OF)))))
         require(made_for isa AbstractString, "made_for", "a text", made_for)
@@ -76,13 +80,26 @@ Base.@kwdef struct Variant
             require(backbone === nothing, "backbone", "left out, as the architecture is not $TRANSFER", backbone)
         end
         require(proximal isa Bool, "proximal", "true or false", proximal)
-        require(!proximal || any(p -> first(coefficients(p)) > 0, values(penalty)), "proximal", "false where no kernel has an L1 penalty", proximal)
+        require(!proximal || architecture != NETWORK && any(p -> first(coefficients(p)) > 0, values(penalty)), "proximal", "false where no kernel of ours has an L1 penalty", proximal)
         balance in BALANCES || throw(unknown_name("balance", balance, BALANCES))
+        if architecture == NETWORK
+            require(isempty(hidden), "hidden", "empty, as the chain has all layers", hidden)
+            require(chain isa AbstractDict, "chain", "the description of a network, as `network_variant` makes it", chain)
+            stored_shapes(NetworkLayers(as_network(chain), (2, 2, 1), 1, NoPenalty()))
+        else
+            require(chain === nothing, "chain", "left out, as the architecture is not $NETWORK", chain)
+        end
         # Copies, so that what was checked stays.
         return new(name, architecture, Vector{Int}(hidden), Dict{String,Penalty}(penalty), Dict{String,Float32}(dropout), patience,
-            epochs, batch_size, image_size, learning_rate, loss, made_for, backbone, proximal, balance)
+            epochs, batch_size, image_size, learning_rate, loss, made_for, backbone, proximal, balance,
+            chain === nothing ? nothing : as_network(chain))
     end
 end
+
+# A copy in the types of `describe`.
+as_network(d::AbstractDict) = Dict{String,Any}(String(name) => as_network(value) for (name, value) in d)
+as_network(d::AbstractVector) = Any[as_network(value) for value in d]
+as_network(value) = value
 
 """
     takes_features(variant)
@@ -92,6 +109,7 @@ Return whether a variant is fitted to a backbone's features, `1×1×F×N`, and n
 takes_features(v::Variant) = v.architecture == TRANSFER
 
 const TRANSFER = "transfer"
+const NETWORK = "chain"  # a network of a user's own
 const LOSSES = ("cross_entropy", "squared_error")
 const BALANCES = ("none", "weights", "augment")
 
@@ -100,6 +118,7 @@ const GROUPS_OF = Dict(
     "photo_cnn" => (; penalty=("conv", "hidden", "output"), dropout=("pool", "hidden")),
     "dense" => (; penalty=("hidden", "output"), dropout=("hidden",)),
     TRANSFER => (; penalty=("hidden", "output"), dropout=("hidden",)),
+    NETWORK => (; penalty=("kernels",), dropout=()),
 )
 
 require(holds, argument, expected, received) =
@@ -114,7 +133,7 @@ require_positive(argument, x) =
 
 # What a row of the table must have, and what it may; also what `as_dict` of either language wrote.
 const ROW_FIELDS = ("architecture", "hidden", "epochs", "batch_size", "learning_rate", "image_size", "made_for")
-const OPTIONAL_FIELDS = ("name", "penalty", "dropout", "early_stopping", "patience", "loss", "backbone", "proximal", "balance")
+const OPTIONAL_FIELDS = ("name", "penalty", "dropout", "early_stopping", "patience", "loss", "backbone", "proximal", "balance", "chain")
 # What a row of a user's own must have.
 const OWN_FIELDS = ("architecture", "hidden")
 
@@ -283,10 +302,11 @@ end
 """
     as_dict(variant)
 
-Return the variant as plain JSON-ready values, the form in `run.json`; `backbone`, `proximal` and `balance` only where they are set.
+Return the variant as plain JSON-ready values, the form in `run.json`; `backbone`, `proximal`, `balance` and
+`chain` only where they are set.
 """
 function as_dict(v::Variant)
-    unset = (; backbone=nothing, proximal=false, balance="none")
+    unset = (; backbone=nothing, proximal=false, balance="none", chain=nothing)
     shown(field) = !haskey(unset, field) || getfield(v, field) != unset[field]
     return Dict{String,Any}(string(field) => as_json(getfield(v, field)) for field in fieldnames(Variant) if shown(field))
 end
@@ -301,7 +321,8 @@ shortest(x::Float32) = parse(Float64, string(x))
 
 function Base.show(io::IO, ::MIME"text/plain", v::Variant)
     println(io, "Variant \"", v.name, "\"", isempty(v.made_for) ? "" : " (made for $(v.made_for))")
-    println(io, "  architecture    ", v.architecture, ", hidden ", isempty(v.hidden) ? "none" : join(v.hidden, ", "))
+    inside = v.chain === nothing ? "hidden " * (isempty(v.hidden) ? "none" : join(v.hidden, ", ")) : "$(length(v.chain["layers"])) layers"
+    println(io, "  architecture    ", v.architecture, ", ", inside)
     v.backbone === nothing || println(io, "  backbone        ", v.backbone)
     print(io, "  penalty         ", isempty(v.penalty) ? "none" : join(("$g: $p" for (g, p) in sort(v.penalty)), ", "))
     println(io, v.proximal ? ", L1 by proximal steps" : "")

@@ -14,7 +14,7 @@ Return the weights as they are stored: pairs of a name (`"conv1.kernel"`, `"conv
 
 # Arguments
 - `model::Chain`: of [`build_model`](@ref).
-- `layers::Vector{Layer}`: its [`layers`](@ref).
+- `layers`: its [`layers`](@ref); of a network of a user's own the arrays are as Flux has them, named by their layers.
 """
 function canonical_weights(model::Chain, list)
     measured = [pair for name in standardisations(list) for pair in
@@ -83,7 +83,7 @@ Write a model's weights as safetensors in Keras' layout: to a temporary file fir
 # Throws
 - `SystemError`: the file cannot be written; an older file of that name is left as it was.
 """
-function write_weights(path::AbstractString, model::Chain, list::Vector{Layer}; metadata=Dict{String,String}())
+function write_weights(path::AbstractString, model::Chain, list; metadata=Dict{String,String}())
     return write_arrays(path, canonical_weights(model, list); metadata=merge(Dict("format" => WEIGHTS_FORMAT), metadata))
 end
 
@@ -242,7 +242,7 @@ function load_weights!(model::Chain, arrays::AbstractDict, list::Vector{Layer}; 
     return model
 end
 
-function load_weights!(model::Chain, path::AbstractString, list::Vector{Layer})
+function load_weights!(model::Chain, path::AbstractString, list)
     return load_weights!(model, first(read_weights(path)), list; source="the weights in $path")
 end
 

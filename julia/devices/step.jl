@@ -2,7 +2,7 @@
 # through Zygote and Optimisers.
 
 has_device_kernel(layer) = false
-has_device_kernel(::Union{Rescale,Standardise,Convolution{<:Rectifier},Dense{<:Rectifier},typeof(maxpool2),typeof(Flux.flatten),Dropout}) = true
+has_device_kernel(::Union{Rescale,Standardise,Convolution{<:Rectifier},Dense{<:Rectifier},typeof(maxpool2),typeof(Flux.flatten),Dropout{<:Real,Colon}}) = true
 
 has_device_path(model::Chain, x) = x isa DeviceArray{Float32,4} && all(has_device_kernel, model.layers)
 

@@ -2,7 +2,7 @@
 # read from the host as a GPU does, and runs the same kernels. What no array type brings is a convolution: here NNlib's for a CPU
 # stands in for the device's library.
 using PhotoFlux: Buffers, DeviceBuffers, MLDataDevices, NNlib, SplitMix, Zygote, device_name, has_device_path, has_fast_path, kernel_penalties, kernels,
-    loss_of, maxpool2, on_device, on_host, open_device, start_dropout!, targets, total_gradient, train_step!, without_dropout
+    loss_of, maxpool2, on_device, on_host, open_device, start_dropout!, targets, total_gradient, train_step!, inference
 using Random: rand!
 
 # `PHOTOFLUX_TEST_DEVICE=cuda` takes the device of that name instead.
@@ -93,6 +93,27 @@ end
     there = evaluate(expected, data; device=DEVICE)
     @test there.total ≈ evaluate(expected, data).total rtol = 2 * bound(v, 1)
     @test predict(expected, data.images; device=DEVICE) ≈ predict(expected, data.images) rtol = 2 * bound(v, 1)
+end
+
+# A user's own network through Flux's own layers, Zygote and Optimisers: norms, a stride, a residual block, dropout inside and outside. NNlib has no means over windows
+# of an array type that stands in, so there are none.
+@testset "a fit of an own network is the CPU's" begin
+    data, init = tiny_data(; size=(12, 10, 3)), (dims...) -> randn(Xoshiro(1), Float32, dims...) ./ 4
+    chain = Flux.Chain(PhotoFlux.Rescale(1 / 255), Flux.Conv((3, 3), 3 => 8; stride=2, pad=1, bias=false, init), Flux.BatchNorm(8, Flux.relu),
+        Flux.SkipConnection(Flux.Chain(Flux.Conv((3, 3), 8 => 8; pad=1, init), Flux.BatchNorm(8), Flux.Dropout(0.25)), +), Flux.relu, Flux.MaxPool((2, 2)),
+        Flux.flatten, Flux.Dropout(0.25), Flux.Dense(48 => 1; init))
+    fitted(; keywords...) = train(chain, data; epochs=2, batch_size=7, penalty=ElasticNet(0.001, 0.01), balance="augment", keywords...)
+    expected, found = fitted(), fitted(; device=DEVICE)
+    @test !has_device_path(on_device(DEVICE, expected.model), DEVICE(zeros(Float32, 12, 10, 3, 1)))
+    @test map(typeof, Flux.trainables(found.model)) == map(typeof, Flux.trainables(expected.model))
+    for (a, b) in zip(expected.history, found.history), name in (:train_loss, :train_penalty, :validation_loss, :validation_penalty)
+        @test a[name] ≈ b[name] rtol = 1e-3
+    end
+    @test arrays(found.model) == arrays(fitted(; device=DEVICE).model)
+    # On the same weights it is the rounding of sums.
+    @test evaluate(expected, data; device=DEVICE).total ≈ evaluate(expected, data).total rtol = 1e-5
+    @test predict(expected, data.images; device=DEVICE) ≈ predict(expected, data.images) rtol = 1e-5
+    @test PhotoFlux.statistics(expected.model) ≈ PhotoFlux.statistics(found.model) rtol = 1e-3
 end
 
 @testset "images that do not fit are sent there, batch by batch, $(v.name)" for v in (variant("l2"), variant("transfer"))

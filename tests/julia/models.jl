@@ -1,4 +1,4 @@
-using PhotoFlux: kernels, outputs, without_dropout
+using PhotoFlux: kernels, outputs, inference
 
 @testset "shapes of $(v.name), $classes classes" for v in variants(), classes in (2, 5)
     model = small_model(v; classes)
@@ -52,9 +52,9 @@ end
     @test make(1)[1] != make(2)[1]
 end
 
-@testset "without_dropout shares the weights and leaves the model alone" begin
+@testset "inference shares the weights and leaves the model alone" begin
     model = Flux.trainmode!(small_model(variant("dropout")))
-    undropped = without_dropout(model)
+    undropped = inference(model)
     @test all(a === b for (a, b) in zip(Flux.trainables(model), Flux.trainables(undropped)))
     @test !any(layer isa Flux.Dropout for layer in undropped.layers)
     @test model[:dense1_dropout].active

@@ -1,4 +1,4 @@
-using PhotoFlux: Buffers, Kernels, has_fast_path, kernel_penalties, kernels, loss_of, maxpool2, run_forward, stages, targets, total_gradient, train_step!, without_dropout
+using PhotoFlux: Buffers, Kernels, has_fast_path, kernel_penalties, kernels, loss_of, maxpool2, run_forward, stages, targets, total_gradient, train_step!, inference
 using PhotoFlux.Flux: Zygote
 
 # What a step needs, for images of any size.
@@ -14,7 +14,7 @@ const INPUTS = Dict("photo_cnn" => ((2, 2, 1), (7, 4, 3), (35, 18, 3)), "dense" 
 # A sum of n products rounds at most n times; the longest here go back over 9·64 inputs and the places of the batch.
 @testset "is Zygote's gradient, $(v.name), $input, $images images" for v in variants(),
         input in INPUTS[v.architecture], images in (1, 5, 33)
-    model = without_dropout(build_model(v, input, 3; rng=Xoshiro(1)))
+    model = inference(build_model(v, input, 3; rng=Xoshiro(1)))
     loss, x, y, weights = batch_of(v, input, images; classes=3)
     @test has_fast_path(model, x)
     result, gradient = total_gradient(model, loss, [], x, y, weights)

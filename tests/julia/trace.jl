@@ -7,7 +7,7 @@ mktempdir() do root
         path = write_weights(joinpath(root, "w"), model, layers_of(v))
         images, labels = rand(Xoshiro(1), v.backbone === nothing ? UInt8 : Float32, input_of(v)..., 4, 3), Int32[0 1 1; 1 0 1; 0 0 1; 1 1 0]
         numbers = Dict(trace(v, path, images, labels, 2; learning_rate=0.01))
-        undropped = PhotoFlux.without_dropout(model)
+        undropped = PhotoFlux.inference(model)
         state = Optimisers.setup(KerasAdam(0.01), undropped)
         penalties = PhotoFlux.kernel_penalties(layers_of(v))
         for step in 1:3

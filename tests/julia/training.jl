@@ -27,7 +27,7 @@ end
 # The gradient of the total, penalty included, against Zygote's through the whole written-out loss; every weight's
 # gradient is a sum over a batch of 5 and at most 128·30 places.
 @testset "gradient of the total, $(v.name)" for v in variants()
-    model = PhotoFlux.without_dropout(small_model(v))
+    model = PhotoFlux.inference(small_model(v))
     # A head that starts at zero would stand on the kinks of the loss as it is written below.
     iszero(model[:output].weight) && copyto!(model[:output].weight, Flux.glorot_uniform(Xoshiro(1), size(model[:output].weight)...))
     x, y = pixels(v, 5), targets(Int32[0, 1, 1, 0, 1], 2)
@@ -92,7 +92,7 @@ end
     x = pixels(v, 4)
     draw(epoch) = (start_dropout!(model, 1, epoch); model(x))
     @test draw(1) == draw(1) != draw(2)
-    @test draw(1) != PhotoFlux.without_dropout(model)(x)
+    @test draw(1) != PhotoFlux.inference(model)(x)
 end
 
 @testset "early stopping" begin
