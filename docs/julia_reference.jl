@@ -8,12 +8,13 @@ using PhotoFlux
 const PAGE = joinpath(@__DIR__, "reference", "julia.md")
 
 # What is not exported and is spoken of nevertheless.
-const INNER = (:Fit, :schedule_factor)
+const INNER = (:Fit, :schedule_factor, :describe, :cat_channels)
 # What is exported, and the inner names, by what it is for.
 const SECTIONS = (
     "Training and using a model" => (:train, :evaluate, :predict, :Run, :save_run, :load_run),
     "Callbacks" => (:on_train_begin, :on_epoch_begin, :on_batch_end, :on_epoch_end, :on_train_end, :stop!, :Fit, :schedule_factor),
     "Variants" => (:variants, :variant, :Variant),
+    "A network of your own" => (:network_variant, :describe, :cat_channels),
     "Data" => (:open_dataset, :PreparedDataset, :indices),
     "Penalties and the optimiser" => (:NoPenalty, :L1, :L2, :ElasticNet, :KerasAdam),
     "Backbones" => (:load_backbone, :backbone_features, :fine_tune, :save_backbone),

@@ -16,7 +16,7 @@ ACTIVATIONS["identity"] = identity
 # What joins the branches of a `SkipConnection` or `Parallel`.
 const CONNECTIONS = Dict{String,Any}("+" => +, ".*" => Base.BroadcastFunction(*), "vcat" => vcat, "cat_channels" => cat_channels)
 
-const KNOWN_LAYERS = "Chain, SkipConnection and Parallel (with +, .*, vcat or PhotoFlux.cat_channels), Dense, Scale, Conv, CrossCor, ConvTranspose, MaxPool, MeanPool, AdaptiveMaxPool, " *
+const KNOWN_LAYERS = "Chain, SkipConnection and Parallel (with +, .*, vcat or PhotoFlux.cat_channels), Dense, Scale, Conv, CrossCor, MaxPool, MeanPool, AdaptiveMaxPool, " *
                      "AdaptiveMeanPool, GlobalMaxPool, GlobalMeanPool, BatchNorm, InstanceNorm, GroupNorm, LayerNorm, Dropout, Flux.flatten, activations " *
                      "of NNlib by their names, PhotoFlux.Rescale, PhotoFlux.Convolution and PhotoFlux.maxpool2"
 
@@ -92,7 +92,6 @@ function described(layer::Conv, place)
     return entry("Conv"; convolution_fields(layer, place)..., layer.groups)
 end
 described(layer::Flux.CrossCor, place) = entry("CrossCor"; convolution_fields(layer, place)...)
-described(layer::Flux.ConvTranspose, place) = entry("ConvTranspose"; convolution_fields(layer, place)..., layer.groups, outpad=collect(layer.outpad))
 described(layer::Convolution, place) =
     entry("Convolution"; size=collect(size(layer.weight)), activation=activation(layer.σ, place), stride=first(layer.stride))
 
@@ -209,23 +208,21 @@ function built(d, place, take)
         return Flux.SkipConnection(last(only(inner())), known(CONNECTIONS, d, "connection"))
     elseif kind == "Dense"
         outputs = whole(d, "outputs")
-        return Dense(array("weight", :kernel, outputs, whole(d, "inputs")), bias(outputs), σ())
+        return Dense(array("kernel", :kernel, outputs, whole(d, "inputs")), bias(outputs), σ())
     elseif kind == "Scale"
         size = wholes(d, "size", 1:3)
         return Flux.Scale(array("scale", :ones, size...), flag(d, "bias") ? array("bias", :zeros, size...) : false, σ())
     elseif kind == "Convolution"
         size, stride = wholes(d, "size", 4), whole(d, "stride")
-        layer = Convolution(size[1:2], size[3] => size[4], σ(); stride, init=(dims...) -> array("weight", :kernel, dims...))
+        layer = Convolution(size[1:2], size[3] => size[4], σ(); stride, init=(dims...) -> array("kernel", :kernel, dims...))
         return Convolution(layer.σ, layer.weight, array("bias", :zeros, size[4]), layer.stride, layer.pad)
-    elseif kind in ("Conv", "CrossCor", "ConvTranspose")
+    elseif kind in ("Conv", "CrossCor")
         size = wholes(d, "size", 4)
         grouped = kind == "CrossCor" ? (;) : (; groups=whole(d, "groups"))
-        padded = kind == "ConvTranspose" ? (; outpad=wholes(d, "outpad", 2; least=0)) : (;)
-        outputs = kind == "ConvTranspose" ? size[3] * grouped.groups : size[4]
         kind == "Conv" && size[4] % grouped.groups != 0 && not_described(d, "`groups` that divide the outputs")
-        type = (; Conv, Flux.CrossCor, Flux.ConvTranspose)[Symbol(kind)]
-        return type(array("weight", :kernel, size...), bias(outputs), σ(); stride=wholes(d, "stride", 2), pad=wholes(d, "pad", 4; least=0),
-            dilation=wholes(d, "dilation", 2), grouped..., padded...)
+        type = kind == "Conv" ? Conv : Flux.CrossCor
+        return type(array("kernel", :kernel, size...), bias(size[4]), σ(); stride=wholes(d, "stride", 2), pad=wholes(d, "pad", 4; least=0),
+            dilation=wholes(d, "dilation", 2), grouped...)
     elseif kind in ("MaxPool", "MeanPool")
         window, stride, pad = wholes(d, "window", 2), wholes(d, "stride", 2), wholes(d, "pad", 4; least=0)
         kind == "MeanPool" && return Flux.MeanPool(window, pad, stride)
@@ -287,7 +284,7 @@ inner_layers(layer::Union{Chain,Flux.Parallel}) = layer.layers isa NamedTuple ? 
 inner_layers(layer::Flux.SkipConnection) = (:layers => layer.layers,)
 
 own_arrays(layer) = ()
-own_arrays(layer::Union{Dense,Conv,Flux.CrossCor,Flux.ConvTranspose,Convolution}) = ("weight" => layer.weight, "bias" => layer.bias)
+own_arrays(layer::Union{Dense,Conv,Flux.CrossCor,Convolution}) = ("kernel" => layer.weight, "bias" => layer.bias)
 own_arrays(layer::Flux.Scale) = ("scale" => layer.scale, "bias" => layer.bias)
 own_arrays(layer::Flux.LayerNorm) = own_arrays(layer.diag)
 own_arrays(layer::Union{Flux.BatchNorm,Flux.InstanceNorm,Flux.GroupNorm}) = ("beta" => layer.β, "gamma" => layer.γ, "mean" => layer.μ, "variance" => layer.σ²)
@@ -354,7 +351,7 @@ function penalise!(found, d, place, penalty)
     within = d["layer"] == "SkipConnection" ? place : inside(place, "layers")
     for (name, inner) in get(d, "layers", [])
         there = inside(within, name)
-        inner["layer"] in ("Dense", "Conv", "CrossCor", "ConvTranspose", "Convolution") && push!(found, Symbol(place == "" ? name : there) => penalty)
+        inner["layer"] in ("Dense", "Conv", "CrossCor", "Convolution") && push!(found, Symbol(place == "" ? name : there) => penalty)
         penalise!(found, inner, there, penalty)
     end
 end
@@ -383,22 +380,36 @@ julia> v.architecture, v.penalty
 ```
 """
 function network_variant(chain::Chain, input::NTuple{3,Integer}; penalty::Penalty=NoPenalty(), name="chain", more...)
-    description = noted!(describe(chain), turned_layers(chain), input)
+    description = describe(chain)
+    noted!(description, turned_layers(chain), input)
     on_kernels = penalty isa NoPenalty ? Dict{String,Penalty}() : Dict{String,Penalty}("kernels" => penalty)
     return Variant(; name, architecture=NETWORK, hidden=Int[], chain=description, penalty=on_kernels, more...)
 end
 
-# Notes with each of the chain's own layers what it makes of an image, (height, width, channels) or (units,), and which arrays it has, by their
-# sizes in a file: for readers that have no Flux.
+# Notes with each layer that has no others in it what it makes of an image, (height, width, channels) or (units,), and which arrays it has, by their
+# sizes in a file: for readers that have no Flux. Returns what the chain makes of an image.
 function noted!(description, chain, input)
-    x = zeros(Float32, input..., 1)
-    for ((name, d), layer) in zip(description["layers"], values(chain.layers))
-        x = applied(resting(layer), x, name, input)
-        d["output"] = collect(ndims(x) == 4 ? size(x)[[2, 1, 3]] : size(x)[1:(end - 1)])
-        d["arrays"] = Any[Any[array, collect(reverse(size(value)))] for (array, value) in arrays_of(layer)]
-    end
-    return description
+    return note!(description, resting(chain), zeros(Float32, input..., 1), "", input)
 end
+
+# Returns what the layer makes of `x`.
+function note!(d, layer::Union{Chain,Flux.Parallel,Flux.SkipConnection}, x, place, input)
+    branches, y = zip(d["layers"], values(inner_of(layer))), x
+    for ((name, inner), part) in branches
+        y = note!(inner, part, layer isa Chain ? y : x, inside(place, name), input)
+    end
+    return layer isa Chain ? y : applied(layer, x, place, input)
+end
+
+function note!(d, layer, x, place, input)
+    y = applied(layer, x, place, input)
+    d["output"] = collect(ndims(y) == 4 ? size(y)[[2, 1, 3]] : size(y)[1:(end - 1)])
+    d["arrays"] = Any[Any[name, collect(reverse(size(array)))] for (name, array) in own_arrays(layer) if array isa AbstractArray]
+    return y
+end
+
+inner_of(layer) = layer.layers
+inner_of(layer::Flux.SkipConnection) = (layer.layers,)
 
 function applied(layer, x, name, input)
     try
@@ -447,10 +458,7 @@ end
 
 # An error unless the network takes the images and gives the logits that it must.
 function check_network(model::Chain, list::NetworkLayers)
-    x = zeros(Float32, list.input..., 1)
-    for name in keys(model)
-        x = applied(resting(model[name]), x, name, list.input)
-    end
+    x = noted!(as_network(list.network), model, list.input)
     size(x) == (list.outputs, 1) ||
         throw(DimensionMismatch("The network makes of an image of $(join(list.input, '×')) (W×H×C) numbers of size $(join(size(x)[1:(end - 1)], '×')); expected " *
                                 "$(list.outputs): one logit for two classes, else one for each. End it with `Dense(… => $(list.outputs))`."))

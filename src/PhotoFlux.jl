@@ -8,7 +8,7 @@ module PhotoFlux
 using Base.CoreLogging: NullLogger, with_logger
 using CRC32c: crc32c
 using ChainRulesCore: ChainRulesCore
-using Flux: Flux, Chain, Conv, Dense, Dropout, NNlib, Zygote
+using Flux: Flux, Chain, Conv, Dense, Dropout, MLUtils, NNlib, Zygote
 using Flux: logitbinarycrossentropy, logitcrossentropy, onehotbatch, relu, relu6, sigmoid, softmax
 using GPUArraysCore: AbstractGPUArray
 using JSON: JSON
@@ -50,6 +50,7 @@ include("../julia/networks.jl")
 include("../julia/adam.jl")
 include("../julia/step.jl")
 include("../julia/datasets.jl")
+include("../julia/observations.jl")
 include("../julia/augment.jl")
 include("../julia/batches.jl")
 include("../julia/devices/devices.jl")

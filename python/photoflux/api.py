@@ -20,6 +20,7 @@ from photoflux.data.litter import ignored_in_words
 from photoflux.data.preparation import Source, homonym, kind_of
 from photoflux.data.preparation import prepare as prepare_source
 from photoflux.data.prepared import PreparedDataset
+from photoflux.data.shape import Shape
 from photoflux.data.walking import is_file
 from photoflux.engines import get_engine
 from photoflux.engines.base import Checkpoints, Engine, Model
@@ -29,6 +30,7 @@ from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import SettingError
 from photoflux.filtering.decision import Filtered
 from photoflux.filtering.status import Status, status_of
+from photoflux.model.networks import network_file
 from photoflux.model.settings import chosen_variant, seconds_of, settings_of
 from photoflux.model.summary import Summary
 from photoflux.model.summary import summary as summary_of_variant
@@ -53,6 +55,7 @@ from photoflux.runs.evaluation import Metrics
 from photoflux.runs.export import export
 from photoflux.runs.folder import claimed, claimed_new
 from photoflux.runs.import_keras import import_run, keras_file
+from photoflux.runs.networks import described
 from photoflux.runs.prediction import Prediction, check_array, expand, predict_files, predictions_of
 from photoflux.runs.progress import Display, announce
 from photoflux.runs.run import Run, load_run, summary_of_run
@@ -159,6 +162,7 @@ def train(
     variant: str | Path | Variant = "baseline",
     data: Source = "demo",
     *,
+    chain: str | Path | None = None,
     engine: str = "auto",
     device: str = "cpu",
     tf32: bool = False,
@@ -203,10 +207,14 @@ def train(
     Parameters
     ----------
     variant : str, Path or Variant
-        A name of the table, a file with one of your own, ``"my.toml"`` or ``"my.toml:name"``, or a `Variant`; see
-        `variant`.
+        A name of the table, a file with one of your own, ``"my.toml"`` or ``"my.toml:name"``, a network of your own,
+        ``"my_model.jl:build"``, or a `Variant`; see `variant`.
     data : str, Path, PreparedDataset or tuple
         As `source` of `prepare`.
+    chain : str or Path, optional
+        A network of your own, ``"my_model.jl:build"``, in place of `variant`: a function of a Julia file, which is run,
+        from (width, height, channels) and the number of classes to a ``Flux.Chain`` of Flux's own layers. Its weights
+        are drawn from the seed: Glorot-uniform kernels, zero biases.
     engine : str
         ``"auto"`` (Flux; Keras, with a note, if there is no Julia), ``"flux"`` or ``"keras"``.
     device : str
@@ -289,7 +297,7 @@ def train(
     DivergedError
         If the loss becomes NaN or infinite; the run then holds the last good weights.
     """
-    variant = chosen_variant(variant, l1, l2, loss)
+    variant = chosen_variant(_named(variant, chain), l1, l2, loss)
     place = device_of(device, tf32)
     if place is not None and unfreeze:
         raise SettingError("`unfreeze` trains a backbone on the CPU only: leave `device` out, or `unfreeze`.")
@@ -314,7 +322,7 @@ def train(
             prepared = _with_labels(prepared, folders, progress)
         if on_prepared is not None:
             on_prepared(prepared)
-        if start is not None:
+        if start is not None and variant.made_by is None:
             # Refused here, not when an engine has started.
             read_weights_of(start, variant, input_shape(variant, prepared.shape, network), len(prepared.classes))
         if out is None and resume:
@@ -323,6 +331,7 @@ def train(
             folder = stack.enter_context(claimed_new(f"{variant.name}-{prepared.name}"))
         display = stack.enter_context(Display(progress))
         chosen = with_backbone(get_engine(engine, display.say, place), network, prepared, display, views, unfreeze)
+        variant = described(variant, chosen, prepared.shape, len(prepared.classes))
         if l1 is None and l2 is None:
             variant, note = tuned(chosen, variant, prepared, settings)
             if note:
@@ -350,6 +359,19 @@ def train(
             hooks=hooks,
         )
         return finish_fit(trained, chosen, prepared)
+
+
+def _named(variant: str | Path | Variant, chain: str | Path | None) -> str | Path | Variant:
+    """Return what is trained: a network of the user's own in place of a variant."""
+    if chain is None:
+        return variant
+    if variant != "baseline":
+        raise SettingError(f"Give `variant` or `chain`, not both; received: {variant!r} and {str(chain)!r}.")
+    if network_file(chain) is None:
+        raise SettingError(
+            f"`chain` must name a Julia file and its function, my_model.jl:build; received: {str(chain)!r}."
+        )
+    return chain
 
 
 def _finished(folder: Path, engine: Engine, prepared: PreparedDataset, display: Display) -> Run:
@@ -833,7 +855,9 @@ def summary(
     channels: int | None = None,
     classes: int | None = None,
 ) -> Summary:
-    """Return the layers of a variant or a run, with shapes, parameters, memory and multiply-adds. Nothing is started.
+    """Return the layers of a variant or a run, with shapes, parameters, memory and multiply-adds.
+
+    Nothing is started, but for a network of your own: its file is run.
 
     Parameters
     ----------
@@ -870,7 +894,12 @@ def summary(
             if value is not None:
                 raise SettingError(f"`{name}` comes from the run {run.path}. Leave it out, or name a variant.")
         return summary_of_run(run)
-    return summary_of_variant(variant, image_size, channels, classes)
+    return summary_of_variant(variant, image_size, channels, classes, _described)
+
+
+def _described(variant: Variant, shape: Shape, classes: int) -> Variant:
+    with Display(True) as display:
+        return described(variant, get_engine("flux", display.say), shape, classes)
 
 
 def report(source: str | Path | Run | Comparison, path: str | Path | None = None, *, lang: str = "en") -> Path:

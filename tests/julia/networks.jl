@@ -2,7 +2,7 @@
 # killed, resumed, written, read, evaluated, and moved to a device.
 using PhotoFlux: NNlib, NetworkLayers, Zygote, describe, build_network, arrays_of, check_network, dropouts, has_fast_path, inference, maxpool2, network_arrays,
     start_dropout!, statistics, total_gradient, kernel_penalties, loss_of, targets
-using PhotoFlux.Flux: AdaptiveMaxPool, AdaptiveMeanPool, BatchNorm, Chain, Conv, ConvTranspose, CrossCor, Dense, Dropout, GlobalMaxPool, GlobalMeanPool, GroupNorm,
+using PhotoFlux.Flux: AdaptiveMaxPool, AdaptiveMeanPool, BatchNorm, Chain, Conv, CrossCor, Dense, Dropout, GlobalMaxPool, GlobalMeanPool, GroupNorm,
     InstanceNorm, LayerNorm, MaxPool, MeanPool, Parallel, SamePad, Scale, SkipConnection, relu, gelu
 
 const INPUT = (12, 10, 3)
@@ -31,7 +31,6 @@ as_file(chain) = PhotoFlux.parse_json(PhotoFlux.json_text(describe(chain)))
     Conv((3, 3), 3 => 6, relu; pad=SamePad()) => INPUT,
     Conv((1, 1), 4 => 6; groups=2, bias=false) => (5, 4, 4),
     CrossCor((3, 3), 3 => 2, tanh; stride=2, pad=1) => INPUT,
-    ConvTranspose((3, 3), 3 => 4; stride=2, pad=1, outpad=1, groups=1) => INPUT,
     PhotoFlux.Convolution((3, 3), 3 => 4, relu; stride=2) => INPUT,
     MaxPool((2, 2)) => (5, 7, 3), MaxPool((3, 2); pad=(1, 0), stride=2) => INPUT, MeanPool((3, 3); pad=1, stride=(1, 2)) => INPUT,
     AdaptiveMaxPool((3, 2)) => INPUT, AdaptiveMeanPool((3, 2)) => INPUT, GlobalMaxPool() => INPUT, GlobalMeanPool() => INPUT,
@@ -133,6 +132,10 @@ files(run) = mktempdir(root -> (save_run(joinpath(root, "run"), run); (read(join
     @test predict(again, data.images) == p
     @test again.variant.chain == run.variant.chain && layers(again).outputs == PhotoFlux.outputs(classes)
     @test first(files(again)) == bytes
+    # For readers without Flux: shapes and arrays of each layer.
+    norm = run.variant.chain["layers"][4][2]["layers"][1][2]["layers"][2][2]
+    @test norm["output"] == [5, 6, 8] && norm["arrays"] == [[name, [8]] for name in ("beta", "gamma", "mean", "variance")]
+    @test run.variant.chain["layers"][2][2]["arrays"] == [["kernel", [8, 3, 3, 3]]] && last(run.variant.chain["layers"])[2]["output"] == [PhotoFlux.outputs(classes)]
     # The same seed, the same bytes; from the description the seed gives the weights.
     @test first(files(quick(chain, data; epochs=4))) == bytes
     by_seed(seed) = first(files(train(run.variant, data; epochs=1, batch_size=7, seed)))

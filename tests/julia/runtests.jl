@@ -1,7 +1,7 @@
 # Run by pytest (tests/python/test_julia.py) and by `Pkg.test`. With names as arguments, only those files.
 using Test
 
-const FILES = ["random", "penalties", "variants", "layers", "kernels", "threads", "pooling", "conv", "models", "networks", "adam", "step", "datasets", "augment", "batches", "losses", "devices",
+const FILES = ["random", "penalties", "variants", "layers", "kernels", "threads", "pooling", "conv", "models", "networks", "adam", "step", "datasets", "observations", "augment", "batches", "losses", "devices",
     "weights", "hostile", "evaluation", "training", "checkpoints", "callbacks", "seen", "runs", "backbone", "transfer", "tail", "finetuning", "trace", "quality", "types", "structure", "precompile", "invalidation"]
 
 # Each file in a module of its own, so that no file lives on what another defined.

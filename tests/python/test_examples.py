@@ -7,9 +7,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import photoflux
-from julias import ROOT
+from julias import ROOT, julia_of_engine
 
 EXAMPLES = ROOT / "examples"
 
@@ -54,7 +55,27 @@ def test_the_callback_logs_every_epoch_and_ends_the_fit(flux: object, tmp_path: 
     assert "by the callback JsonLines (on_epoch_end)" in printed
 
 
+def test_the_network_of_the_file_is_compared_with_l2(flux: object, tmp_path: Path):
+    printed = ran(
+        tmp_path, sys.executable, "-m", "photoflux", "compare", "demo", "--out", "which",
+        "--variants", f"l2,{EXAMPLES / 'my_model.jl'}:build", "--seeds", "1", "--epochs", "1", "--image-size", "16",
+    )  # fmt: skip
+    assert "build" in printed and "l2" in printed
+
+
+def test_the_network_is_trained_in_julia(flux: Any, tmp_path: Path):
+    julia = julia_of_engine(flux.julia)
+    done = subprocess.run(
+        [*julia.command, str(EXAMPLES / "own_network.jl")],
+        cwd=tmp_path, env=julia.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    first, again = re.findall(r"^(?:test accuracy|loaded again ) (\d\.\d+)$", done.stdout, re.MULTILINE)
+    # The classes differ in the brightness of half an image.
+    assert first == again and float(first) > 0.8
+
+
 def test_every_example_is_run_here():
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {
-        "callback.py", "grid_search.py", "my_variants.toml", "own_source.py",
+        "callback.py", "grid_search.py", "my_model.jl", "my_variants.toml", "own_network.jl", "own_source.py",
     }  # fmt: skip

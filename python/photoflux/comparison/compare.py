@@ -30,6 +30,7 @@ from photoflux.model.variants import Variant, several_variants
 from photoflux.model.variants import variants as table
 from photoflux.reporting.reproduce import command_line, numbers_text
 from photoflux.runs.folder import claimed_new, claimed_out
+from photoflux.runs.networks import described
 from photoflux.runs.progress import Display, announce
 from photoflux.runs.strength import strength_of
 from photoflux.runs.transfer import BackboneOptions, input_shape, on_backbone, tuned, with_backbone
@@ -180,6 +181,11 @@ def compare(
             for size, prepared in split_by_size.items()
         }
         second = second_by_size[sizes[0]]
+        chosen_engine = get_engine(engine, display.say, place)
+        compared = [
+            described(variant, chosen_engine, split_by_size[size][0].shape, len(split[0].classes))
+            for variant, size in zip(compared, sizes, strict=True)
+        ]
         weights = [
             sum(layer.parameters for layer in layers(variant, shape, len(split[0].classes)))
             for variant in compared
@@ -189,7 +195,6 @@ def compare(
             f"Comparing {len(compared)} variants × {len(numbers)} seeds on {split[0].name} in {printable(folder)}; the "
             f"runs take {4e-9 * len(numbers) * sum(weights):.1f} GB there."
         )
-        chosen_engine = get_engine(engine, display.say, place)
         fits = []
         for number, seed in enumerate(numbers):
             for variant, size in zip(compared, sizes, strict=True):

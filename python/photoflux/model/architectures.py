@@ -19,6 +19,8 @@ class Block:
 
 # The architecture whose input is not images but the features that a backbone makes of them.
 TRANSFER = "transfer"
+# The architecture of a network of a user's own, which has layers of its own in place of all of these.
+NETWORK = "chain"
 RESCALE = Block("rescale", "rescaling")
 # Every architecture ends with the flattening, the hidden Dense layers and the output. A convolution is 3×3 with `same`
 # zero padding and ReLU; a pooling takes the largest of 2×2.
@@ -33,16 +35,21 @@ ARCHITECTURES: Mapping[str, Sequence[Block]] = {
     ),
     "dense": (RESCALE,),
     TRANSFER: (Block("standardise", "standardisation"),),
+    NETWORK: (),
 }
 
 
 def penalty_groups(architecture: str, hidden: Sequence[int]) -> list[str]:
     """Return the groups of kernels of an architecture with these hidden layers, first layer to last."""
+    if architecture == NETWORK:
+        return ["kernels"]
     return _groups(architecture, "convolution") + ["hidden"] * bool(hidden) + ["output"]
 
 
 def dropout_groups(architecture: str, hidden: Sequence[int]) -> list[str]:
     """Return the groups of dropout layers of an architecture with these hidden layers, first layer to last."""
+    if architecture == NETWORK:
+        return []
     return _groups(architecture, "dropout") + ["hidden"] * bool(hidden)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from photoflux.data.shape import Shape
 from photoflux.errors import SettingError
-from photoflux.model.architectures import ARCHITECTURES
+from photoflux.model.architectures import ARCHITECTURES, NETWORK
+from photoflux.model.networks import Part, measured, parts_of, trained
 from photoflux.model.variants import Variant
 
 KERNEL, WINDOW = 3, 2
@@ -28,12 +29,12 @@ class Layer:
         Its name in Flux' ``Chain``, in Keras' model and, where it has weights, in weights files.
     kind : str
         ``"rescaling"``, ``"standardisation"``, ``"convolution"``, ``"max pooling"``, ``"dropout"``, ``"flatten"`` or
-        ``"dense"``.
+        ``"dense"``; of a network of a user's own Flux's name of it.
     shape : tuple of int
         Of its output: (height, width, channels), or (units,).
     kernel : tuple of int
         The shape of its kernel in Keras' layout, (height, width, in, out) or (in, out); empty where it has none. With
-        a kernel comes a bias, (out,).
+        a kernel comes a bias, (out,). Of a network of a user's own as it is stored, (out, in, height, width).
     relu : bool
         Whether ReLU follows.
     group : str
@@ -45,6 +46,8 @@ class Layer:
     zeros : bool
         Whether its kernel starts at zero and not at Glorot-uniform numbers: of a linear head on features. Few images
         span few directions, and in the others drawn numbers would stay as noise.
+    part : Part or None
+        What a network of a user's own has here.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Layer:
     penalty: Mapping[str, float] = field(default_factory=dict)
     rate: float = 0.0
     zeros: bool = False
+    part: Part | None = None
 
     @property
     def bias(self) -> tuple[int, ...]:
@@ -64,12 +68,16 @@ class Layer:
 
     @property
     def statistics(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of what it subtracts from and divides its input by: measured before a fit, not trained."""
+        """Name and shape of what it subtracts from and divides its input by: measured, not trained."""
+        if self.part is not None:
+            return measured(self.part.arrays)
         return dict.fromkeys(STATISTICS, self.shape[-1:]) if self.kind == "standardisation" else {}
 
     @property
     def stored(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each array that weights files have of it."""
+        if self.part is not None:
+            return dict(self.part.arrays)
         return self.statistics or ({"kernel": self.kernel, "bias": self.bias} if self.kernel else {})
 
     @property
@@ -84,7 +92,9 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """Entries of its kernel and bias, which are trained."""
+        """Entries of its kernel and bias, or of all its arrays which are trained."""
+        if self.part is not None:
+            return trained(self.part.arrays)
         return math.prod(self.kernel) + math.prod(self.bias) if self.kernel else 0
 
     @property
@@ -125,6 +135,8 @@ def layers(variant: Variant, shape: Shape, classes: int) -> list[Layer]:
             f"The variant {variant.name} takes the features of a backbone, not images of {shape} (H×W×C). "
             "Give a features dataset, (N, features, 1, 1)."
         )
+    if variant.architecture == NETWORK:
+        return _of_network(variant)
     found: list[Layer] = []
 
     def add(name: str, kind: str, size: tuple[int, ...], kernel: tuple[int, ...] = (), group: str = "") -> None:
@@ -157,6 +169,15 @@ def layers(variant: Variant, shape: Shape, classes: int) -> list[Layer]:
     if variant.takes_features and not variant.hidden:
         found[-1] = replace(found[-1], zeros=True)
     return found
+
+
+def _of_network(variant: Variant) -> list[Layer]:
+    penalty = variant.penalty.get("kernels", {})
+    return [
+        Layer(part.name, part.kind, part.output, kernel, penalty=penalty if kernel else {}, part=part)
+        for part in parts_of(variant.chain or {})
+        for kernel in (part.arrays.get("kernel", ()),)
+    ]
 
 
 def penalty_of(layers: Iterable[Layer], weights: Mapping[str, np.ndarray]) -> float:

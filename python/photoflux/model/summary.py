@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,12 +105,16 @@ class Summary:
             inputs = f"the {self.shape.channels} features of {self.variant.backbone}"
         return f"{self.variant.name} on {inputs}, {self.classes} classes ({outputs})"
 
+    @property
+    def _spread(self) -> str:
+        return "variances" if any(layer.part is not None for layer in self.layers) else "deviations"
+
     def totals(self) -> list[tuple[str, str]]:
         """Return the sums, each with what it is."""
         batch = f"{self.batch_size} images"
         return [
             ("parameters", f"{self.parameters:,}"),
-            *([("not trained: means and deviations", f"{self.not_trained:,}")] if self.not_trained else []),
+            *([(f"not trained: means and {self._spread}", f"{self.not_trained:,}")] if self.not_trained else []),
             ("weights", bytes_text(self.weights_bytes)),
             ("activations per image", bytes_text(self.activation_bytes)),
             (f"training memory, batches of {batch}, at least", bytes_text(self.training_bytes)),
@@ -150,8 +154,12 @@ def summary(
     image_size: int | None = None,
     channels: int | None = None,
     classes: int | None = None,
+    described: Callable[[Variant, Shape, int], Variant] = lambda variant, _shape, _classes: variant,
 ) -> Summary:
-    """Return the summary of a variant, as `photoflux.summary` says; it raises what that does."""
+    """Return the summary of a variant, as `photoflux.summary` says; it raises what that does.
+
+    `described` makes the network of a variant that has a file in place of it.
+    """
     chosen = variant_of(variant)
     own_channels, own_classes = _MADE_FOR.get(chosen.made_for, _FOLDER)
     classes = own_classes if classes is None else classes
@@ -168,7 +176,8 @@ def summary(
     if isinstance(channels, bool) or channels not in (1, 3):
         raise SettingError(f"`channels` must be 1 (grey) or 3 (RGB); received: {channels!r}.")
     classes = check_whole("`classes`", classes, 2)
-    return summary_of(chosen, Shape(channels, int(size), int(size)), classes, chosen.batch_size)
+    shape = Shape(channels, int(size), int(size))
+    return summary_of(described(chosen, shape, classes), shape, classes, chosen.batch_size)
 
 
 def summary_of(variant: Variant, shape: Shape, classes: int, batch_size: int) -> Summary:
@@ -199,6 +208,7 @@ def penalty_text(penalty: Mapping[str, float]) -> str:
 def row_of(layer: Layer) -> tuple[str, ...]:
     """Return a layer's row of the table, as texts."""
     settings = [size_text(layer.kernel[:2])] if layer.kind == "convolution" else []
+    settings += [layer.part.details] if layer.part is not None and layer.part.details else []
     settings += ["ReLU"] if layer.relu else []
     settings += [penalty_text(layer.penalty)] if penalty_text(layer.penalty) else []
     settings += [f"{layer.rate:g} in training"] if layer.rate else []

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 from photoflux.data.checks import check_finite, check_whole
 from photoflux.errors import SettingError, unknown_name
-from photoflux.model.architectures import ARCHITECTURES, TRANSFER, dropout_groups, penalty_groups
+from photoflux.model.architectures import ARCHITECTURES, NETWORK, TRANSFER, dropout_groups, penalty_groups
+from photoflux.model.networks import file_of, network_file, parts_of
 from photoflux.system.names import printable, reason, user_path
 
 BALANCES = ("none", "weights", "augment")
@@ -55,7 +56,8 @@ class Variant:
     name : str
         Its name: letters, digits, ``_`` and ``-``.
     architecture : str
-        ``"photo_cnn"``, ``"dense"``, or ``"transfer"``: Dense layers on a backbone's features, standardised.
+        ``"photo_cnn"``, ``"dense"``, ``"transfer"``: Dense layers on a backbone's features, standardised; or
+        ``"chain"``: a network of your own, made by a Julia file.
     hidden : tuple of int
         Units of the hidden Dense layers, each 1 or more.
     epochs, batch_size, image_size : int
@@ -65,7 +67,8 @@ class Variant:
     made_for : str
         The data for which its document made it.
     penalty : mapping of str to mapping of str to float
-        ``{"conv" | "hidden" | "output": {"l1": λ₁, "l2": λ₂}}``, Keras' convention λ₁·Σ|w| + λ₂·Σw² on kernels; the
+        ``{"conv" | "hidden" | "output": {"l1": λ₁, "l2": λ₂}}``, of a network of your own ``{"kernels": …}``, Keras'
+        convention λ₁·Σ|w| + λ₂·Σw² on kernels; the
         groups are those of `photoflux.model.architectures.penalty_groups`.
     dropout : mapping of str to float
         ``{"pool" | "hidden": rate}``, each from 0 to below 1; the groups are those of
@@ -84,6 +87,9 @@ class Variant:
     balance : str
         How classes of different sizes are balanced unless the user says otherwise: ``"none"``, ``"weights"`` or
         ``"augment"``; see `photoflux.model.settings.Settings`.
+    chain : mapping or None
+        Of the architecture ``"chain"`` alone, which must have it: the network as data, which Julia makes of a file, or
+        until then the file and its function; see `photoflux.model.networks`.
 
     Raises
     ------
@@ -112,6 +118,7 @@ class Variant:
     backbone: str | None = None
     proximal: bool = False
     balance: str = "none"
+    chain: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[\w-]+", self.name):
@@ -138,6 +145,29 @@ class Variant:
             object.__setattr__(self, name, value)
         self._check_backbone()
         self._check_proximal()
+        self._check_chain()
+
+    def _check_chain(self) -> None:
+        if self.architecture != NETWORK:
+            if self.chain is not None:
+                raise SettingError(f"`chain` belongs to the architecture {NETWORK} alone. Leave it out.")
+            return
+        if not isinstance(self.chain, Mapping):
+            raise SettingError(
+                f"`chain` of the architecture {NETWORK} must be a network as Julia describes it; received: "
+                f"{self.chain!r}. Name the file that makes it: my_model.jl:build."
+            )
+        if self.hidden or self.proximal:
+            raise SettingError("A network of your own has its own layers: leave `hidden` empty, and `proximal` out.")
+        if file_of(self.chain) is None:
+            parts_of(self.chain)
+        object.__setattr__(self, "chain", _fixed(self.chain))
+
+    @property
+    def made_by(self) -> str | None:
+        """The Julia file and function that make its network, and have not yet; None of all others."""
+        file = file_of(self.chain)
+        return None if file is None else f"{file.path}:{file.function}"
 
     def _check_backbone(self) -> None:
         if self.takes_features:
@@ -218,18 +248,19 @@ class Variant:
             If a coefficient is negative or not finite, or the variant has no penalty.
         """
         given = {name: value for name, value in (("l1", l1), ("l2", l2)) if value is not None}
-        if given and not self.penalty:
+        penalty = self.penalty or ({"kernels": {}} if self.architecture == NETWORK else {})
+        if given and not penalty:
             raise SettingError(
                 f"The variant {self.name!r} has no penalty, so `{next(iter(given))}` cannot be set. "
                 f"Take one that has: {', '.join(v.name for v in variants().values() if v.penalty)}."
             )
-        groups = {group: {**coefficients, **given} for group, coefficients in self.penalty.items()}
-        return dataclasses.replace(self, penalty=groups)
+        groups = {group: {**coefficients, **given} for group, coefficients in penalty.items()}
+        return dataclasses.replace(self, penalty=groups if given else self.penalty)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the variant as plain JSON-ready values; `backbone`, `proximal`, `balance` only where they are set."""
+        """Return the variant as plain JSON-ready values; what is like `backbone` only where it is set."""
         values = {**dataclasses.asdict(self), "hidden": list(self.hidden)}
-        unset = {"backbone": None, "proximal": False, "balance": "none"}
+        unset = {"backbone": None, "proximal": False, "balance": "none", "chain": None}
         return {name: value for name, value in values.items() if name not in unset or value != unset[name]}
 
     @classmethod
@@ -255,7 +286,17 @@ class Variant:
         missing = [name for name in known[: known.index("penalty")] if name not in values]
         if missing:
             raise SettingError(f"A variant must say its {', '.join(missing)}; received: {', '.join(values)}.")
-        return cls(**values)
+        made = cls(**values)
+        if made.made_by is not None:
+            raise SettingError(f"A file may not name a Julia file to run; received: {made.made_by}. Name it yourself.")
+        return made
+
+
+def _fixed(value: Any) -> Any:
+    """Return JSON-ready values of which none can be changed."""
+    if isinstance(value, Mapping):
+        return _Fixed((name, _fixed(inner)) for name, inner in value.items())
+    return tuple(map(_fixed, value)) if isinstance(value, list | tuple) else value
 
 
 def check_learning_rate(rate: object) -> float:
@@ -324,7 +365,7 @@ def own_variants(path: Path) -> Mapping[str, Variant]:
 
 
 def _own_variant(name: str, row: object) -> Variant:
-    known = [field.name for field in dataclasses.fields(Variant) if field.name not in ("name", "patience")]
+    known = [field.name for field in dataclasses.fields(Variant) if field.name not in ("name", "patience", "chain")]
     if not isinstance(row, dict):
         raise SettingError(f"`{name}` must be a table [name] of {', '.join(known)}; received: {row!r}.")
     fields = dict(row)
@@ -349,7 +390,9 @@ def variant(name: str | Path | Variant) -> Variant:
     Parameters
     ----------
     name : str, Path or Variant
-        A name of the table; ``"my.toml"``, a file with one variant; or ``"my.toml:name"``, one of several.
+        A name of the table; ``"my.toml"``, a file with one variant; ``"my.toml:name"``, one of several; or
+        ``"my_model.jl:build"``, a function of a Julia file that makes a network of your own: it is called with (width,
+        height, channels) and the number of classes, and the file is run when there are images to train on.
 
     Returns
     -------
@@ -362,6 +405,9 @@ def variant(name: str | Path | Variant) -> Variant:
     """
     if isinstance(name, Variant):
         return name
+    network = network_file(name)
+    if network is not None:
+        return Variant(network.function, NETWORK, (), chain=network.as_chain())
     file, row = _file_and_row(name)
     if file is None:
         if name not in variants():

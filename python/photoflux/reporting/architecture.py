@@ -31,6 +31,8 @@ _KINDS = {
     "flatten": "reshape to a vector",
     "dense": "dense layer",
 }
+# More layers of a network of a user's own are not drawn.
+MOST = 40
 # Inches: the figure's width, its column of blocks, from one layer to the next, and around it all.
 WIDTH, BLOCKS, PITCH, MARGIN = 5.2, 1.6, 0.56, 0.1
 # A block's thickness and the depth of its upper face grow with the logarithms of its channels and its height.
@@ -46,7 +48,10 @@ def draw_architecture(summary: Summary, tr: Translator = ENGLISH) -> Figure:
     width with that of the units. A thick outline marks a kernel with a penalty, hatching marks dropout. The figure is
     5.2 inches wide; on white where it is saved, transparent in a page.
     """
-    rows = [Layer("", "input", summary.shape.hwc), *summary.layers]
+    layers = summary.layers
+    if len(layers) > MOST:
+        layers = [*layers[: MOST // 2], *layers[-MOST // 2 :]]
+    rows = [Layer("", "input", summary.shape.hwc), *layers]
     height = PITCH * len(rows) + 0.7
     drawn = figure(WIDTH, height)
     drawn.set_layout_engine("none")
@@ -70,6 +75,8 @@ def draw_architecture(summary: Summary, tr: Translator = ENGLISH) -> Figure:
         axes.text(BLOCKS + MARGIN, middle + 0.02, _details(layer, tr), va="top", fontsize=8.5, alpha=0.8)
     sums = {"n": summary.parameters, "adds": summary.multiply_adds}
     lines = [tr.sentence("{n} parameters; {adds} multiply-adds per image", **sums)]
+    if len(layers) < len(summary.layers):
+        lines.append(tr.sentence("the first and last {n} of {all} layers", n=MOST // 2, all=len(summary.layers)))
     if any(penalty_text(layer.penalty) for layer in rows):
         lines.append(tr("thick outline: a penalty on the kernel"))
     axes.text(MARGIN, height - 0.5, "\n".join(lines), va="top", fontsize=9, linespacing=1.4)
@@ -77,7 +84,7 @@ def draw_architecture(summary: Summary, tr: Translator = ENGLISH) -> Figure:
 
 
 def _across(layer: Layer) -> int:
-    return layer.shape[1] if len(layer.shape) > 1 else layer.shape[0]
+    return layer.shape[1] if len(layer.shape) > 2 else layer.shape[0]
 
 
 def _extent(number: int) -> float:
@@ -88,15 +95,15 @@ def _block(axes: Axes, layer: Layer, middle: float, scale: float) -> tuple[float
     """Draw a layer's block; return where it begins and ends, from top to bottom."""
     from matplotlib.patches import Polygon
 
-    volume = len(layer.shape) > 1
+    volume = len(layer.shape) > 2
     width = scale * _extent(_across(layer))
     depth = _DEEP * _extent(layer.shape[0]) if volume else 0.0
     thick = _FLAT + (_THICK * math.log2(layer.shape[2]) if volume else 0.05)
     left, top = (BLOCKS - width - _LEAN * depth) / 2, middle - (depth + thick) / 2
     right, lean, front, bottom = left + width, _LEAN * depth, top + depth, top + depth + thick
     look: dict[str, Any] = {
-        "facecolor": COLOURS[layer.kind],
-        "edgecolor": TEXT if penalty_text(layer.penalty) else COLOURS[layer.kind],
+        "facecolor": _colour(layer),
+        "edgecolor": TEXT if penalty_text(layer.penalty) else _colour(layer),
         "linewidth": 1.8 if penalty_text(layer.penalty) else 0.8,
         "joinstyle": "round",
     }
@@ -105,14 +112,25 @@ def _block(axes: Axes, layer: Layer, middle: float, scale: float) -> tuple[float
         faces.append(([(left, front), (left + lean, top), (right + lean, top), (right, front)], 0.3))
         faces.append(([(right, front), (right + lean, top), (right + lean, bottom - depth), (right, bottom)], 0.5))
     for corners, alpha in faces:
-        if layer.kind == "dropout":
+        if layer.kind.lower() == "dropout":
             axes.add_patch(Polygon(corners, **look | {"facecolor": "none", "hatch": "/////"}))
             alpha /= 3
         axes.add_patch(Polygon(corners, **look | {"facecolor": (look["facecolor"], alpha)}))
     return top, bottom
 
 
+def _colour(layer: Layer) -> str:
+    """Return the colour of a layer's kind; of Flux's names, of the first kind that they contain."""
+    if layer.part is None:
+        return COLOURS[layer.kind]
+    families = {"conv": BLUE, "cross": BLUE, "pool": GREEN, "drop": PURPLE, "dense": ORANGE}
+    return next((colour for part, colour in families.items() if part in layer.kind.lower()), GREY)
+
+
 def _title(layer: Layer, tr: Translator) -> str:
+    if layer.part is not None:
+        details = f" {layer.part.details}" if layer.part.details else ""
+        return tr.sentence("{name}: {what}", name=layer.name, what=f"{layer.kind}{details}")
     if layer.kind == "input":
         return tr("features") if layer.shape[:2] == (1, 1) else tr("images")
     if layer.kind == "convolution":

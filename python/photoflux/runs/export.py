@@ -59,6 +59,11 @@ def export(run: str | Path | Run, path: str | Path, format: str | None = None, *
         )
     if not path.parent.is_dir():
         raise RunError(f"There is no folder {path.parent}. Make it, or choose another place for {path.name}.")
+    if run.variant.chain is not None:
+        raise SettingError(
+            f"{run.variant.name} is a network of your own, of which no Keras model and no ONNX file can be made. "
+            "Its weights are in weights.safetensors, and its layers in run.json."
+        )
     if run.backbone is not None:
         _export_transfer(run, path, kind, progress)
         return path

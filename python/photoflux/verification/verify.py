@@ -71,6 +71,12 @@ def verify(
         If the page cannot be written.
     """
     named = [] if variant_or_all == "all" else several_variants(variant_or_all)
+    for own in named:
+        if own.chain is not None:
+            raise SettingError(
+                f"{own.name} is a network of your own, which Keras does not have: there is nothing to compare it with. "
+                "Name variants of the table or of a TOML file."
+            )
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
         raise SettingError(f"`steps` must be an integer, 2 or more; received: {steps!r}.")
     place = device_of(device)

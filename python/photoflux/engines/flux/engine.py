@@ -194,6 +194,36 @@ class FluxEngine:
             model = julia.PhotoFlux.engine_load(spec, source, classes, *sizes, *self._placed)
         return FluxModel(julia, model, variant, shape, outputs_of(classes))
 
+    def network(self, path: Path, function: str, shape: Shape, classes: int) -> dict[str, Any]:
+        """Run a Julia file of the user's, and return the network that a function of it makes, as data.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        function : str
+            It is called with (width, height, channels) and `classes`, and returns a ``Flux.Chain``.
+        shape : Shape
+            Of an image.
+        classes : int
+            How many there are, 2 or more.
+
+        Returns
+        -------
+        dict
+            See `photoflux.model.networks.parts_of`.
+
+        Raises
+        ------
+        EngineError
+            If the file cannot be run, has no such function, or what it makes is no network of Flux's own layers from
+            such images to logits; the message says which layer.
+        """
+        julia, sizes = self.julia, (shape.width, shape.height, shape.channels)
+        with plain_paths(path) as (source,), _translated(julia):
+            found: dict[str, Any] = json.loads(str(julia.PhotoFlux.engine_network(source, function, *sizes, classes)))
+        return found
+
     def backbone(self, path: Path, shape: Shape) -> FluxBackbone:
         """Return a backbone as a chain in Julia, for images of one shape.
 

@@ -30,6 +30,7 @@ from photoflux.engines.callbacks import NO_HOOKS, Hooks, check_not_given
 from photoflux.engines.keras.worker import Message, Worker
 from photoflux.engines.proof import Augmentation, TraceRequest
 from photoflux.errors import EngineError, SettingError, unknown_name
+from photoflux.model.architectures import NETWORK
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
@@ -125,7 +126,7 @@ class KerasEngine:
             return False
 
         values = {
-            "variant": variant.as_dict(),
+            "variant": _as_sent(variant),
             "prepared": str(prepared.path),
             "settings": asdict(settings),
             "weights": str(weights),
@@ -138,7 +139,7 @@ class KerasEngine:
 
     def load(self, variant: Variant, weights: Path, shape: Shape, classes: int) -> KerasModel:
         """Return the model, which stays in the worker process; see `photoflux.engines.base.Engine.load`."""
-        values = {"variant": variant.as_dict(), "weights": str(weights), "shape": shape, "classes": int(classes)}
+        values = {"variant": _as_sent(variant), "weights": str(weights), "shape": shape, "classes": int(classes)}
         self._worker.request("load", values)
         return KerasModel(self, values, variant, shape, outputs_of(classes))
 
@@ -158,7 +159,7 @@ class KerasEngine:
         """
         values = {"weights": str(weights), "shape": shape, "classes": classes, "path": str(path), "format": format}
         values |= {"backbones": [str(backbone) for backbone in backbones]}
-        self._worker.request("export", {"variant": variant.as_dict(), **values})
+        self._worker.request("export", {"variant": _as_sent(variant), **values})
 
     def import_model(
         self,
@@ -193,7 +194,7 @@ class KerasEngine:
             The images' shape, and the number of classes.
         """
         values = {"model": str(model), "weights": str(weights), "scaled": scaled, "shape": shape, "classes": classes}
-        done = self._worker.request("import_model", {"variant": variant.as_dict(), **values})
+        done = self._worker.request("import_model", {"variant": _as_sent(variant), **values})
         return Shape(*done["shape"]), done["classes"]
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
@@ -208,7 +209,7 @@ class KerasEngine:
             if name not in layers:
                 raise unknown_name("masks", name, layers)
         values = {
-            "variant": request.variant.as_dict(),
+            "variant": _as_sent(request.variant),
             "weights": str(request.weights),
             "classes": request.classes,
             "learning_rate": request.learning_rate,
@@ -261,3 +262,13 @@ class KerasModel:
         for start in range(0, len(images), step):
             parts.append(self._engine.exchange("logits", values, {"images": images[start : start + step]})["logits"])
         return np.concatenate(parts)
+
+
+def _as_sent(variant: Variant) -> dict[str, Any]:
+    """Return a variant for the worker; raise a `SettingError` for a network of a user's own."""
+    if variant.architecture == NETWORK:
+        raise SettingError(
+            f"{variant.name} is a network of your own, of Flux's layers, which Keras does not have. It is trained, "
+            "evaluated and applied with the engine flux."
+        )
+    return variant.as_dict()
