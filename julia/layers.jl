@@ -26,6 +26,24 @@ Base.@kwdef struct Layer
 end
 
 """
+    NetworkLayers
+
+What [`layers`](@ref) returns of a variant that has a network of a user's own.
+
+# Fields
+- `network::Dict{String,Any}`: its description, see [`describe`](@ref).
+- `input::NTuple{3,Int}`: width, height and channels of an image.
+- `outputs::Int`: how many logits it must give.
+- `penalty::Penalty`: of each kernel of its `Dense` layers and convolutions.
+"""
+struct NetworkLayers
+    network::Dict{String,Any}
+    input::NTuple{3,Int}
+    outputs::Int
+    penalty::Penalty
+end
+
+"""
     layers(variant, input, classes)
 
 Return the layers of a variant, first to last. Models, weights files and penalties are made from this list.

@@ -42,10 +42,11 @@ and `MaxPool((2, 2))` is [`maxpool2`](@ref).
 ```jldoctest
 julia> using PhotoFlux: Flux, describe
 
-julia> describe(Flux.Chain(Flux.flatten, Flux.Dense(12 => 3)))["layers"][2]
-2-element Vector{Any}:
- "layer2"
- Dict{String, Any}("layer" => "Dense", "activation" => "identity", "bias" => true, "inputs" => 12, "outputs" => 3)
+julia> describe(Flux.Chain(Flux.flatten, Flux.Dense(12 => 3)))["layers"][2][1]
+"layer2"
+
+julia> describe(Flux.Chain(Flux.flatten, Flux.Dense(12 => 3)))["layers"][2][2]["outputs"]
+3
 ```
 """
 function describe(chain::Chain)
@@ -314,24 +315,6 @@ function statistics(@nospecialize(model))
     return found
 end
 
-"""
-    NetworkLayers
-
-What [`layers`](@ref) returns of a variant that has a network of a user's own.
-
-# Fields
-- `network::Dict{String,Any}`: its description, see [`describe`](@ref).
-- `input::NTuple{3,Int}`: width, height and channels of an image.
-- `outputs::Int`: how many logits it must give.
-- `penalty::Penalty`: of each kernel of its `Dense` layers and convolutions.
-"""
-struct NetworkLayers
-    network::Dict{String,Any}
-    input::NTuple{3,Int}
-    outputs::Int
-    penalty::Penalty
-end
-
 build_model(list::NetworkLayers; rng::AbstractRNG=Xoshiro()) = build_network(list.network, (name, role, dims) -> fresh(rng, role, dims))
 
 fresh(rng, role, dims) = role === :kernel ? glorot(rng)(dims...) : role === :ones ? ones(Float32, dims) : zeros(Float32, dims)
@@ -366,6 +349,9 @@ Return the [`Variant`](@ref) of a network of your own. Its weights are not part 
 - `input::NTuple{3,Integer}`: width, height and channels of its images.
 - `penalty`: of the kernels of its `Dense` layers and convolutions; the others as of a `Variant`.
 
+# Returns
+- `Variant`
+
 # Throws
 - `ArgumentError`: a layer that can be written only as code, a network that does not take such images, or a value that cannot be used.
 
@@ -375,8 +361,8 @@ julia> using PhotoFlux: Flux
 
 julia> v = network_variant(Flux.Chain(Flux.flatten, Flux.Dense(12 => 1)), (2, 2, 3); penalty=L2(0.01));
 
-julia> v.architecture, v.penalty
-("chain", Dict{String, PhotoFlux.Penalty}("kernels" => L2(0.01f0)))
+julia> v.architecture, v.penalty["kernels"]
+("chain", L2(0.01f0))
 ```
 """
 function network_variant(chain::Chain, input::NTuple{3,Integer}; penalty::Penalty=NoPenalty(), name="chain", more...)
@@ -443,18 +429,10 @@ function stored_shapes(list::NetworkLayers)
     return shapes
 end
 
-function load_weights!(model::Chain, arrays::AbstractDict, list::NetworkLayers; source="the weights")
-    check_fit(arrays, list, source)
-    foreach(((name, array),) -> copyto!(array, arrays[name]), arrays_of(model))
-    return model
-end
+copy_stored!(model, arrays, ::NetworkLayers) = (foreach(((name, array),) -> copyto!(array, arrays[name]), arrays_of(model)); model)
 
 # The chain has the file's own arrays: memory is taken only for weights that are there.
-function load_model(path::AbstractString, list::NetworkLayers)
-    arrays, source = first(read_weights(path)), "the weights in $path"
-    check_fit(arrays, list, source)
-    return build_network(list.network, (name, role, dims) -> arrays[name])
-end
+model_of(list::NetworkLayers, arrays) = build_network(list.network, (name, role, dims) -> arrays[name])
 
 # An error unless the network takes the images and gives the logits that it must.
 function check_network(model::Chain, list::NetworkLayers)

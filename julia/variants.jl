@@ -80,12 +80,12 @@ Base.@kwdef struct Variant
             require(backbone === nothing, "backbone", "left out, as the architecture is not $TRANSFER", backbone)
         end
         require(proximal isa Bool, "proximal", "true or false", proximal)
-        require(!proximal || architecture != NETWORK && any(p -> first(coefficients(p)) > 0, values(penalty)), "proximal", "false where no kernel of ours has an L1 penalty", proximal)
+        require(!proximal || any(p -> first(coefficients(p)) > 0, values(penalty)), "proximal", "false where no kernel has an L1 penalty", proximal)
         balance in BALANCES || throw(unknown_name("balance", balance, BALANCES))
         if architecture == NETWORK
+            require(!proximal, "proximal", "false, as the architecture is $NETWORK", proximal)
             require(isempty(hidden), "hidden", "empty, as the chain has all layers", hidden)
             require(chain isa AbstractDict, "chain", "the description of a network, as `network_variant` makes it", chain)
-            stored_shapes(NetworkLayers(as_network(chain), (2, 2, 1), 1, NoPenalty()))
         else
             require(chain === nothing, "chain", "left out, as the architecture is not $NETWORK", chain)
         end

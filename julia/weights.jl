@@ -229,8 +229,12 @@ Copy stored weights into a model.
 - `DimensionMismatch`: other names or shapes than the model's, as in a file of another variant; both are listed.
 - `ArgumentError`: a weight is NaN or infinite.
 """
-function load_weights!(model::Chain, arrays::AbstractDict, list::Vector{Layer}; source="the weights")
+function load_weights!(model::Chain, arrays::AbstractDict, list; source="the weights")
     check_fit(arrays, list, source)
+    return copy_stored!(model, arrays, list)
+end
+
+function copy_stored!(model, arrays, list::Vector{Layer})
     for name in standardisations(list)
         copyto!(model[name].mean, arrays["$name.mean"])
         copyto!(model[name].deviation, arrays["$name.deviation"])
@@ -241,6 +245,8 @@ function load_weights!(model::Chain, arrays::AbstractDict, list::Vector{Layer}; 
     end
     return model
 end
+
+model_of(list::Vector{Layer}, arrays) = copy_stored!(build_model(list), arrays, list)
 
 function load_weights!(model::Chain, path::AbstractString, list)
     return load_weights!(model, first(read_weights(path)), list; source="the weights in $path")
@@ -266,10 +272,10 @@ Return the model of a weights file; it is built when the file is known to fit, s
 # Throws
 - `ArgumentError`, `DimensionMismatch`: as of [`read_weights`](@ref) and [`load_weights!`](@ref).
 """
-function load_model(path::AbstractString, list::Vector{Layer})
+function load_model(path::AbstractString, list)
     arrays, source = first(read_weights(path)), "the weights in $path"
     check_fit(arrays, list, source)
-    return load_weights!(build_model(list), arrays, list; source)
+    return model_of(list, arrays)
 end
 
 # Two lists of names and shapes as a table; rows that differ are marked.

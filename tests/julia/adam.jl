@@ -68,7 +68,7 @@ end
         # Blocks of 8192 terms, each in a few lanes.
         @test value ≈ p(before) rtol = 20 * eps(Float32)
         state, ruled = Optimisers.update!(state, ruled, PhotoFlux.add_gradient!(copy(g), p, ruled))
-        proximal_steps!((; layer=(; weight=ruled)), (; layers=(; layer=(; weight=state))), [:layer => p])
+        proximal_steps!((; layers=(; layer=(; weight=ruled))), (; layers=(; layer=(; weight=state))), [:layer => p])
         @test fused == ruled
         @test n < 1000 || any(iszero, fused) == (p isa Proximal)
     end

@@ -99,7 +99,7 @@ end
     (; dropout=Dict("pool" => false)) => "`dropout` must be a rate",
     (; learning_rate=true) => "`learning_rate` must be a finite number above 0; received: true",
     (; learning_rate=1e39) => "`learning_rate` must be",
-    (; architecture="cnn") => "`architecture` must be one of dense, photo_cnn, transfer; received: \"cnn\"",
+    (; architecture="cnn") => "`architecture` must be one of chain, dense, photo_cnn, transfer; received: \"cnn\"",
     (; architecture="photo_cn") => "Did you mean photo_cnn?",
     (; hidden=[8, 0]) => "`hidden` must be a whole number, 1 or more; received: 0",
     (; hidden=8) => "`hidden` must be a list of units; received: 8",

@@ -78,7 +78,7 @@ def test_it_is_trained_evaluated_predicted_and_reported(flux: Any, file: Path, i
     # 6·5 places of 3·3·3 → 4, and of 3·3·4 → 4; 4 of the Dense layer.
     assert summary.multiply_adds == 30 * 108 + 30 * 144 + 4
     assert "layer4.layers.conv" in str(summary) and "BatchNorm" in str(summary)
-    page = photoflux.report(again, progress=False)
+    page = photoflux.report(again)
     assert page.is_file() and "layer4.layers.norm" in page.read_text()
 
 
