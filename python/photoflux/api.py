@@ -898,6 +898,8 @@ def summary(
 
 
 def _described(variant: Variant, shape: Shape, classes: int) -> Variant:
+    if variant.made_by is None:
+        return variant
     with Display(True) as display:
         return described(variant, get_engine("flux", display.say), shape, classes)
 

@@ -121,7 +121,7 @@ def test_it_is_compared_with_a_variant_of_the_table(flux: Any, file: Path, image
     found = photoflux.compare(
         images, ["l2", f"{file}:build"], seeds=1, epochs=1, engine="flux", out=tmp_path / "c", progress=False
     )
-    assert [result.variant for result in found.results] == ["l2", "build"]
+    assert [result.variant.name for result in found.results] == ["l2", "build"]
 
 
 @pytest.mark.parametrize(
