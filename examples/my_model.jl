@@ -3,18 +3,15 @@
 using PhotoFlux.Flux
 
 function build((width, height, channels), classes)
-    block(n) = SkipConnection(Chain(Conv((3, 3), n => n; pad=1, bias=false), BatchNorm(n, relu), Conv((3, 3), n => n; pad=1, bias=false), BatchNorm(n)), +)
     return Chain(
         PhotoFlux.Rescale(1 / 255),
         Conv((3, 3), channels => 16; stride=2, pad=1, bias=false),
         BatchNorm(16, relu),
-        block(16),
+        SkipConnection(Chain(Conv((3, 3), 16 => 16; pad=1), BatchNorm(16)), +),
         relu,
-        Conv((3, 3), 16 => 32; stride=2, pad=1, bias=false),
-        BatchNorm(32, relu),
         GlobalMeanPool(),
         Flux.flatten,
         Dropout(0.2),
-        Dense(32 => (classes == 2 ? 1 : classes)),
+        Dense(16 => (classes == 2 ? 1 : classes)),
     )
 end

@@ -93,7 +93,8 @@ function engine_network(path::String, name::String, width::Int, height::Int, cha
     Core.eval(scope, :(using PhotoFlux))
     chain = users_own(path) do
         Base.include(scope, path)
-        isdefined(scope, Symbol(name)) || throw(ArgumentError("it has no function `$name`"))
+        # Of the file's own: what Julia has by that name is not meant.
+        Symbol(name) in names(scope; all=true) || throw(ArgumentError("it has no function `$name`"))
         Base.invokelatest(Core.eval(scope, Symbol(name)), (width, height, channels), classes)
     end
     chain isa Chain || throw(ArgumentError("`$name` of $path must return a Flux.Chain; it returned a $(typeof(chain))."))

@@ -55,14 +55,6 @@ def test_the_callback_logs_every_epoch_and_ends_the_fit(flux: object, tmp_path: 
     assert "by the callback JsonLines (on_epoch_end)" in printed
 
 
-def test_the_network_of_the_file_is_compared_with_l2(flux: object, tmp_path: Path):
-    printed = ran(
-        tmp_path, sys.executable, "-m", "photoflux", "compare", "demo", "--out", "which",
-        "--variants", f"l2,{EXAMPLES / 'my_model.jl'}:build", "--seeds", "1", "--epochs", "1", "--image-size", "16",
-    )  # fmt: skip
-    assert "build" in printed and "l2" in printed
-
-
 def test_the_network_is_trained_in_julia(flux: Any, tmp_path: Path):
     julia = julia_of_engine(flux.julia)
     done = subprocess.run(
@@ -75,7 +67,7 @@ def test_the_network_is_trained_in_julia(flux: Any, tmp_path: Path):
     assert first == again and float(first) > 0.8
 
 
-def test_every_example_is_run_here():
+def test_every_example_is_run_here_or_by_runs_test_networks():
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {
         "callback.py", "grid_search.py", "my_model.jl", "my_variants.toml", "own_network.jl", "own_source.py",
     }  # fmt: skip
