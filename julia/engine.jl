@@ -94,7 +94,7 @@ function engine_network(path::String, name::String, width::Int, height::Int, cha
     chain = users_own(path) do
         Base.include(scope, path)
         # Of the file's own: what Julia has by that name is not meant.
-        Symbol(name) in names(scope; all=true) || throw(ArgumentError("it has no function `$name`"))
+        Symbol(name) in Base.invokelatest(names, scope; all=true) || throw(ArgumentError("it has no function `$name`"))
         Base.invokelatest(Core.eval(scope, Symbol(name)), (width, height, channels), classes)
     end
     chain isa Chain || throw(ArgumentError("`$name` of $path must return a Flux.Chain; it returned a $(typeof(chain))."))
@@ -112,7 +112,7 @@ function users_own(f, path)
         is_interrupt(err) && rethrow()
         cause = err isa LoadError ? err.error : err
         where_ = err isa LoadError ? " line $(err.line)," : ""
-        said = first(split(sprint(showerror, cause), '\n'))
+        said = cause isa ArgumentError ? cause.msg : first(split(sprint(showerror, cause), '\n'))
         hint = occursin("Package Flux not found", said) ? " Write `using PhotoFlux.Flux` there." : ""
         throw(ArgumentError("$path,$where_ cannot be used: $said.$hint"))
     end
