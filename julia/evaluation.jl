@@ -23,7 +23,7 @@ function batched_logits(model::Chain, images, numbers, batch_size, between=Retur
         # The arrays of a batch point into the buffers.
         GC.@preserve buffers images map(Iterators.partition(numbers, batch_size)) do batch
             # Interrupts are handled between two batches: one must not strike while threads are started.
-            z = disable_sigint(() -> on_all_threads(() -> logits_of(chain, input_of(images, batch, buffers), buffers)))
+            z = disable_sigint(() -> on_all_threads(() -> logits_of(chain, input_of(images, batch, buffers), buffers), has_step_kernels(chain)))
             between()
             z
         end

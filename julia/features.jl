@@ -109,11 +109,13 @@ function backbone_features(backbone::PreparedBackbone, images::AbstractArray{<:R
     with_buffers() do buffers
         GC.@preserve buffers images for batch in Iterators.partition(axes(images, 4), batch_size)
             # Interrupts are handled between two batches: one must not strike while threads are started.
-            disable_sigint(() -> on_all_threads(() -> batch_features!(found, backbone, images, batch, buffers)))
+            disable_sigint(() -> on_all_threads(() -> batch_features!(found, backbone, images, batch, buffers), has_kernels(backbone)))
         end
     end
     return length(found) == 1 ? only(found) : reduce(vcat, found)
 end
+
+has_kernels(backbone::PreparedBackbone) = all(part -> part.network !== nothing, backbone.parts)
 
 function batch_features!(found, backbone, images, batch, buffers)
     x = pixels_of(images, batch)

@@ -118,7 +118,7 @@ function frozen_activations(@nospecialize(backbone::Chain), frozen, data, folder
                 all(Iterators.partition(eachindex(chosen), IMAGES_AT_A_TIME)) do batch
                     # Interrupts are handled between two batches: one must not strike while threads are started or Python is called.
                     disable_sigint() do
-                        y = on_all_threads(() -> activations_of(part, frozen, data.images[:, :, :, chosen[batch]], buffers))
+                        y = on_all_threads(() -> activations_of(part, frozen, data.images[:, :, :, chosen[batch]], buffers), part.network !== nothing)
                         size_ = size(y)[[2, 3, 1]]
                         write_array(io, y)
                         on_images(last(batch), length(chosen)) !== true

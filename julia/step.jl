@@ -1,10 +1,12 @@
 # A training step written out for the layers that our models have, on a CPU: no Zygote, no array that the step before did
 # not leave. Any other chain or array goes through Zygote and Optimisers (adam_step.jl).
 has_step_kernel(layer) = false
-has_step_kernel(::Union{Rescale,Standardise{Vector{Float32}},Rectified,typeof(maxpool2),typeof(Flux.flatten),Dropout{<:Real,Colon}}) = true
+has_step_kernel(layer::Rectified) = suits_kernels(layer)
+has_step_kernel(::Union{Rescale,Standardise{Vector{Float32}},typeof(maxpool2),typeof(Flux.flatten),Dropout{<:Real,Colon}}) = true
 has_step_kernel(::Dense{<:Rectifier,Matrix{Float32},Vector{Float32}}) = true
 
-has_fast_path(model::Chain, x) = x isa Array{Float32,4} && all(has_step_kernel, model.layers)
+has_step_kernels(model::Chain) = all(has_step_kernel, model.layers)
+has_fast_path(model::Chain, x) = x isa Array{Float32,4} && has_step_kernels(model)
 
 # A convolution of few channels and the pooling after it, in one: what is pooled is not stored.
 struct PooledConvolution{C<:Convolution{<:Rectifier}}

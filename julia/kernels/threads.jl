@@ -191,3 +191,7 @@ end
 
 # Our threads awake and BLAS's out of the way.
 on_all_threads(f::F) where {F} = with_thread_team(() -> with_one_blas_thread(f))
+
+# The same where f() computes only, as kernels do. What starts tasks and waits for them, as NNlib does, could wait forever there, and is called as
+# it is.
+on_all_threads(f::F, computes_only::Bool) where {F} = computes_only ? on_all_threads(f) : f()

@@ -210,6 +210,18 @@ end
     @test PhotoFlux.logits(model, x) ≈ Flux.testmode!(deepcopy(chain))(x) rtol = 1e-4
 end
 
+# A layer of another package starts tasks and waits for them. Where all threads are a team's, which wait awake, these would never run.
+@testset "layers' own calls run outside a team" begin
+    outside = Bool[]
+    struct Probe end
+    (::Probe)(x) = (push!(outside, PhotoFlux.Kernels.running_team() === nothing); x)
+    data = tiny_data(; size=INPUT)
+    @test size(PhotoFlux.logits(Chain(Probe(), Flux.flatten, Dense(360 => 1)), data.images)) == (1, length(data))
+    @test !isempty(outside) && all(outside)
+    # Layers without a kernel are such too, of ours as well.
+    @test !PhotoFlux.has_step_kernel(PhotoFlux.Convolution((3, 3), 3 => 4; stride=2))
+end
+
 @testset "a network that does not fit the images is refused" begin
     data = tiny_data(; classes=3, size=INPUT)
     message(chain; kwargs...) = try (train(chain, data; kwargs...); "") catch err; sprint(showerror, err) end
