@@ -130,9 +130,9 @@ NAN, INF = float("nan"), float("inf")
 REFUSED = [
     (
         {"architecture": "dens"},
-        r"`architecture` must be one of photo_cnn, dense, transfer; received: 'dens'. Did you mean dense\?",
+        r"`architecture` must be one of photo_cnn, dense, transfer, chain; received: 'dens'. Did you mean dense\?",
     ),
-    ({"architecture": None}, "`architecture` must be one of photo_cnn, dense, transfer; received: None"),
+    ({"architecture": None}, "`architecture` must be one of photo_cnn, dense, transfer, chain; received: None"),
     (
         {"penalty": {"dense": {"l2": 1}}},
         "`penalty` of the architecture photo_cnn must be one of conv, hidden, output; rec",
