@@ -34,7 +34,7 @@ from photoflux.runs.networks import described
 from photoflux.runs.progress import Display, announce
 from photoflux.runs.strength import strength_of
 from photoflux.runs.transfer import BackboneOptions, input_shape, on_backbone, tuned, with_backbone
-from photoflux.system import log
+from photoflux.system import atomic, log
 from photoflux.system.names import printable, reason, user_path
 
 ALL = "all"
@@ -323,7 +323,7 @@ def _folder(out: str | Path | None) -> Iterator[Path]:
         else:
             folder = user_path(out)
             stack.enter_context(claimed_out(folder, _unusable))
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "runs").is_dir():
+        if folder.is_dir() and not atomic.is_empty(folder) and not (folder / "runs").is_dir():
             raise RunError(
                 f"`out` must be a new folder or an earlier comparison; {printable(folder)} holds something else."
             )

@@ -27,7 +27,7 @@ from photoflux.runs.folder import claimed_out
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run
 from photoflux.runs.shift import Observed, in_words
-from photoflux.system import log
+from photoflux.system import atomic, log
 from photoflux.system.names import printable
 from photoflux.system.signals import received
 from photoflux.thresholds.band import uncertain_band
@@ -232,7 +232,7 @@ class _Look:
 
 def _check_out(out: Path) -> None:
     """Refuse a folder that is not a job's, and not empty."""
-    if out.is_dir() and ((out / NAME).is_file() or not any(out.iterdir())):
+    if out.is_dir() and ((out / NAME).is_file() or atomic.is_empty(out)):
         return
     if out.exists() or out.is_symlink():
         kind = f"a folder with other content (it has no {NAME})" if out.is_dir() else "a file"

@@ -115,6 +115,12 @@ def sweep(folder: Path) -> None:
             remove(left)
 
 
+def is_empty(folder: Path) -> bool:
+    """Say whether a folder has nothing in it; what processes that are gone left there is removed and does not count."""
+    sweep(folder)
+    return not any(folder.iterdir())
+
+
 def _abandoned(folder: Path, temporary: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str]]]:
     """Yield what processes that are gone left in a folder under temporary names, as far as the folder can be read."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 import piles
-from photoflux.filtering.ledger import Ledger
+from photoflux.errors import RunError
+from photoflux.filtering.ledger import NAME, Ledger
 from photoflux.filtering.status import status_of
+from photoflux.system import atomic
 from piles import LIGHT, files_below, make_pile, make_run, picture, run_job
 
 KILLS = 20
@@ -173,3 +175,18 @@ def test_signals_come_through_under_flux(tmp_path: Path, flux: Any, number: sign
     assert process.returncode == code, said
     assert "Traceback" not in said
     assert status_of(out).state == "stopped"
+
+
+def test_a_job_that_was_killed_before_it_had_a_ledger_begins(tmp_path: Path):
+    run, pile, out = make_run(tmp_path / "run"), make_pile(tmp_path / "pile", 4), tmp_path / "out"
+    out.mkdir()
+    # No process has had this number since a machine started: the ledger's temporary file of one that is gone.
+    left = out / f".{NAME}.{atomic.machine()}-{2**22 + 1}-1-0.tmp"
+    left.write_bytes(b"half")
+    assert run_job(run, pile, out).complete
+    assert not left.exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="a folder with other content"):
+        run_job(run, pile, other)

@@ -15,6 +15,7 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.data.sources.arrays import write_images
 from photoflux.data.sources.demo_drawing import DRAWERS, SIDE, draw
 from photoflux.errors import DataError
+from photoflux.system import atomic
 from photoflux.system.names import user_path
 
 CLASSES = tuple(DRAWERS)
@@ -96,7 +97,7 @@ def write_demo_folder(dest: str | Path, *, images_per_class: int = 20, seed: int
     check_whole("`images_per_class`", images_per_class, 3, "an integer")
     seed = check_seed(seed)
     root = user_path(dest)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if root.exists() and (not root.is_dir() or not atomic.is_empty(root)):
         raise DataError(f"The destination {root} exists, expected a new or empty folder; nothing was written.")
     for path, pixels in _drawings(images_per_class, seed):
         file = root / path
