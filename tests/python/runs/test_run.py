@@ -78,7 +78,7 @@ def test_what_cannot_be_read_says_why(tmp_path):
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
-        ({"architecture": "cnn"}, "`architecture` must be one of photo_cnn, dense, transfer; received: 'cnn'."),
+        ({"architecture": "cnn"}, "`architecture` must be one of photo_cnn, dense, transfer, chain; received: 'cnn'."),
         (
             {"penalty": {"dense": {"l2": 0.01}}},
             "`penalty` of the architecture photo_cnn must be one of conv, hidden, output",
