@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import photoflux
 from julias import ROOT
@@ -65,6 +66,12 @@ def test_it_is_trained_evaluated_predicted_and_reported(flux: Any, file: Path, i
     assert metrics.penalty == pytest.approx(0.01 * sum(float(np.square(w, dtype=np.float64).sum()) for w in kernels))
     predicted = photoflux.predict(again, images[0][:5], progress=False)
     assert len(predicted) == 5
+    pile = tmp_path / "pile"
+    pile.mkdir()
+    for number, pixels in enumerate(images[0][:5]):
+        Image.fromarray(pixels).save(pile / f"{number}.png")
+    found = photoflux.filter(again, pile, tmp_path / "filtered", threshold=0.5, how="list", progress=False)
+    assert sum(found.counts.values()) == 5
     summary = photoflux.summary(again)
     # Conv 3·3·3·16, norm 2·16, conv 3·3·16·16 + 16, norm 2·16, Dense 16 + 1; means and variances are not trained.
     assert summary.parameters == 432 + 32 + 2320 + 32 + 17 and summary.not_trained == 64

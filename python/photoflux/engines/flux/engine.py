@@ -31,12 +31,12 @@ from photoflux.engines.device import Device
 from photoflux.engines.flux import bridge
 from photoflux.engines.flux.callbacks import Callbacks
 from photoflux.engines.flux.plain_paths import plain_paths
+from photoflux.engines.flux.translation import translated
 from photoflux.engines.proof import Augmentation, TraceRequest
-from photoflux.errors import DivergedError, EngineError, RunError, SettingError
+from photoflux.errors import SettingError
 from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
 from photoflux.model.variants import Variant
-from photoflux.system.names import printable
 
 
 class FluxEngine:
@@ -66,7 +66,7 @@ class FluxEngine:
         packages = ("Flux", "NNlib", "Optimisers", "Zygote")
         found = {name.lower(): str(julia.PhotoFlux.package_version(name)) for name in packages}
         if self._device is not None:
-            with _translated(julia):
+            with translated(julia):
                 card = str(julia.PhotoFlux.engine_device(self._device.name))
             found["device"] = f"{self._device.name} ({card}){', TF32' if self._device.tf32 else ''}"
         return {"julia": str(julia.VERSION), **found, "threads": str(julia.Threads.nthreads())}
@@ -90,7 +90,7 @@ class FluxEngine:
         told = Callbacks(on_batch, on_epoch, on_note, hooks=hooks, variant=variant, settings=settings)
         julia, kept = self.julia, [] if checkpoints is None else [checkpoints.folder]
         places = plain_paths(prepared.path, weights, *kept, *(() if initial is None else (initial,)))
-        with places as (data, target, *start), _translated(julia, weights, prepared):
+        with places as (data, target, *start), translated(julia, weights, prepared):
             folder = start.pop(0) if kept else None
             kept_epoch, ended = julia.PhotoFlux.engine_fit(
                 json.dumps(variant.as_dict()),
@@ -165,7 +165,7 @@ class FluxEngine:
         told = Callbacks(on_batch, on_epoch, on_note, on_images, hooks=hooks, variant=variant, settings=settings)
         julia, kept = self.julia, [] if checkpoints is None else [checkpoints.folder]
         places = plain_paths(prepared.path, weights, backbone, tuned, *kept)
-        with places as (data, head, source, target, *folder), _translated(julia, weights, prepared):
+        with places as (data, head, source, target, *folder), translated(julia, weights, prepared):
             kept_epoch, ended = julia.PhotoFlux.engine_fine_tune(
                 json.dumps(variant.as_dict()),
                 data,
@@ -188,7 +188,7 @@ class FluxEngine:
     def load(self, variant: Variant, weights: Path, shape: Shape, classes: int) -> FluxModel:
         """Return the model, which stays in Julia; see `photoflux.engines.base.Engine.load`."""
         julia = self.julia
-        with plain_paths(weights) as (source,), _translated(julia, weights):
+        with plain_paths(weights) as (source,), translated(julia, weights):
             spec = json.dumps(variant.as_dict())
             sizes = shape.width, shape.height, shape.channels
             model = julia.PhotoFlux.engine_load(spec, source, classes, *sizes, *self._placed)
@@ -220,7 +220,7 @@ class FluxEngine:
             such images to logits; the message says which layer.
         """
         julia, sizes = self.julia, (shape.width, shape.height, shape.channels)
-        with plain_paths(path) as (source,), _translated(julia):
+        with plain_paths(path) as (source,), translated(julia):
             found: dict[str, Any] = json.loads(str(julia.PhotoFlux.engine_network(source, function, *sizes, classes)))
         return found
 
@@ -240,14 +240,14 @@ class FluxEngine:
             If the file is missing or not the weights of a backbone.
         """
         julia = self.julia
-        with plain_paths(path) as (source,), _translated(julia, path):
+        with plain_paths(path) as (source,), translated(julia, path):
             return FluxBackbone(julia, julia.PhotoFlux.engine_backbone(source, shape.width, shape.height), shape)
 
     def trace(self, request: TraceRequest) -> dict[str, np.ndarray]:
         """Return every number of some steps; see `photoflux.engines.proof.ProofEngine.trace`."""
         check_inputs(request.images, request.variant, "steps, batch")
         julia = self.julia
-        with plain_paths(request.weights) as (source,), _translated(julia, request.weights):
+        with plain_paths(request.weights) as (source,), translated(julia, request.weights):
             masks = julia.seval("Dict{String,Array{Float32}}()")
             for name, mask in request.masks.items():
                 masks[name] = julia.pyconvert(julia.Array, np.asarray(mask, np.float32).T)
@@ -274,13 +274,13 @@ class FluxEngine:
         julia = self.julia
         flips = [np.array([getattr(a, name) for a in drawn], bool) for name in ("flip_x", "flip_y")]
         factors = [np.array([getattr(a, name) for a in drawn], np.float32) for name in ("angle", "zoom")]
-        with _translated(julia):
+        with translated(julia):
             return np.array(julia.PhotoFlux.augmented(self._array(images), *flips, *factors)).T.copy()
 
     def pixels(self, prepared: PreparedDataset, chosen: np.ndarray) -> np.ndarray:
         """Return images as a fit sees them; see `photoflux.engines.proof.ProofEngine.pixels`."""
         julia = self.julia
-        with plain_paths(prepared.path) as (data,), _translated(julia):
+        with plain_paths(prepared.path) as (data,), translated(julia):
             return np.array(julia.PhotoFlux.pixels(data, np.asarray(chosen) + 1)).T.copy()
 
     @property
@@ -312,7 +312,7 @@ class FluxModel:
         # Julia takes both by address and keeps neither. C order (N, C, H, W) is column order W×H×C×N.
         images, found = np.ascontiguousarray(images), np.empty((len(images), self._outputs), np.float32)
         channels, height, width = self._shape
-        with _translated(self._julia):
+        with translated(self._julia):
             # Python's other threads go on meanwhile: nothing of Python is called in there.
             self._julia.PhotoFlux.engine_logits_b._jl_call_nogil(
                 found.ctypes.data,
@@ -376,7 +376,7 @@ class FluxBackbone:
         """Give Julia's address of the images, their width, height and channels, and how many they are."""
         images = np.ascontiguousarray(images)
         channels, height, width = self._shape
-        with _translated(self._julia):
+        with translated(self._julia):
             yield images.ctypes.data, width, height, channels, len(images)
 
 
@@ -391,47 +391,3 @@ def _keywords(
     }
     budget = {} if hooks.max_time is None else {"max_time": hooks.max_time}
     return json.dumps(asdict(settings) | kept | budget | dict(placed))
-
-
-@contextmanager
-def _translated(julia: Any, weights: Path | None = None, prepared: PreparedDataset | None = None) -> Iterator[None]:
-    """Turn Julia's exceptions into ours, so that a user sees the message and no Julia stack trace."""
-    import juliacall
-
-    bridge.check_caller()
-    try:
-        yield
-    except juliacall.JuliaError as error:
-        exception = error.exception
-        if julia.isa(exception, julia.InterruptException):
-            raise KeyboardInterrupt from None
-        message = str(julia.sprint(julia.showerror, exception))
-        if julia.isa(exception, julia.PhotoFlux.DivergedError):
-            if prepared is not None:
-                message = _with_files(julia, exception, prepared)
-            raise DivergedError(f"{message} They are in {weights}.") from None
-        if prepared is not None and weights is not None and _is_of_writing(julia, exception):
-            why = message.rpartition(": ")[2]
-            raise RunError(f"{weights.parent} cannot be written: {why}. Free space or choose another folder.") from None
-        user_errors = (julia.ArgumentError, julia.DimensionMismatch, julia.SystemError)
-        if any(julia.isa(exception, kind) for kind in user_errors):
-            raise EngineError(message.partition(": ")[2] or message) from None
-        raise EngineError(f"Julia failed: {message}") from error
-
-
-def _is_of_writing(julia: Any, exception: Any) -> bool:
-    """Say whether an exception is the system's answer to Julia's `replace_file`."""
-    if julia.isa(exception, julia.Base.IOError):
-        return str(exception.msg).startswith("rename to ")
-    if not julia.isa(exception, julia.SystemError):
-        return False
-    prefix = str(exception.prefix)
-    return prefix in ("write", "flush", "fsync") or (prefix.startswith("opening file ") and prefix.endswith('.tmp"'))
-
-
-def _with_files(julia: Any, diverged: Any, prepared: PreparedDataset) -> str:
-    """Return what Julia says of a fit that diverged, with the first files of its batch in place of their numbers."""
-    files = prepared.files()
-    numbers = str(julia.PhotoFlux.engine_diverged_images(diverged)).split()
-    names = "\n".join(printable(files[int(number) - 1]["path"]) for number in numbers)
-    return str(julia.PhotoFlux.engine_diverged_text(diverged, names))
