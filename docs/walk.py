@@ -91,7 +91,7 @@ def julia(walk: Walk) -> SimpleNamespace:
     import numpy as np
 
     from photoflux.data.prepared import open_prepared
-    from photoflux.model.variants import Variant
+    from photoflux.model.variant import Variant
     from photoflux.model.weights import expected_shapes, metadata_of, write_weights
 
     def engine_fit(

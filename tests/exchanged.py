@@ -11,7 +11,7 @@ import numpy as np
 
 from photoflux.data.shape import Shape
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.weights import expected_shapes, metadata_of, write_weights
 from photoflux.runs.description import RunData, RunMetrics
 from photoflux.runs.folder import write_description, writing

@@ -9,7 +9,8 @@ from photoflux.data.prepared import PreparedDataset, open_prepared
 from photoflux.data.shape import Shape
 from photoflux.data.writer import FilesWriter, ImageRecord
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant, variants
+from photoflux.model.variant import Variant
+from photoflux.model.variants import variants
 from photoflux.model.weights import expected_shapes, metadata_of, write_weights
 
 # Every variant on the kind of classes that it was made for, and one of each architecture on the other kind.

@@ -30,7 +30,8 @@ from photoflux.errors import DataError, DivergedError, EngineError, PhotoFluxErr
 from photoflux.filtering.decision import Filtered
 from photoflux.filtering.status import Status
 from photoflux.model.summary import Summary
-from photoflux.model.variants import Variant, variant, variants
+from photoflux.model.variant import Variant
+from photoflux.model.variants import variant, variants
 from photoflux.reporting.notebook import attach
 from photoflux.reviewing.reviewed import Reviewed
 from photoflux.runs.evaluation import Metrics

@@ -34,7 +34,8 @@ from photoflux.model.networks import network_file
 from photoflux.model.settings import chosen_variant, seconds_of, settings_of
 from photoflux.model.summary import Summary
 from photoflux.model.summary import summary as summary_of_variant
-from photoflux.model.variants import Variant, variants
+from photoflux.model.variant import Variant
+from photoflux.model.variants import variants
 from photoflux.model.weights import read_weights_of
 from photoflux.reporting.finishing import complete, draw_calibration, finish, finish_fit
 from photoflux.reporting.i18n import translator

@@ -22,8 +22,8 @@ from photoflux.engines.base import Engine, Model
 from photoflux.engines.callbacks import hooks_of
 from photoflux.engines.device import device_of
 from photoflux.errors import DataError, SettingError
-from photoflux.model.settings import chosen_variant, settings_of
-from photoflux.model.variants import Variant
+from photoflux.model.settings import chosen_variant, seconds_of, settings_of
+from photoflux.model.variant import Variant
 from photoflux.runs.evaluation import probabilities
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run, load_run
@@ -49,7 +49,7 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         As in `photoflux.train`.
     epochs, batch_size, learning_rate, l1, l2, loss, balance : optional
         As in `photoflux.train`; the variant's own unless given.
-    schedule : str
+    schedule, max_time : optional
         As in `photoflux.train`.
     callbacks : sequence of Callback
         As in `photoflux.train`; scikit-learn's `clone` copies them, so that each fit of a search has its own.
@@ -92,6 +92,7 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         loss: str | None = None,
         balance: str | None = None,
         schedule: str = "constant",
+        max_time: float | str | None = None,
         callbacks: Sequence[Any] = (),
         validation_fraction: float = 0.1,
         random_state: int | np.random.RandomState | None = None,
@@ -101,7 +102,7 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.engine, self.device = engine, device
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.l1, self.l2, self.loss, self.balance = l1, l2, loss, balance
-        self.schedule, self.callbacks = schedule, callbacks
+        self.schedule, self.max_time, self.callbacks = schedule, max_time, callbacks
         self.validation_fraction = validation_fraction
         self.random_state = random_state
         self.verbose = verbose
@@ -141,7 +142,7 @@ class PhotoFluxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             settings = settings_of(
                 chosen, self.epochs, self.batch_size, self.learning_rate, seed, self.balance, schedule=self.schedule
             )
-            hooks = hooks_of(self.callbacks)
+            hooks = hooks_of(self.callbacks, seconds_of(self.max_time))
             self._folder = self._new_folder()
             prepared = _prepare(self._folder / "data", images, codes, classes, self._share(), seed)
         with Display(self.verbose) as display:

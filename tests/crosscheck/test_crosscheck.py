@@ -16,7 +16,8 @@ from photoflux.engines.keras.worker import Worker
 from photoflux.engines.proof import TraceRequest
 from photoflux.errors import SettingError
 from photoflux.model.layers import layers
-from photoflux.model.variants import Variant, variant, variants
+from photoflux.model.variant import Variant
+from photoflux.model.variants import variant, variants
 from photoflux.verification import inputs, proof, tolerances
 from photoflux.verification.checks import compare
 from photoflux.verification.proof import Prover

@@ -10,7 +10,8 @@ import pytest
 from photoflux.data.shape import Shape
 from photoflux.model.architectures import ARCHITECTURES, dropout_groups, penalty_groups
 from photoflux.model.layers import Layer, layers
-from photoflux.model.variants import Variant, variant, variants
+from photoflux.model.variant import Variant
+from photoflux.model.variants import variant, variants
 
 SHAPES = [Shape(3, 20, 14), Shape(1, 9, 7)]
 FEATURES = [Shape(1280, 1, 1), Shape(7, 1, 1)]

@@ -140,6 +140,7 @@ def test_parameters_are_checked_when_it_is_fitted():
         {"variant": "transfer"},
         {"device": "gpu"},
         {"schedule": "linear"},
+        {"max_time": "soon"},
         {"callbacks": [3]},
     ):
         with pytest.raises(SettingError, match=next(iter(wrong)) if "transfer" not in wrong.values() else "backbone"):

@@ -27,7 +27,8 @@ from photoflux.data.tables import read_table  # noqa: E402
 from photoflux.errors import PhotoFluxError  # noqa: E402
 from photoflux.features import backbone_from  # noqa: E402
 from photoflux.features.pth import read_pth  # noqa: E402
-from photoflux.model.variants import Variant, variants  # noqa: E402
+from photoflux.model.variant import Variant  # noqa: E402
+from photoflux.model.variants import variants  # noqa: E402
 from photoflux.model.weights import FORMAT, read_arrays, read_weights  # noqa: E402
 from photoflux.runs.run import load_run  # noqa: E402
 from piles import make_run  # noqa: E402

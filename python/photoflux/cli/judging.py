@@ -24,6 +24,7 @@ from photoflux.cli.options import (
     Positive,
     Precision,
     Resplit,
+    Schedule,
     Views,
     numbers_of,
 )
@@ -112,6 +113,7 @@ def compare(
     views: Views = 0,
     backbone_mean: BackboneMean = None,
     backbone_scale: BackboneScale = None,
+    schedule: Schedule = "constant",
     engine: Annotated[str, typer.Option(help="auto, flux or keras.")] = "auto",
     device: DeviceName = "cpu",
     out: Annotated[
@@ -144,6 +146,7 @@ def compare(
         views=views,
         backbone_mean=numbers_of("backbone_mean", backbone_mean),
         backbone_scale=numbers_of("backbone_scale", backbone_scale),
+        schedule=schedule,
         engine=engine,
         device=device,
         out=out,

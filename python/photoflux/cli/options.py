@@ -39,6 +39,7 @@ Unfreeze = Annotated[int, typer.Option(help="Of transfer variants: train the bac
 BackboneScale = Annotated[str | None, typer.Option(help=f"Of model.onnx, see --backbone-mean. {Numbers}")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="auto, flux or keras. (default: the run's)")]
 DeviceName = Annotated[str, typer.Option("--device", help="Where Flux computes: cpu, cuda, amdgpu or metal.")]
+Schedule = Annotated[str, typer.Option(help="Of the learning rate: constant, step, cosine or one_cycle.")]
 Dask = Annotated[str | None, typer.Option("--dask", metavar="ADDRESS", help="Work on the cluster of a dask scheduler.")]
 
 

@@ -22,6 +22,7 @@ from photoflux.cli.options import (
     Positive,
     Precision,
     Resplit,
+    Schedule,
     Seed,
     Unfreeze,
     Views,
@@ -111,9 +112,7 @@ def train(
     on_nonfinite: Annotated[
         str, typer.Option(help="A loss that is NaN or infinite: stop, or halve the learning rate, at most three times.")
     ] = "stop",
-    schedule: Annotated[
-        str, typer.Option(help="Of the learning rate: constant, step, cosine or one_cycle.")
-    ] = "constant",
+    schedule: Schedule = "constant",
     max_time: Annotated[
         str | None, typer.Option(help="The fit ends at the first batch after this time: 90s, 30m, 1h30m, or seconds.")
     ] = None,

@@ -26,7 +26,8 @@ from photoflux.errors import DataError, RunError, SettingError
 from photoflux.features import Backbone
 from photoflux.model.layers import layers
 from photoflux.model.settings import settings_of
-from photoflux.model.variants import Variant, several_variants
+from photoflux.model.variant import Variant
+from photoflux.model.variants import several_variants
 from photoflux.model.variants import variants as table
 from photoflux.reporting.reproduce import command_line, numbers_text
 from photoflux.runs.folder import claimed_new, claimed_out
@@ -61,6 +62,7 @@ def compare(
     views: int = 0,
     backbone_mean: float | Sequence[float] | None = None,
     backbone_scale: float | Sequence[float] | None = None,
+    schedule: str = "constant",
     engine: str = "auto",
     device: str = "cpu",
     out: str | Path | None = None,
@@ -99,6 +101,8 @@ def compare(
         any of the fits trains or validates on are left out and counted; a class may be missing.
     backbone, precision, views, backbone_mean, backbone_scale
         Of the transfer variants, as in `photoflux.train`.
+    schedule : str
+        As in `photoflux.train`, of every fit.
     engine, device : str
         As in `photoflux.train`; with `dask`, of each worker.
     out : str or Path, optional
@@ -136,6 +140,7 @@ def compare(
         "views": views or None,
         "backbone_mean": numbers_text(backbone_mean),
         "backbone_scale": numbers_text(backbone_scale),
+        "schedule": None if schedule == "constant" else schedule,
         "engine": None if engine == "auto" else engine,
         "device": None if device == "cpu" else device,
         "out": out,
@@ -147,7 +152,7 @@ def compare(
     network = asked.open(compared, None)
     compared = [on_backbone(variant, network) for variant in compared]
     settings = {
-        (variant.name, seed): settings_of(variant, epochs, batch_size, learning_rate, seed, balance)
+        (variant.name, seed): settings_of(variant, epochs, batch_size, learning_rate, seed, balance, schedule=schedule)
         for seed in numbers
         for variant in compared
     }
@@ -231,6 +236,7 @@ def compare(
             "batch_size": batch_size,
             "learning_rate": learning_rate,
             "balance": balance,
+            "schedule": None if schedule == "constant" else schedule,
             "engine": chosen_engine.name,
         },
         results=rows,

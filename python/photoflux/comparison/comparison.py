@@ -14,7 +14,8 @@ from photoflux.comparison.intervals import Interval
 from photoflux.comparison.measures import OF_IMAGES, OF_SEEDS, PARTS, VariantResult
 from photoflux.data.shape import Shape
 from photoflux.errors import RunError, SettingError
-from photoflux.model.variants import BALANCES
+from photoflux.model.settings import SCHEDULES
+from photoflux.model.variant import BALANCES
 from photoflux.reporting.page import Table, notebook_html
 from photoflux.reporting.sentences import Sentence, checked_sentence, text_of
 from photoflux.system.atomic import write_text
@@ -32,7 +33,7 @@ _DATA = {
 }  # fmt: skip
 _SETTINGS = {
     "seeds": list[int], "epochs": int | None, "batch_size": int | None, "learning_rate": float | None,
-    "balance": str | None, "engine": str,
+    "balance": str | None, "schedule": str | None, "engine": str,
 }  # fmt: skip
 
 
@@ -51,7 +52,7 @@ class Comparison:
         files were left out).
     settings : dict
         ``seeds``, ``epochs`` (None: each variant's own), ``batch_size``, ``learning_rate``, ``balance``
-        (likewise), ``engine``.
+        (likewise), ``schedule`` (None: constant), ``engine``.
     results : list of VariantResult
         A variant each: means, intervals, differences.
     decision : Decision
@@ -236,6 +237,8 @@ def _check(found: Comparison) -> None:
     check_table(found.settings, _SETTINGS, "settings")
     if found.settings["balance"] is not None:
         check_word(found.settings["balance"], BALANCES, "balance")
+    if found.settings.get("schedule") is not None:
+        check_word(found.settings["schedule"], SCHEDULES, "schedule")
     d, last = found.decision, len(found.results) - 1
     for position in (d.chosen, d.best, d.reference, *d.candidates):
         check_range(position, 0, last, "decision")

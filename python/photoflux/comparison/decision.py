@@ -9,7 +9,7 @@ import numpy as np
 
 from photoflux.comparison.intervals import Interval, standard_error
 from photoflux.comparison.measures import VariantResult
-from photoflux.model.variants import LOSSES, Variant
+from photoflux.model.variant import LOSSES, Variant
 from photoflux.reporting.sentences import Sentence, regularisation
 
 CRITERION = "balanced_accuracy"

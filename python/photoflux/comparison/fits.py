@@ -18,7 +18,7 @@ from photoflux.errors import DivergedError, RunError
 from photoflux.model.history import BatchProgress, EpochRow, overfitting_starts
 from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.weights import read_any_arrays, read_weights_of, write_arrays
 from photoflux.reporting.finishing import finish, finish_fit, unscored_parts, was_interrupted
 from photoflux.runs.checkpoints import checkpoint_files, where_it_is

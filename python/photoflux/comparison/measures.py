@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from photoflux.comparison.intervals import Bootstrap, Images, Interval
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.runs.evaluation import decisions, image_losses
 
 PRECISION = 0.95

@@ -174,6 +174,7 @@ def _settings(comparison: Comparison, tr: Translator) -> list[tuple[str, str]]:
         (tr("maximum number of epochs"), own if s["epochs"] is None else str(s["epochs"])),
         (tr("batch size"), own if s["batch_size"] is None else str(s["batch_size"])),
         (tr("optimiser"), own if rate is None else tr.sentence("Adam, learning rate {rate}", rate=rate)),
+        *([] if s.get("schedule") is None else [(tr("learning-rate schedule"), s["schedule"])]),
         (tr("class balancing"), own if s["balance"] is None else tr(BALANCE[s["balance"]])),
         (tr("engine"), s["engine"]),
         (tr("data"), d["name"]),

@@ -19,7 +19,7 @@ from photoflux.engines.device import device_of
 from photoflux.errors import ClusterError, DataError, PhotoFluxError
 from photoflux.features import backbone_from
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.runs.folder import writing
 from photoflux.runs.progress import Display
 from photoflux.runs.run import load_run

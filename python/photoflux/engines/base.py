@@ -15,7 +15,7 @@ from photoflux.engines.callbacks import NO_HOOKS, Hooks
 from photoflux.errors import SettingError
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from photoflux.errors import SettingError
 from photoflux.model.history import EpochRow
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant, check_learning_rate
+from photoflux.model.variant import Variant, check_learning_rate
 
 HOOKS = ("on_train_begin", "on_epoch_begin", "on_batch_end", "on_epoch_end", "on_train_end")
 

@@ -14,7 +14,7 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.data.shape import Shape
 from photoflux.engines.base import Engine
 from photoflux.model.layers import Layer, layers
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 
 
 @dataclass(frozen=True)

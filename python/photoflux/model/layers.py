@@ -12,7 +12,7 @@ from photoflux.data.shape import Shape
 from photoflux.errors import SettingError
 from photoflux.model.architectures import ARCHITECTURES, NETWORK
 from photoflux.model.networks import Part, measured, parts_of, trained
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 
 KERNEL, WINDOW = 3, 2
 STATISTICS = ("mean", "deviation")

@@ -11,7 +11,8 @@ from typing import Any
 
 from photoflux.data.checks import check_seed, check_whole
 from photoflux.errors import SettingError, unknown_name
-from photoflux.model.variants import BALANCES, Variant, check_learning_rate, variant
+from photoflux.model.variant import BALANCES, Variant, check_learning_rate
+from photoflux.model.variants import variant
 
 ON_NONFINITE = ("stop", "halve")
 SCHEDULES = ("constant", "step", "cosine", "one_cycle")

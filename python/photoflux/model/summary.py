@@ -14,7 +14,7 @@ from photoflux.data.shape import Shape
 from photoflux.errors import SettingError
 from photoflux.model.backbones import pretrained
 from photoflux.model.layers import FLOAT, Layer, layers, outputs_of
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.variants import variant as variant_of
 
 # A weight, its gradient, and the two moments of Adam.

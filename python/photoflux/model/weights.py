@@ -14,7 +14,7 @@ import safetensors.numpy
 from photoflux.data.shape import Shape
 from photoflux.errors import RunError, side_by_side
 from photoflux.model.layers import layers
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.system import atomic
 from photoflux.system.names import printable, user_path
 

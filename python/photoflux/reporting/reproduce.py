@@ -13,7 +13,8 @@ import numpy as np
 from photoflux.data.prepared import PreparedDataset
 from photoflux.errors import SettingError
 from photoflux.model.settings import OWN_SCHEDULE, Settings, chosen_variant
-from photoflux.model.variants import Variant, variants
+from photoflux.model.variant import Variant
+from photoflux.model.variants import variants
 from photoflux.reporting.i18n import Translator
 from photoflux.runs.run import Run
 

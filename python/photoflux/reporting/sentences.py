@@ -7,7 +7,7 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.reporting.i18n import ENGLISH, Translator
 
 # A sentence is a template and its values, so that a report can be in another language; a value may be a list of such.

@@ -10,7 +10,7 @@ import numpy as np
 from photoflux.data.prepared import SPLITS, PreparedDataset
 from photoflux.model.settings import Settings
 from photoflux.model.summary import Summary, penalty_text
-from photoflux.model.variants import LOSSES
+from photoflux.model.variant import LOSSES
 from photoflux.reporting.i18n import Translator
 from photoflux.reporting.page import Table
 from photoflux.reporting.report_data import ReportData

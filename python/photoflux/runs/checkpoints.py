@@ -14,7 +14,7 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.errors import RunError, SettingError
 from photoflux.features import Backbone
 from photoflux.model.layers import layers
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.runs.folder import CHECKPOINTS
 from photoflux.runs.progress import Display
 from photoflux.runs.run import load_run

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from photoflux.data.shape import Shape
 from photoflux.engines.keras.engine import KerasEngine
 from photoflux.errors import DataError, RunError, SettingError
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.variants import variant as variant_of
 from photoflux.model.weights import read_weights_of
 from photoflux.runs.description import RunData, RunMetrics

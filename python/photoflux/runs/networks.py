@@ -9,7 +9,7 @@ from photoflux.engines.base import Engine
 from photoflux.engines.flux.engine import FluxEngine
 from photoflux.errors import SettingError
 from photoflux.model.networks import file_of
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 
 
 def described(variant: Variant, engine: Engine, shape: Shape, classes: int) -> Variant:

@@ -15,7 +15,7 @@ from photoflux.model.history import EpochRow
 from photoflux.model.layers import outputs_of
 from photoflux.model.settings import OWN_SCHEDULE, Settings, settings_of
 from photoflux.model.summary import Summary, summary_of
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.runs.description import RunData, RunMetrics, TrainMetrics
 from photoflux.runs.evaluation import Metrics
 from photoflux.system.json_file import read_object

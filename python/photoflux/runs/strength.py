@@ -8,7 +8,7 @@ import numpy as np
 
 from photoflux.data.prepared import PreparedDataset
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 
 STRENGTHS = tuple(float(f"{10**exponent:.2g}") for exponent in np.arange(-4, 0.01, 0.5))
 FOLDS = 5

@@ -15,7 +15,7 @@ from photoflux.engines.callbacks import NO_HOOKS, Hooks
 from photoflux.errors import DivergedError, RunError
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.weights import fingerprint_of, read_weights_of
 from photoflux.runs.checkpoints import (
     begun,

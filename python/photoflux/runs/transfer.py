@@ -23,7 +23,8 @@ from photoflux.features.network import PretrainedNetwork
 from photoflux.model.backbones import backbones
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant, variants
+from photoflux.model.variant import Variant
+from photoflux.model.variants import variants
 from photoflux.model.weights import read_weights_of, remaining_features
 from photoflux.runs.progress import Display
 from photoflux.runs.run import Run

@@ -16,7 +16,7 @@ from photoflux.data.shape import Shape
 from photoflux.engines.proof import TraceRequest
 from photoflux.errors import DataError
 from photoflux.model.layers import Layer, layers
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.weights import expected_shapes, metadata_of, read_weights, write_weights
 from photoflux.verification.tolerances import summed, terms_before
 

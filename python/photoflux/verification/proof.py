@@ -15,7 +15,8 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.proof import Augmentation, ProofEngine, TraceRequest
 from photoflux.model.layers import STATISTICS
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant, variants
+from photoflux.model.variant import Variant
+from photoflux.model.variants import variants
 from photoflux.model.weights import metadata_of, read_weights, write_weights
 from photoflux.runs.evaluation import decisions, probabilities
 from photoflux.runs.scoring import logits_of

@@ -15,7 +15,8 @@ from photoflux.engines.flux.engine import FluxEngine
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
 from photoflux.errors import BackboneError, EngineError, SettingError
 from photoflux.features import features_dataset, open_backbone
-from photoflux.model.variants import Variant, several_variants, variants
+from photoflux.model.variant import Variant
+from photoflux.model.variants import several_variants, variants
 from photoflux.runs.progress import Display
 from photoflux.system import log
 from photoflux.verification.backbone import IMAGES, backbone_check, networks_of

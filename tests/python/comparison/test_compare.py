@@ -206,6 +206,16 @@ def test_the_command_repeats_the_seeds(seeds, words):
     assert shlex.split(_command("scans", "l2", seeds, {}))[-2:] == ["--seeds", words]
 
 
+def test_every_fit_has_the_schedule(folder, flux, tmp_path):
+    found = compared(folder, tmp_path / "c", seeds=1, epochs=1, engine="flux", schedule="cosine")
+    runs = [photoflux.load_run(tmp_path / "c" / "runs" / f"{name}-seed1") for name in ("baseline", "l2")]
+    assert [run.settings.schedule for run in runs] == ["cosine", "cosine"]
+    assert photoflux.load_comparison(found.path).settings["schedule"] == "cosine"
+    assert "--schedule cosine" in found.command and "learning-rate schedule" in (found.path / "report.html").read_text()
+    with pytest.raises(SettingError, match="`schedule` must be one of"):
+        compared(folder, tmp_path / "d", schedule="linear")
+
+
 # The second of the fits is ended in its second epoch; it goes on from there, and the first is kept.
 @pytest.mark.fault("SIGKILL in `photoflux compare`")
 def test_a_comparison_goes_on_within_a_fit(keras, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from photoflux.engines.base import Fit, OnBatch, OnEpoch, OnNote
 from photoflux.engines.callbacks import Caller, Hooks, RunningFit
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.system.signals import asked
 
 

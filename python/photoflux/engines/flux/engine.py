@@ -36,7 +36,7 @@ from photoflux.engines.proof import Augmentation, TraceRequest
 from photoflux.errors import SettingError
 from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 
 
 class FluxEngine:

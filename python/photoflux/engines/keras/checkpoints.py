@@ -20,7 +20,7 @@ from photoflux.data.prepared import PreparedDataset
 from photoflux.engines.base import Checkpoints
 from photoflux.errors import EngineError, RunError
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.weights import fingerprint_of, write_arrays
 
 FORMAT = "photoflux-checkpoint-1"

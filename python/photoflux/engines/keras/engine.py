@@ -34,7 +34,7 @@ from photoflux.model.architectures import NETWORK
 from photoflux.model.history import BatchProgress, EpochRow
 from photoflux.model.layers import outputs_of
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.system import atomic
 
 CHUNK_BYTES = 64 * 2**20

@@ -14,7 +14,7 @@ from photoflux.engines.keras.backbone import features_of
 from photoflux.engines.keras.models import build_model
 from photoflux.errors import RunError
 from photoflux.features.folding import Folded, read_folded
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.weights import read_weights_of
 from photoflux.system import atomic
 

@@ -22,7 +22,7 @@ from photoflux.engines.keras.steps import Steps
 from photoflux.errors import DataError, DivergedError, EngineError
 from photoflux.model.history import BatchProgress
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.weights import metadata_of, read_weights_of, write_weights
 from photoflux.system.names import first_few, printable
 

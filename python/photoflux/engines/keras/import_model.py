@@ -21,7 +21,7 @@ import numpy as np
 from photoflux.data.shape import Shape
 from photoflux.engines.keras.models import build_model, get_weights, statistics_of
 from photoflux.errors import RunError, side_by_side
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.weights import expected_shapes, metadata_of, write_weights
 
 MAX_CONFIG = 10 * 2**20

@@ -12,7 +12,7 @@ from keras import layers
 from photoflux.data.shape import Shape
 from photoflux.model.layers import STATISTICS, WINDOW, Layer
 from photoflux.model.layers import layers as layers_of
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 
 
 def build_model(

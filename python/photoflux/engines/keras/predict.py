@@ -14,7 +14,7 @@ import tensorflow as tf
 from photoflux.data.shape import Shape
 from photoflux.engines.keras.models import build_model
 from photoflux.engines.keras.steps import input_type, to_pixels
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.weights import read_weights_of
 
 

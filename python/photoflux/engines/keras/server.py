@@ -23,7 +23,7 @@ from photoflux.engines.base import Checkpoints
 from photoflux.engines.keras.worker import SCRATCH
 from photoflux.errors import PhotoFluxError
 from photoflux.model.settings import Settings
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.system import atomic
 
 

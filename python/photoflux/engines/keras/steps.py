@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from photoflux.model.layers import outputs_of
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 
 
 class Measured(NamedTuple):

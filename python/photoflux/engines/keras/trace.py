@@ -17,7 +17,7 @@ from photoflux.engines.keras.predict import write_answer
 from photoflux.engines.keras.state import early_stopping
 from photoflux.engines.keras.steps import Measured, gradients, moments_of, step, to_pixels
 from photoflux.engines.proof import Augmentation
-from photoflux.model.variants import Variant
+from photoflux.model.variant import Variant
 from photoflux.model.weights import read_weights_of
 
 Request = dict[str, Any]

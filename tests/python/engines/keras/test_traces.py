@@ -10,7 +10,8 @@ from photoflux.data.shape import Shape
 from photoflux.engines.proof import TraceRequest
 from photoflux.errors import SettingError
 from photoflux.model.layers import penalty_of
-from photoflux.model.variants import Variant, variants
+from photoflux.model.variant import Variant
+from photoflux.model.variants import variants
 from photoflux.model.weights import metadata_of, write_weights
 from small import PAIR_IDS, PAIRS, data_loss, inputs_for, shape_for, write_random
 from small import logits as logits_by
