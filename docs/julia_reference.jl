@@ -11,7 +11,7 @@ const PAGE = joinpath(@__DIR__, "reference", "julia.md")
 const INNER = (:Fit, :schedule_factor, :describe, :cat_channels)
 # What is exported, and the inner names, by what it is for.
 const SECTIONS = (
-    "Training and using a model" => (:train, :evaluate, :predict, :Run, :save_run, :load_run),
+    "Training and using a model" => (:train, :evaluate, :predict, :Run, :save_run, :load_run, :PhotoFluxClassifier),
     "Callbacks" => (:on_train_begin, :on_epoch_begin, :on_batch_end, :on_epoch_end, :on_train_end, :stop!, :Fit, :schedule_factor),
     "Variants" => (:variants, :variant, :Variant),
     "A network of your own" => (:network_variant, :describe, :cat_channels),

@@ -15,7 +15,7 @@ of a run on a backbone that was given by its path also `backbone.safetensors`.
 - `ArgumentError`: `folder` exists and is not a run.
 """
 function save_run(folder::AbstractString, run::Run)
-    if ispath(folder) && !isfile(joinpath(folder, "run.json")) && !(isdir(folder) && readdir(folder) ⊆ [CHECKPOINTS])
+    if ispath(folder) && !isfile(joinpath(folder, "run.json")) && !(isdir(folder) && is_without_files(folder))
         throw(ArgumentError("$folder exists and is not a run (it has no run.json); choose another folder."))
     end
     mkpath(folder)
@@ -49,6 +49,9 @@ function save_run(folder::AbstractString, run::Run)
     run.ended === :interrupted || remove_checkpoints(joinpath(folder, CHECKPOINTS))
     return folder
 end
+
+# What processes that are gone left there is removed and does not count.
+is_without_files(folder) = (sweep(folder); readdir(folder) ⊆ [CHECKPOINTS])
 
 # Where the run was trained, as Python writes it; nothing of a CPU.
 device_entry(settings) = haskey(settings, :device) ? ["device" => settings.device * (settings.tf32 ? ", TF32" : "")] : Pair{String,String}[]

@@ -30,7 +30,7 @@ export PreparedDataset, open_dataset, indices
 export NoPenalty, L1, L2, ElasticNet, KerasAdam
 export load_backbone, backbone_features, fine_tune, save_backbone
 export on_train_begin, on_epoch_begin, on_batch_end, on_epoch_end, on_train_end, stop!
-export network_variant
+export network_variant, PhotoFluxClassifier
 export layers, build_model, read_weights, write_weights, load_weights!
 
 # The source is in `julia/`; Julia 1.10 looks for the entry here and knows no `entryfile`.
@@ -47,6 +47,7 @@ include("../julia/pooling.jl")
 include("../julia/conv.jl")
 include("../julia/models.jl")
 include("../julia/networks.jl")
+include("../julia/network_layers.jl")
 include("../julia/adam.jl")
 include("../julia/step.jl")
 include("../julia/datasets.jl")
@@ -76,6 +77,7 @@ include("../julia/runs.jl")
 include("../julia/trace.jl")
 include("../julia/tail.jl")
 include("../julia/finetuning.jl")
+include("../julia/mlj.jl")
 include("../julia/engine.jl")
 include("../julia/precompile.jl")
 

@@ -35,6 +35,10 @@ mktempdir() do root
         @test readdir(joinpath(root, "other")) == ["thesis.tex"]
         @test save_run(folder, run) == folder
         @test_throws "is not a run: it has no run.json" load_run(joinpath(root, "other"))
+        # A process that was killed while it saved a run there; no process has this number.
+        left = joinpath(mkpath(joinpath(root, "killed")), replace(PhotoFlux.temporary_name("weights.safetensors"), "-$(getpid())-" => "-$(2^22 + 1)-"))
+        write(left, "half of it")
+        @test save_run(joinpath(root, "killed"), run) == joinpath(root, "killed") && !ispath(left)
     end
 
     @testset "what Python adds" begin

@@ -2,7 +2,7 @@
 using Test
 
 const FILES = ["random", "penalties", "variants", "layers", "kernels", "threads", "pooling", "conv", "models", "networks", "adam", "step", "datasets", "observations", "augment", "batches", "losses", "devices",
-    "weights", "hostile", "evaluation", "training", "checkpoints", "callbacks", "seen", "runs", "backbone", "transfer", "tail", "finetuning", "trace", "quality", "types", "structure", "precompile", "invalidation"]
+    "weights", "hostile", "evaluation", "training", "checkpoints", "callbacks", "seen", "runs", "backbone", "transfer", "tail", "finetuning", "trace", "quality", "types", "structure", "precompile", "mlj", "invalidation"]
 
 # Each file in a module of its own, so that no file lives on what another defined.
 function run_file(name)
