@@ -58,9 +58,12 @@ end
 @testset "its fields reach the fit" begin
     run(model) = fitted_params(fitted(model, images, named)).run
     made = run(mine(l2=0.5, loss="squared_error", batch_size=5, learning_rate=0.02, balance="weights", schedule="cosine", seed=3))
-    @test PhotoFlux.coefficients(made.variant.penalty["output"])[2] == 0.5f0 && made.variant.loss == "squared_error"
+    @test PhotoFlux.coefficients(made.variant.penalty["hidden"])[2] == 0.5f0 && made.variant.loss == "squared_error"
     @test (made.settings.batch_size, made.settings.learning_rate, made.settings.balance, made.settings.schedule, made.settings.seed) == (5, 0.02, "weights", "cosine", 3)
     @test length(run(mine(epochs=50, max_time=1e-6)).history) < 50
+    # What a TunedModel asks of a field that is not set: which numbers it may try.
+    @test MLJBase.iterator(range(mine(), :l2; lower=1e-4, upper=1e-2, scale=:log10), 3) ≈ [1e-4, 1e-3, 1e-2]
+    @test MLJBase.iterator(range(mine(), :batch_size; lower=8, upper=10), 3) == [8, 9, 10]
     network = Chain(Flux.flatten, Dense(9 * 8 * 3 => 1))
     @test run(mine(variant=network, epochs=1)).variant.architecture == "chain"
     @test run(mine(variant=variant("dense_dropout"))).variant.name == "dense_dropout"
