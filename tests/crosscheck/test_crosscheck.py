@@ -95,7 +95,7 @@ def test_ten_steps(name, rate, flux, keras, tmp_path):
     v = variant(name)
     request = request_for(v, 2, tmp_path, masked=bool(v.dropout), rate=rate)
     ours, theirs = flux.trace(request), keras.trace(request)
-    noise = keras.trace(inputs.rounded_otherwise(request, tmp_path))
+    noise = proof.noise_of(keras, request, tmp_path)
     assert_holds(proof.trajectory(proof.curves_of(request, ours, theirs, noise), ours, theirs, noise))
     rate = request.learning_rate
     for key in (key for key in ours if key.startswith("final/")):

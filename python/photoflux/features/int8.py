@@ -129,7 +129,7 @@ def int8_graph_of(folded: Folded, ranges: Ranges, signed: bool | None = None) ->
     ranges : mapping of str to (float, float)
         Of each layer.
     signed : bool, optional
-        Whether weights are written signed, by default as `signed_is_exact` says; the features are the same.
+        Whether weights are written signed, by default as `signed_is_exact` says; the weights are the same integers.
     """
     graph = _Int8(folded, ranges, signed_is_exact() if signed is None else signed)
     builder = graph.builder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -90,20 +90,23 @@ def _cut(request: TraceRequest, places: tuple[Any, ...]) -> TraceRequest:
     )
 
 
-def rounded_otherwise(request: TraceRequest, folder: Path) -> TraceRequest:
-    """Return the same request with other roundings, as large as the activations' tolerance allows them to be.
+def rounded_otherwise(request: TraceRequest, folder: Path, times: int) -> Iterator[TraceRequest]:
+    """Give the same request with other roundings, as large as the activations' tolerance allows them to be, so often.
 
     Each weight is moved by up to λ·√n·eps of itself, n the terms on the way to a logit, and so every activation by
     about what two engines may differ by; and the images of each batch are reversed: the same batch in another order.
     """
     weights, metadata = read_weights(request.weights)
     share = summed(terms_before(request)["output"], 1.0)
-    rng = np.random.default_rng(3)
-    for name, value in weights.items():
-        weights[name] = value * (1 + share * rng.uniform(-1, 1, value.shape)).astype(np.float32)
-    path = folder / f"{request.weights.stem}-moved.safetensors"
-    write_weights(path, weights, metadata)
-    return _cut(dataclasses.replace(request, weights=path), np.s_[:, ::-1])
+    for number in range(times):
+        rng = np.random.default_rng([3, number])
+        moved = {
+            name: value * (1 + share * rng.uniform(-1, 1, value.shape)).astype(np.float32)
+            for name, value in weights.items()
+        }
+        path = folder / f"{request.weights.stem}-moved-{number}.safetensors"
+        write_weights(path, moved, metadata)
+        yield _cut(dataclasses.replace(request, weights=path), np.s_[:, ::-1])
 
 
 def decided_alike(request: TraceRequest, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> np.ndarray:

@@ -21,8 +21,9 @@ EPS = float(np.finfo(np.float32).eps)
 LAMBDA = 6.0
 # Adam's own constants in Keras' form: β₁, β₂ and ε.
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
-# One run with other roundings is a sample of what they do; another may be this many times as far off.
-SAMPLE = 4.0
+# Runs with other roundings are samples of what they do; one that by chance crosses no kink that others cross is far
+# nearer. The largest of so many is taken, and another run may be this many times as far off.
+SAMPLES, BEYOND = 4, 2.0
 # From drawn values to a coordinate: sine, cosine, four products and sums, and the shift to the centre.
 COORDINATE_OPERATIONS = 8
 

@@ -11,11 +11,11 @@ import small
 from photoflux.errors import BackboneError, SettingError
 from photoflux.features import backbone_from, features_dataset, open_backbone
 from photoflux.features.folding import folded_weights, read_folded
-from photoflux.features.int8 import int8_graph_of, measured, rounded_layers
+from photoflux.features.int8 import int8_graph_of, measured, rounded_layers, signed_is_exact
 from photoflux.features.runtime import session_of
 
 pytest.importorskip("onnxruntime", reason="features run through onnxruntime, which is not installed")
-pytest.importorskip("onnx", reason="the graph is written with onnx, which is not installed")
+onnx = pytest.importorskip("onnx", reason="the graph is written with onnx, which is not installed")
 
 
 @pytest.fixture
@@ -49,16 +49,58 @@ def test_ranges_are_the_least_and_greatest_numbers_of_the_layers(tiny):
         assert limits == (min(one[name][0] for one in apart), max(one[name][1] for one in apart))
 
 
-def test_signed_and_unsigned_weights_give_the_same_features(tiny):
+def test_signed_and_unsigned_weights_are_the_same_integers(tiny):
     folded = read_folded(folded_weights("tiny"))
     pixels = np.random.default_rng(1).integers(0, 256, (3, 3, 15, 17), dtype=np.uint8)
-    ranges = measured(folded, [pixels])
-    one, other = (
-        session_of(int8_graph_of(folded, ranges, signed).SerializeToString()).run(None, {"pixels": pixels})[0]
-        for signed in (True, False)
+    graphs = [int8_graph_of(folded, measured(folded, [pixels]), signed) for signed in (True, False)]
+    one, other = ({x.name: onnx.numpy_helper.to_array(x) for x in graph.graph.initializer} for graph in graphs)
+    assert list(one) == list(other)
+    kernels = [name for name in one if f"{name}.zeros" in one]
+    assert f"{kernels[-1]}.zeros" == "top.kernel.zeros"
+    for name in set(one) - {f"{kernel}.zeros" for kernel in kernels}:
+        if name in kernels:
+            assert (one[name].dtype, other[name].dtype) == (np.int8, np.uint8)
+            assert not one[f"{name}.zeros"].any() and (other[f"{name}.zeros"] == 128).all()
+            assert np.array_equal(one[name].astype(int), other[name].astype(int) - 128)
+        else:
+            assert np.array_equal(one[name], other[name])
+    if signed_is_exact():
+        features = [session_of(graph.SerializeToString()).run(None, {"pixels": pixels})[0] for graph in graphs]
+        assert np.array_equal(*features)
+
+
+def test_this_cpu_adds_products_of_the_chosen_weights_exactly():
+    """Two products of 255 and ±127 are beyond 16 bits, in which an x86 CPU without VNNI adds them if one is signed."""
+    rng = np.random.default_rng(0)
+    rounded = rng.choice([-127, 127], (32, 64, 1, 1))
+    images = np.full((1, 64, 5, 5), 255, np.uint8)
+    zero = np.int8(0) if signed_is_exact() else np.uint8(128)
+    # The step is that of the sums' range, so that each sum has a number of its own; 128 means 0.
+    sums = 255 * rounded.sum(axis=(1, 2, 3))
+    step = np.float32(np.abs(sums).max() / 127)
+    constants = {
+        "x.step": np.float32(1),
+        "x.zero": np.uint8(0),
+        "kernel": (rounded + zero).astype(zero.dtype),
+        "kernel.steps": np.ones(32, np.float32),
+        "kernel.zeros": np.full(32, zero),
+        "step": step,
+        "zero": np.uint8(128),
+    }
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, images.shape)
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, (1, 32, 5, 5))
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("QLinearConv", ["x", *constants], ["y"])],
+        "one convolution",
+        [x],
+        [y],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
-    # The tiny sums do not saturate, so that signed ones are exact on every CPU.
-    assert np.array_equal(one, other)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    (found,) = session_of(model.SerializeToString()).run(None, {"x": images})
+    expected = np.rint(sums / step) + 128
+    assert len(np.unique(expected)) > 10
+    assert np.array_equal(found, np.broadcast_to(expected[None, :, None, None], found.shape))
 
 
 def test_a_dataset_is_made_with_ranges_of_its_training_images_which_are_measured_once(images, monkeypatch, tmp_path):
