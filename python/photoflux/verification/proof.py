@@ -336,8 +336,8 @@ def trajectory(curves: Curves, ours: Numbers, theirs: Numbers, noise: Sequence[N
         relative = apart / max(_rms(value), 1e-12)
         parts.append(Part(f"{name} at the end, RMS", apart, relative, allowed, apart <= allowed))
     why = (
-        f"{tolerances.BEYOND:.0f} × the most that Keras differs from itself by, {tolerances.SAMPLES} times, its start "
-        "moved by the activations' tolerance"
+        f"{tolerances.BEYOND:.0f} × the most that Keras differs from itself by in {tolerances.SAMPLES} runs whose "
+        "start is moved by the activations' tolerance"
     )
     return Check("loss curve and last weights", why, parts)
 
