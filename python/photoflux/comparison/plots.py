@@ -20,16 +20,17 @@ def intervals(rows: Mapping[str, Mapping[str, Interval]], tr: Translator, label:
     drawn = figure(7.2, 0.9 + 0.55 * len(rows))
     axes = drawn.subplots()
     parts = list(next(iter(rows.values())))
-    for offset, part in zip((0.0,) if len(parts) == 1 else (-0.2, 0.0, 0.2)[: len(parts)], parts, strict=True):
+    for number, part in enumerate(parts):
+        offset = 0.2 * (number - (len(parts) - 1) / 2)
         found = [row[part] for row in rows.values()]
         means = [interval.mean for interval in found]
         errors = [[i.mean - i.low for i in found], [i.high - i.mean for i in found]]
-        places = [number + offset for number in range(len(rows))]
+        places = [row + offset for row in range(len(rows))]
         look = PARTS[part]
         how: dict[str, Any] = {"fmt": look.marker, "color": look.colour, "capsize": 3, "markersize": 5}
         axes.errorbar(means, places, xerr=errors, **how, label=tr(TITLES[part]))
     axes.set_yticks(range(len(rows)), list(rows))
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top, and as much space around each
     axes.set_xlabel(label)
     numbered(axes.xaxis, tr, percent=True)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
