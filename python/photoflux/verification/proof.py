@@ -306,12 +306,15 @@ def _proximal_l1(request: TraceRequest, name: str) -> float:
 
 
 def noise_of(keras: ProofEngine, request: TraceRequest, folder: Path) -> list[Numbers]:
-    """Return what Keras computes with other roundings, `tolerances.SAMPLES` times.
+    """Return the totals and last weights that Keras computes with other roundings, `tolerances.SAMPLES` times.
 
     Past the first step a bound of the operations says nothing: at every kink that rounding alone crosses, a term of the
     gradient comes or goes, and Adam turns small gradients into whole steps. How much that makes is measured.
     """
-    return [keras.trace(moved) for moved in inputs.rounded_otherwise(request, folder, tolerances.SAMPLES)]
+    return [
+        {key: value for key, value in keras.trace(moved).items() if key == "total" or key.startswith("final/")}
+        for moved in inputs.rounded_otherwise(request, folder, tolerances.SAMPLES)
+    ]
 
 
 def curves_of(request: TraceRequest, ours: Numbers, theirs: Numbers, noise: Sequence[Numbers]) -> Curves:
