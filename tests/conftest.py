@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from disks import Disk, small_disks
 from faults import name_faults, write_page
 from julias import julia_of_engine, line_of_julias
 from photoflux.engines.flux.engine import FluxEngine
 from photoflux.engines.keras.engine import KerasEngine, why_unavailable
+from photoflux.engines.keras.worker import Worker
 from photoflux.errors import FluxError
 
 NO_FLUX = "Flux cannot run here"
-# One test each that takes minutes: begun first, so that neither of the two processes is left alone with them.
-LONG = ("test_julia.py", "test_tour.py", "test_wheel.py")
+# Begun first, in this order: the longest test, the Julia suite, for which Julia compiles the package on one core; what
+# the other process does meanwhile without Julia; and tests of minutes, so that neither is left alone with them.
+FIRST = (
+    "test_julia.py",
+    *("test_fits.py", "test_traces.py", "test_worker.py", "test_parallel.py"),
+    *("test_tour.py", "test_wheel.py"),
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,6 +82,52 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Disk]]:
         yield make
 
 
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Write an empty image for each figure: they are most of a short fit's time, and tests of reports look at them."""
+
+    def empty(figure: Figure, file: Any, format: str | None = None, **_: Any) -> None:
+        if format == "svg":
+            file.write("<svg></svg>")
+        else:
+            Path(file).write_bytes(b"")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", empty)
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_worker() -> Iterator[None]:
+    """Have the Keras engines of a file share a process: to start one takes ten times a short fit.
+
+    Only where the process that it would start has the same environment and path. Each request says all that it needs.
+    """
+    kept: list[tuple[object, Worker]] = []
+    begin = KerasEngine.__init__
+
+    def share(engine: KerasEngine) -> None:
+        begin(engine)
+        named = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        here = (named, list(sys.path))
+        if kept and kept[0][1]._busy.locked():
+            return
+        if not kept or kept[0][0] != here:
+            end()
+            kept.append((here, engine._process))
+        engine._process = kept[0][1]
+
+    def end() -> None:
+        while kept:
+            kept.pop()[1].close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KerasEngine, "__init__", share)
+        patch.setattr(KerasEngine, "close", lambda engine: None)
+        yield
+        end()
+
+
 @pytest.fixture(scope="session")
 def julia_command(flux: FluxEngine) -> tuple[list[str], dict[str, str]]:
     """Command and environment of the Julia that runs in this process, with this checkout's package."""
@@ -80,8 +136,8 @@ def julia_command(flux: FluxEngine) -> tuple[list[str], dict[str, str]]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, and have each report name the faults of its test."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    """Put the files of `FIRST` first, and have each report name the faults of its test."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
     name_faults(items)
 
 

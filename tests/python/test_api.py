@@ -19,6 +19,8 @@ from photoflux import DataError, DivergedError, EngineError, RunError, SettingEr
 from photoflux.data.sources.demo import write_demo_folder
 from photoflux.engines.flux.problems import problem
 
+pytestmark = pytest.mark.usefixtures("one_worker")
+
 
 @pytest.fixture(scope="module")
 def arrays():

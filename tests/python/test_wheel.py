@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,15 @@ def train(installed: Path, julia: Julia, folder: Path, served: dict[str, str]) -
     # Compiled apart: where the two share a Julia project, this Julia package would replace the checkout's compiled one,
     # which other tests have loaded, and Julia can crash at the next exception when the file of its code is replaced.
     depots = os.pathsep.join([str(folder / "depot"), *julia.depots])
+    # And without the fits that the checkout's package is compiled for, which take minutes.
+    settings = folder / "settings"
+    settings.mkdir()
+    identifier = tomllib.loads((ROOT / "Project.toml").read_text())["uuid"]
+    (settings / "Project.toml").write_text(f'[extras]\nPhotoFlux = "{identifier}"\n')
+    (settings / "LocalPreferences.toml").write_text("[PhotoFlux]\nprecompile_workload = false\n")
+    load_path = os.pathsep.join(("@", str(settings), "@stdlib"))
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    clean |= {"JULIA_DEPOT_PATH": depots} | served
+    clean |= {"JULIA_DEPOT_PATH": depots, "JULIA_LOAD_PATH": load_path} | served
     done = subprocess.run(
         [str(installed / "bin" / "photoflux"), *TRAIN],
         cwd=folder, env=clean, capture_output=True, text=True, check=False,

@@ -20,6 +20,8 @@ from photoflux.data.sources.demo import write_demo_folder
 from photoflux.reporting.i18n import translator
 from photoflux.reporting.sentences import text_of
 
+pytestmark = pytest.mark.usefixtures("one_worker")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -13,6 +13,7 @@ from photoflux import SettingError, Variant, summary, variant, variants
 from photoflux.cli import app
 from photoflux.model.variants import several_variants
 
+pytestmark = pytest.mark.usefixtures("one_worker")
 WIDE = """
 [wide]
 architecture = "dense"

@@ -21,6 +21,7 @@ from photoflux.cli import app
 from photoflux.runs.checkpoints import checkpoint_files
 from photoflux.runs.progress import Display
 
+pytestmark = pytest.mark.usefixtures("undrawn", "one_worker")
 # Dropout, augmentation, early stopping; some 30 batches in all.
 FIT = {"variant": "dropout_early_stopping", "epochs": 3, "batch_size": 8, "balance": "augment", "progress": False}
 KILLED = """

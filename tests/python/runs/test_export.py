@@ -18,6 +18,7 @@ from photoflux.model.weights import read_weights
 from small import inputs_for, shape_for
 from small import logits as logits_by
 
+pytestmark = pytest.mark.usefixtures("one_worker")
 PLAIN_KERAS = """
 import pathlib
 import keras

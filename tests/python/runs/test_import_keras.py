@@ -22,6 +22,7 @@ from photoflux.runs.evaluation import probabilities
 from small import logits as logits_by
 from small import shape_for
 
+pytestmark = pytest.mark.usefixtures("one_worker")
 MAKER = """
 import pathlib
 import keras

@@ -11,6 +11,7 @@ import photoflux
 from photoflux import RunError
 from photoflux.model.weights import fingerprint_of, read_weights, read_weights_of
 
+pytestmark = pytest.mark.usefixtures("undrawn", "one_worker")
 STILL = 1e-12  # a learning rate at which no weight moves
 
 

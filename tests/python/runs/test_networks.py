@@ -17,6 +17,7 @@ from photoflux import EngineError, SettingError, Variant, variant
 from photoflux.model.networks import file_of, network_file, parts_of
 from photoflux.model.weights import read_weights
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 # The network of the examples, and functions that make none.
 OTHERS = """
 wrong(size, classes) = Chain(Flux.flatten, Dense(5 => 1))

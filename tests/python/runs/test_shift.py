@@ -27,6 +27,8 @@ from photoflux.runs.reference import NAME, RESPECTS, Reference, Space, features_
 from photoflux.runs.shift import Observed, evenly, in_words, shifts
 from photoflux.runs.transfer import TransferModel
 
+pytestmark = pytest.mark.usefixtures("one_worker")
+
 
 class Values:
     """Observed values, given."""

@@ -17,7 +17,10 @@ from photoflux.runs.checkpoints import checkpoint_files
 from photoflux.runs.progress import Display
 from photoflux.system.signals import ENDING, Ended
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+pytestmark = [
+    pytest.mark.usefixtures("undrawn", "one_worker"),
+    pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals"),
+]
 # 11 batches an epoch.
 FIT = {"variant": "dense_dropout", "epochs": 2, "batch_size": 8, "progress": False}
 

@@ -22,6 +22,9 @@ pytest.importorskip("onnx", reason="the extra transfer is not installed")
 pytest.importorskip("onnxruntime", reason="the extra transfer is not installed")
 
 
+pytestmark = pytest.mark.usefixtures("one_worker")
+
+
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_backbone(tmp_path_factory.mktemp("backbone") / "tiny.onnx")

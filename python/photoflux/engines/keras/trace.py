@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,56 +29,99 @@ Request = dict[str, Any]
 def trace(request: Request) -> Request:
     """Run the steps of a `TraceRequest` and write every number of them to the file ``answer``."""
     arrays = safetensors.numpy.load_file(request["arrays"])
-    images, labels = arrays["images"], arrays["labels"]
     masks = {name.removeprefix("mask/"): value for name, value in arrays.items() if name.startswith("mask/")}
-    variant, classes = Variant.from_dict(request["variant"]), request["classes"]
-    shape = Shape.of(images)
-    keras.backend.clear_session()
+    variant, classes, shape = Variant.from_dict(request["variant"]), request["classes"], Shape.of(arrays["images"])
     weights = read_weights_of(request["weights"], variant, shape, classes)
-    model = build_model(variant, shape, classes, masks=masks, weights=weights)
-    optimizer = keras.optimizers.Adam(request["learning_rate"])
-    optimizer.build(model.trainable_variables)
-    names = list(named_variables(model))
-
-    layers = _shown_layers(model)
-    whole = keras.Model(model.inputs, [layer.output for layer in layers])
-
-    # The activations are those that the gradient is made from: another graph may round otherwise, and be on another
-    # side of a kink.
-    @tf.function  # type: ignore[untyped-decorator]
-    def train(inputs: Any, labels: Any, factors: Any) -> tuple[list[Any], Measured, list[Any]]:
-        values: list[Any] = []
-
-        def logits_of(inputs: Any) -> Any:
-            values.extend(whole(inputs, training=True))
-            return values[-1]
-
-        slopes, measured = gradients(model, variant, classes, inputs, labels, factors, logits_of)
-        step(optimizer, model, variant, slopes)
-        return slopes, measured, values
-
-    answer = _named("initial", get_weights(model))
-    measured: list[Measured] = []
-    for number in range(len(images)):
-        pixels = to_pixels(images[number])
-        inputs = [pixels, *(tf.constant(mask[number]) for mask in masks.values())] if masks else pixels
-        factors = tf.ones(len(labels[number]))
-        slopes, measure, values = train(inputs, tf.constant(labels[number]), factors)
-        measured.append(measure)
-        if number == 0:
-            named = zip(layers, values, strict=True)
-            answer |= _named("activation", {layer.name: value.numpy() for layer, value in named})
-            answer["logits"] = answer["activation/output"]
-            answer |= _named("gradient", dict(zip(names, map(np.array, slopes), strict=True)))
-            answer |= _named("first", get_weights(model))
-            for order, moments in enumerate(zip(*moments_of(optimizer), strict=True), 1):
-                answer |= _named(f"moment{order}", dict(zip(names, map(np.array, moments), strict=True)))
-    answer |= _named("final", get_weights(model))
-    loss = np.array([float(measure.loss) for measure in measured], np.float32)
-    penalty = np.array([float(measure.penalty) for measure in measured], np.float32)
-    answer |= {"loss": loss, "penalty": penalty, "total": loss + penalty}
-    write_answer(request, answer)
+    statistics = tuple((name, weights[name].tobytes()) for name in weights if name.startswith("standardise."))
+    spec = json.dumps(request["variant"], sort_keys=True)
+    traced = _traced(spec, shape, classes, tuple(masks), request["learning_rate"], statistics)
+    write_answer(request, traced.run(weights, arrays["images"], arrays["labels"], masks))
     return {}
+
+
+@lru_cache(maxsize=1)
+def _traced(
+    spec: str,
+    shape: Shape,
+    classes: int,
+    masks: tuple[str, ...],
+    rate: float,
+    statistics: tuple[tuple[str, bytes], ...],
+) -> Traced:
+    """Return the steps for requests that differ in nothing but weights and batches: most of a trace is to build them.
+
+    A standardisation's `statistics` are constants of the compiled steps.
+    """
+    given = {name: np.frombuffer(value, np.float32) for name, value in statistics}
+    return Traced(Variant.from_dict(json.loads(spec)), shape, classes, masks, rate, given)
+
+
+class Traced:
+    """The compiled steps of a variant that return every intermediate number."""
+
+    def __init__(
+        self,
+        variant: Variant,
+        shape: Shape,
+        classes: int,
+        masks: tuple[str, ...],
+        rate: float,
+        statistics: dict[str, np.ndarray],
+    ) -> None:
+        keras.backend.clear_session()
+        model = self._model = build_model(variant, shape, classes, masks=masks, weights=statistics)
+        optimizer = self._optimizer = keras.optimizers.Adam(rate)
+        optimizer.build(model.trainable_variables)
+        layers = _shown_layers(model)
+        self._layers = [layer.name for layer in layers]
+        whole = keras.Model(model.inputs, [layer.output for layer in layers])
+
+        # The activations are those that the gradient is made from: another graph may round otherwise, and be on another
+        # side of a kink.
+        @tf.function  # type: ignore[untyped-decorator]
+        def train(inputs: Any, labels: Any, factors: Any) -> tuple[list[Any], Measured, list[Any]]:
+            values: list[Any] = []
+
+            def logits_of(inputs: Any) -> Any:
+                values.extend(whole(inputs, training=True))
+                return values[-1]
+
+            slopes, measured = gradients(model, variant, classes, inputs, labels, factors, logits_of)
+            step(optimizer, model, variant, slopes)
+            return slopes, measured, values
+
+        self._train = train
+
+    def run(
+        self, weights: dict[str, np.ndarray], images: np.ndarray, labels: np.ndarray, masks: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Run the steps from these weights; return the numbers that `ProofEngine.trace` lists."""
+        model, optimizer = self._model, self._optimizer
+        variables = named_variables(model)
+        for name, variable in variables.items():
+            variable.assign(weights[name])
+        for variable in (optimizer.iterations, *chain.from_iterable(moments_of(optimizer))):
+            variable.assign(np.zeros(variable.shape))
+        answer = _named("initial", get_weights(model))
+        measured: list[Measured] = []
+        for number in range(len(images)):
+            pixels = to_pixels(images[number])
+            inputs = [pixels, *(tf.constant(mask[number]) for mask in masks.values())] if masks else pixels
+            factors = tf.ones(len(labels[number]))
+            slopes, measure, values = self._train(inputs, tf.constant(labels[number]), factors)
+            measured.append(measure)
+            if number == 0:
+                named = zip(self._layers, values, strict=True)
+                answer |= _named("activation", {name: value.numpy() for name, value in named})
+                answer["logits"] = answer["activation/output"]
+                answer |= _named("gradient", dict(zip(variables, map(np.array, slopes), strict=True)))
+                answer |= _named("first", get_weights(model))
+                for order, moments in enumerate(zip(*moments_of(optimizer), strict=True), 1):
+                    answer |= _named(f"moment{order}", dict(zip(variables, map(np.array, moments), strict=True)))
+        answer |= _named("final", get_weights(model))
+        loss = np.array([float(measure.loss) for measure in measured], np.float32)
+        penalty = np.array([float(measure.penalty) for measure in measured], np.float32)
+        return answer | {"loss": loss, "penalty": penalty, "total": loss + penalty}
 
 
 def _named(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -25,6 +25,27 @@ def trace_request(variant: Variant, classes: int, path: Path, masks=None, steps:
     return TraceRequest(variant, path, images, labels, classes, 0.001, masks or {})
 
 
+@pytest.mark.parametrize("chosen", ["l2", "transfer"])
+def test_steps_that_were_compiled_for_another_request_give_the_same(chosen, keras, tmp_path):
+    """Weights, Adam's moments and a standardisation's statistics are the request's, not those of the one before."""
+    variant, other = variants()[chosen], variants()["mlp"]
+    shape = shape_for(variant, SHAPE)
+    paths = [tmp_path / "one", tmp_path / "two", tmp_path / "other"]
+    weights = write_random(paths[0], variant, shape, 3)
+    write_weights(
+        paths[1], {name: value * np.float32(1.5) for name, value in weights.items()}, metadata_of(variant, shape, 3)
+    )
+    write_random(paths[2], other, SHAPE, 3)
+    one, two, between = (trace_request(v, 3, path) for v, path in zip((variant, variant, other), paths, strict=True))
+    keras.trace(one)
+    after = keras.trace(two)
+    keras.trace(between)
+    fresh = keras.trace(two)
+    for key, value in fresh.items():
+        np.testing.assert_array_equal(after[key], value, err_msg=key)
+    assert not np.array_equal(fresh["logits"], keras.trace(one)["logits"])
+
+
 @pytest.mark.parametrize(("variant", "data"), PAIRS, ids=PAIR_IDS)
 def test_trace_of_every_variant(keras, variant, data, tmp_path):
     path, classes = tmp_path / "w", {"binary": 2, "three": 3, "features": 3}[data]
