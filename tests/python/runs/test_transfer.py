@@ -21,7 +21,6 @@ from photoflux.runs.strength import STRENGTHS, cross_validated
 pytest.importorskip("onnx", reason="the extra transfer is not installed")
 pytest.importorskip("onnxruntime", reason="the extra transfer is not installed")
 
-
 pytestmark = pytest.mark.usefixtures("one_worker")
 
 
